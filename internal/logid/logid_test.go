@@ -1,0 +1,72 @@
+package logid
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
+
+func TestValidate(t *testing.T) {
+	for name, tc := range map[string]struct {
+		id   string
+		want string // part of the error, empty when valid
+	}{
+		"tenant and log":   {"acme.web", ""},
+		"several tokens":   {"acme.web.nginx", ""},
+		"not ASCII":        {"åcme.wéb", ""},
+		"longest":          {"a." + strings.Repeat("b", MaxBytes-2), ""},
+		"wildcard in part": {"acme.we*b", ""},
+		"too long":         {"a." + strings.Repeat("b", MaxBytes-1), "257 bytes"},
+		"empty":            {"", "empty"},
+		"no log token":     {"acme", "no log token"},
+		"empty token":      {"acme..web", "empty token"},
+		"trailing dot":     {"acme.", "empty token"},
+		"leading dot":      {".web", "empty token"},
+		"star":             {"acme.*", "wildcard"},
+		"greater":          {"acme.>", "wildcard"},
+		"space":            {"acme.a b", "white space"},
+		"nul":              {"acme.a\x00b", "control"},
+		"bad UTF-8":        {"acme.\xff", "UTF-8"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := Validate(tc.id)
+			switch {
+			case tc.want == "" && err != nil:
+				t.Fatalf("Validate(%q) = %v, want valid", tc.id, err)
+			case tc.want != "" && (!errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), tc.want)):
+				t.Fatalf("Validate(%q) = %v, want an error that says %q", tc.id, err, tc.want)
+			}
+		})
+	}
+}
+
+func TestFromSubject(t *testing.T) {
+	id, err := FromSubject("logs", "logs.acme.web.nginx")
+	if err != nil || id != "acme.web.nginx" || Tenant(id) != "acme" {
+		t.Fatalf("got %q, %v", id, err)
+	}
+	for _, subject := range []string{"logs", "logs.", "logs.acme", "logsacme.web", "other.acme.web"} {
+		if _, err := FromSubject("logs", subject); !errors.Is(err, ErrInvalid) {
+			t.Errorf("FromSubject(%q) = %v, want ErrInvalid", subject, err)
+		}
+	}
+}
+
+func FuzzFromSubject(f *testing.F) {
+	for _, s := range []string{"logs.a.b", "logs.a", "logs.a.*", "logs.\xff.b", "logs..b", "logs.a.b\x00"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, subject string) {
+		id, err := FromSubject("logs", subject)
+		if err != nil {
+			return
+		}
+		if "logs."+id != subject || len(id) > MaxBytes || !utf8.ValidString(id) || strings.ContainsAny(id, "\x00\xff \t\r\n") {
+			t.Fatalf("accepted %q as %q", subject, id)
+		}
+		if Tenant(id) == "" || Tenant(id) == id {
+			t.Fatalf("%q has tenant %q", id, Tenant(id))
+		}
+	})
+}

@@ -1,0 +1,81 @@
+// Package wire is what travels between the processes of a Dormouse system: subjects, stream names and messages.
+//
+// Ingest owners and workers never import each other; they share this package. It sends nothing itself. Open ingest for
+// the owner's side of each exchange and workers for the other.
+package wire
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// Names of the streams and buckets, and the subject prefixes, that every process agrees on.
+const (
+	DefaultSource   = "LOGS" // the source stream that Dormouse makes when there is none
+	DefaultPrefix   = "logs" // tenants publish below it
+	SyncQueueStream = "DORMOUSE_SYNCQUEUE"
+	SyncQueuePool   = "workers" // the durable consumer that all workers share
+	ManifestStream  = "DORMOUSE_MANIFEST"
+	RejectedStream  = "DORMOUSE_REJECTED"
+	LeaseBucket     = "DORMOUSE_LEASES"
+
+	SyncQueueSubjects = "dormouse.sync.*"
+	ManifestSubjects  = "dormouse.manifest.*"
+	RejectedSubjects  = "dormouse.rejected.*"
+
+	// MetadataShard, in a source stream's metadata, holds its Shard number: shards are found by it.
+	MetadataShard = "dormouse.shard"
+	// MetadataPrefix holds the subject prefix in front of the LogID.
+	MetadataPrefix = "dormouse.prefix"
+	// MetadataManaged is "true" on a source stream that Dormouse made, and may therefore trim.
+	MetadataManaged = "dormouse.managed"
+)
+
+// Shard numbers one source stream. It is fixed for the stream's life.
+type Shard uint32
+
+// ParseShard reads the decimal form that String writes.
+func ParseShard(s string) (Shard, error) {
+	n, err := strconv.ParseUint(s, 10, 32)
+	if err != nil {
+		return 0, fmt.Errorf("shard %q is not a number from 0 to 4294967295", s)
+	}
+	return Shard(n), nil
+}
+
+func (s Shard) String() string { return strconv.FormatUint(uint64(s), 10) }
+
+// SyncSubject is where the shard's work items are published.
+func (s Shard) SyncSubject() string { return "dormouse.sync." + s.String() }
+
+// ManifestSubject is the shard's manifest.
+func (s Shard) ManifestSubject() string { return "dormouse.manifest." + s.String() }
+
+// RejectedSubject takes the shard's entries that are no log.
+func (s Shard) RejectedSubject() string { return "dormouse.rejected." + s.String() }
+
+// Operation is one request that an owner answers.
+type Operation string
+
+const (
+	OpDrain   Operation = "drain"   // DrainRequest -> DrainReply
+	OpCommit  Operation = "commit"  // CommitRequest -> CommitReply
+	OpExtents Operation = "extents" // ExtentsRequest -> ExtentsReply
+	OpList    Operation = "list"    // ListRequest -> ListReply
+)
+
+// OwnerSubject is where the owner of shard in epoch answers op. The epoch in the subject means that a request can only
+// reach the owner it was meant for: a stale owner never hears what is asked of its successor, and a request to an owner
+// that is gone fails at once with "no responders".
+func OwnerSubject(s Shard, epoch uint64, op Operation) string {
+	return "dormouse.owner." + s.String() + "." + strconv.FormatUint(epoch, 10) + "." + string(op)
+}
+
+// OwnerSubjects matches every operation of one owner.
+func OwnerSubjects(s Shard, epoch uint64) string { return OwnerSubject(s, epoch, "*") }
+
+// OperationOf returns the operation that an owner subject ends in.
+func OperationOf(subject string) Operation {
+	return Operation(subject[strings.LastIndexByte(subject, '.')+1:])
+}

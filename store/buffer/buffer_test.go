@@ -1,0 +1,202 @@
+package buffer
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/batchrepr"
+	"go.uber.org/goleak"
+
+	"dormouse/internal/entry"
+	"dormouse/internal/wire"
+	"dormouse/store"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+type stored struct {
+	log   string
+	seq   uint64
+	value []byte
+}
+
+func open(t testing.TB) (*store.DB, *Buffer) {
+	t.Helper()
+	db, err := store.Open(t.TempDir(), store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	return db, New(db, 3)
+}
+
+func fill(t testing.TB, db *store.DB, b *Buffer, entries []stored) {
+	t.Helper()
+	batch := db.NewBatch()
+	defer batch.Close()
+	var key []byte
+	var err error
+	for _, e := range entries {
+		if key, err = b.Put(batch, key, e.log, e.seq, e.value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := batch.Commit(pebble.NoSync); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func value(seq uint64, data []byte) []byte {
+	return entry.AppendValue(nil, time.Unix(int64(seq), 0), nil, data)
+}
+
+// drainAll asks as a worker does, until Done, and returns what came.
+func drainAll(t *testing.T, b *Buffer, logs []string, maxBytes int) (got []stored) {
+	t.Helper()
+	req := wire.DrainRequest{Logs: logs, MaxBytes: maxBytes}
+	var piece []byte
+	for {
+		reply, err := b.Drain(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if data, err := wire.Encode(reply); err != nil || len(data) > maxBytes+replyOverhead {
+			t.Fatalf("reply of %d bytes for a limit of %d, %v", len(data), maxBytes, err)
+		}
+		if len(reply.Data) > 0 {
+			reader := batchrepr.Read(reply.Data)
+			for {
+				_, key, value, ok, err := reader.Next()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !ok {
+					break
+				}
+				log, seq, err := entry.SplitKey(key)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got = append(got, stored{string(log), seq, bytes.Clone(value)})
+			}
+		}
+		if p := reply.Piece; p != nil {
+			if p.Offset != len(piece) {
+				t.Fatalf("piece at %d, have %d bytes", p.Offset, len(piece))
+			}
+			if piece = append(piece, p.Bytes...); len(piece) == p.Total {
+				log, seq, err := entry.SplitKey(p.Key)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got = append(got, stored{string(log), seq, piece})
+				piece = nil
+			}
+		}
+		if reply.Done {
+			return got
+		}
+		req.Logs, req.After, req.Offset = req.Logs[reply.Skip:], reply.After, reply.Offset
+	}
+}
+
+// TestDrainYieldsEveryEntryOnce drains random buffers with random byte limits, entries larger than the limit among them,
+// and compares with what was put in.
+func TestDrainYieldsEveryEntryOnce(t *testing.T) {
+	for seed := range uint64(30) {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			r := rand.New(rand.NewPCG(seed, 1))
+			db, b := open(t)
+			limit := 2*replyOverhead + r.IntN(16<<10)
+			var logs []string
+			var all []stored
+			seq := uint64(0)
+			for i := range 1 + r.IntN(20) {
+				log := fmt.Sprintf("t.log%03d", i)
+				if r.IntN(4) > 0 {
+					logs = append(logs, log)
+				}
+				for range r.IntN(20) {
+					seq += 1 + uint64(r.IntN(3))
+					size := r.IntN(500)
+					if r.IntN(20) == 0 {
+						size = limit + r.IntN(3*limit)
+					}
+					e := stored{log, seq, value(seq, bytes.Repeat([]byte{byte(seq)}, size))}
+					all = append(all, e)
+				}
+			}
+			fill(t, db, b, all)
+			if len(logs) == 0 {
+				logs = []string{"t.none"}
+			}
+			asked := make(map[string]bool)
+			for _, log := range logs {
+				asked[log] = true
+			}
+			var want []stored
+			for _, e := range all {
+				if asked[e.log] {
+					want = append(want, e)
+				}
+			}
+			got := drainAll(t, b, logs, limit)
+			if len(got) != len(want) {
+				t.Fatalf("drained %d entries, want %d", len(got), len(want))
+			}
+			for i := range want {
+				if got[i].log != want[i].log || got[i].seq != want[i].seq || !bytes.Equal(got[i].value, want[i].value) {
+					t.Fatalf("entry %d is (%s, %d), want (%s, %d)", i, got[i].log, got[i].seq, want[i].log, want[i].seq)
+				}
+			}
+		})
+	}
+}
+
+func TestDrainRefusesAnOffsetBeyondTheEntry(t *testing.T) {
+	db, b := open(t)
+	fill(t, db, b, []stored{{"a.b", 1, value(1, make([]byte, 9000))}})
+	_, err := b.Drain(wire.DrainRequest{Logs: []string{"a.b"}, MaxBytes: 2048, Offset: 100_000})
+	if !errors.Is(err, wire.ErrBadRequest) {
+		t.Fatalf("got %v, want ErrBadRequest", err)
+	}
+}
+
+func TestDeleteAndRestore(t *testing.T) {
+	db, b := open(t)
+	var all []stored
+	for seq := uint64(1); seq <= 30; seq++ {
+		all = append(all, stored{[]string{"a.x", "a.x.y", "b.z"}[seq%3], seq, value(seq, []byte("12345"))})
+	}
+	fill(t, db, b, all)
+	fill(t, db, New(db, 4), []stored{{"other.shard", 1, value(1, nil)}})
+	batch := db.NewBatch()
+	// b.z has 2, 5, ... 29; a.x has 3, 6, ... 30; a.x.y has 1, 4, ... 28
+	for _, d := range []struct {
+		log                string
+		first, last, count uint64
+	}{{"b.z", 2, 29, 10}, {"a.x", 3, 15, 5}, {"a.x.y", 1, 4, 2}} {
+		if err := b.Delete(batch, d.log, d.first, d.last, d.count); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := batch.Commit(pebble.NoSync); err != nil {
+		t.Fatal(err)
+	}
+	var got []Active
+	if err := b.Restore(func(a Active) { got = append(got, a) }); err != nil {
+		t.Fatal(err)
+	}
+	want := []Active{
+		{Log: "a.x", First: 18, Last: 30, Count: 5, Bytes: 25, FirstTime: time.Unix(18, 0).UTC()},
+		{Log: "a.x.y", First: 7, Last: 28, Count: 8, Bytes: 40, FirstTime: time.Unix(7, 0).UTC()},
+	}
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Fatalf("got  %v\nwant %v", got, want)
+	}
+}

@@ -1,0 +1,139 @@
+package catalog
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2"
+	"go.uber.org/goleak"
+
+	"dormouse/internal/entry"
+	"dormouse/internal/extent"
+	"dormouse/internal/wire"
+	"dormouse/store"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// TestAgainstModel fills a catalog with random extents and compares every question with a plain search of the list.
+func TestAgainstModel(t *testing.T) {
+	db, err := store.Open(t.TempDir(), store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	c := New(db, 1)
+	r := rand.New(rand.NewPCG(1, 2))
+	logs := []string{"a.x", "a.x.y", "a.xy", "b.a", "b.b"}
+	model := make(map[string][]extent.Located)
+	batch := db.NewBatch()
+	for _, log := range logs[:4] {
+		seq := uint64(r.IntN(10))
+		for i := range 30 {
+			first := seq + 1 + uint64(r.IntN(3))
+			seq = first + uint64(r.IntN(5))
+			l := extent.Located{
+				Extent: extent.Extent{Log: log, First: first, Last: seq, Count: 1 + uint64(r.IntN(int(seq-first)+1)),
+					Bytes: uint64(r.IntN(1000)), MinTime: int64(first) - 50, MaxTime: int64(seq)},
+				Segment: extent.Segment{Key: fmt.Sprintf("1/%d.sst", i), Size: uint64(r.IntN(1 << 30))},
+			}
+			model[log] = append(model[log], l)
+			if err := c.Put(batch, l.Extent, l.Segment); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := New(db, 2).Put(batch, extent.Extent{Log: "z.other", First: 1, Last: 1, Count: 1}, extent.Segment{Key: "k"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := batch.Commit(pebble.NoSync); err != nil {
+		t.Fatal(err)
+	}
+	for _, log := range logs {
+		for seq := uint64(0); seq < 250; seq++ {
+			checkCovering(t, c, model[log], log, seq)
+			checkExtents(t, c, model[log], log, seq)
+		}
+	}
+	checkSummaries(t, c, model)
+}
+
+func checkCovering(t *testing.T, c *Catalog, all []extent.Located, log string, seq uint64) {
+	t.Helper()
+	var want extent.Located
+	found := false
+	for _, l := range all {
+		if l.Extent.First <= seq {
+			want, found = l, true
+		}
+	}
+	got, ok, err := c.Covering(log, seq)
+	if err != nil || ok != found || ok && got != want {
+		t.Fatalf("Covering(%s, %d) = %v, %v, %v, want %v, %v", log, seq, got, ok, err, want, found)
+	}
+}
+
+func checkExtents(t *testing.T, c *Catalog, all []extent.Located, log string, after uint64) {
+	t.Helper()
+	var want []extent.Located
+	for _, l := range all {
+		if l.Extent.Last > after {
+			want = append(want, l)
+		}
+	}
+	got, more, err := c.Extents(log, after, 7)
+	if err != nil || more != (len(want) > 7) || !reflect.DeepEqual(got, want[:min(7, len(want))]) {
+		t.Fatalf("Extents(%s, %d) = %v, %v, %v, want the first of %v", log, after, got, more, err, want)
+	}
+}
+
+func checkSummaries(t *testing.T, c *Catalog, model map[string][]extent.Located) {
+	t.Helper()
+	for _, tc := range []struct {
+		prefix, from string
+		want         []string
+	}{
+		{"", "", []string{"a.x", "a.x.y", "a.xy", "b.a"}},
+		{"a.", "", []string{"a.x", "a.x.y", "a.xy"}},
+		{"a.", "a.x\x01", []string{"a.x.y", "a.xy"}},
+		{"b.a", "", []string{"b.a"}},
+		{"c", "", nil},
+	} {
+		var got []string
+		err := c.Summaries(tc.prefix, tc.from, func(log string, extents uint64, all wire.Part) bool {
+			got = append(got, log)
+			var entries uint64
+			for _, l := range model[log] {
+				entries += l.Extent.Count
+			}
+			if extents != 30 || all.Entries != entries || all.Last != model[log][29].Extent.Last {
+				t.Errorf("%s: %d extents, %+v", log, extents, all)
+			}
+			return true
+		})
+		if err != nil || !reflect.DeepEqual(got, tc.want) {
+			t.Errorf("Summaries(%q, %q) = %v, %v, want %v", tc.prefix, tc.from, got, err, tc.want)
+		}
+	}
+}
+
+func FuzzDecodeRow(f *testing.F) {
+	e := extent.Extent{Log: "a.b", First: 3, Last: 9, Count: 4, Bytes: 100, MinTime: -5, MaxTime: 7}
+	f.Add(entry.AppendKey(nil, e.Log, e.First), appendRow(nil, e, extent.Segment{Key: "0/x.sst", Size: 12}))
+	f.Fuzz(func(t *testing.T, key, value []byte) {
+		l, err := decodeRow(key, value)
+		if err != nil {
+			if !errors.Is(err, ErrCorrupt) {
+				t.Fatalf("error %v does not wrap ErrCorrupt", err)
+			}
+			return
+		}
+		again, err := decodeRow(entry.AppendKey(nil, l.Extent.Log, l.Extent.First), appendRow(nil, l.Extent, l.Segment))
+		if err != nil || again != l {
+			t.Fatalf("%+v came back as %+v, %v", l, again, err)
+		}
+	})
+}

@@ -1,0 +1,204 @@
+package manifest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/goleak"
+
+	"dormouse/internal/extent"
+	"dormouse/internal/wire"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// newStream starts a server with an empty manifest stream.
+func newStream(t *testing.T) jetstream.JetStream {
+	t.Helper()
+	srv, err := server.NewServer(&server.Options{JetStream: true, StoreDir: t.TempDir(), DontListen: true, NoLog: true, NoSigs: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv.Start()
+	t.Cleanup(func() { srv.Shutdown(); srv.WaitForShutdown() })
+	nc, err := nats.Connect("", nats.InProcessServer(srv))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = js.CreateStream(t.Context(), jetstream.StreamConfig{Name: wire.ManifestStream, Subjects: []string{wire.ManifestSubjects}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return js
+}
+
+func open(t *testing.T, js jetstream.JetStream, shard wire.Shard) *Manifest {
+	t.Helper()
+	m, err := Open(t.Context(), js, shard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func commit(epoch, first uint64) Record {
+	return Record{Kind: Commit, Epoch: epoch, Owner: "n", Floor: first - 1, Segments: []Committed{{
+		Segment: extent.Segment{Key: fmt.Sprintf("0/%d.sst", first), Size: 1},
+		Extents: []extent.Extent{{Log: "a.b", First: first, Last: first, Count: 1, Bytes: 3}},
+	}}}
+}
+
+// TestOnlyTheLastClaimCanAppend holds invariant 4: whatever an old owner does, its append after another's is refused, also
+// when it looks at the manifest anew in between.
+func TestOnlyTheLastClaimCanAppend(t *testing.T) {
+	js := newStream(t)
+	old := open(t, js, 0)
+	if _, err := old.Append(t.Context(), Record{Kind: Claim, Epoch: 1, Owner: "old"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := old.Append(t.Context(), commit(1, 1)); err != nil {
+		t.Fatal(err)
+	}
+	successor, other := open(t, js, 0), open(t, js, 1)
+	if _, err := other.Append(t.Context(), Record{Kind: Claim, Epoch: 1, Owner: "other"}); err != nil {
+		t.Fatalf("another shard's manifest is its own: %v", err)
+	}
+	if _, err := old.Append(t.Context(), commit(1, 2)); err != nil {
+		t.Fatalf("before the claim the owner commits: %v", err)
+	}
+	if _, err := successor.Append(t.Context(), Record{Kind: Claim, Epoch: 2, Owner: "new"}); !errors.Is(err, ErrFenced) {
+		t.Fatalf("a claim that did not see the last commit went through: %v", err)
+	}
+	successor = open(t, js, 0)
+	if _, err := successor.Append(t.Context(), Record{Kind: Claim, Epoch: 2, Owner: "new"}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, err := old.Append(t.Context(), commit(1, 3)); !errors.Is(err, ErrFenced) {
+			t.Fatalf("a stale owner's commit: %v, want ErrFenced", err)
+		}
+	}
+	if last, _ := open(t, js, 0).Last(); last.Epoch != 2 || last.Owner != "new" {
+		t.Fatalf("last record is %+v", last)
+	}
+}
+
+// lossy is a JetStream whose publishes happen while their answers get lost, or do not happen at all.
+type lossy struct {
+	jetstream.JetStream
+	loseAnswers, loseRequests int
+}
+
+func (l *lossy) PublishMsg(ctx context.Context, msg *nats.Msg, opts ...jetstream.PublishOpt) (*jetstream.PubAck, error) {
+	if l.loseRequests > 0 {
+		l.loseRequests--
+		return nil, context.DeadlineExceeded
+	}
+	ack, err := l.JetStream.PublishMsg(ctx, msg, opts...)
+	if l.loseAnswers > 0 {
+		l.loseAnswers--
+		return nil, context.DeadlineExceeded
+	}
+	return ack, err
+}
+
+func TestAppendWhoseAnswerIsLostHappensOnce(t *testing.T) {
+	for name, js := range map[string]*lossy{
+		"answer lost":               {loseAnswers: 1},
+		"request lost":              {loseRequests: 2},
+		"request, then answer lost": {loseRequests: 1, loseAnswers: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			js.JetStream = newStream(t)
+			m := open(t, js, 0)
+			for first := uint64(1); first <= 3; first++ {
+				seq, err := m.Append(t.Context(), commit(1, first))
+				if err != nil || seq != first {
+					t.Fatalf("append %d: sequence %d, %v", first, seq, err)
+				}
+			}
+			var got []uint64
+			_, last := m.Last()
+			err := Scan(t.Context(), js, 0, 0, last, func(_ uint64, r Record) error {
+				got = append(got, r.Segments[0].Extents[0].First)
+				return nil
+			})
+			if err != nil || fmt.Sprint(got) != "[1 2 3]" {
+				t.Fatalf("manifest holds %v, %v", got, err)
+			}
+		})
+	}
+}
+
+func TestAppendGivesUpWithItsContext(t *testing.T) {
+	js := &lossy{JetStream: newStream(t), loseRequests: 1 << 30}
+	m := open(t, js, 0)
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if _, err := m.Append(ctx, commit(1, 1)); err == nil || errors.Is(err, ErrFenced) {
+		t.Fatalf("got %v", err)
+	}
+}
+
+func TestScanKeepsShardsApart(t *testing.T) {
+	js := newStream(t)
+	a, b := open(t, js, 1), open(t, js, 10)
+	for first := uint64(1); first <= 40; first++ {
+		for _, m := range []*Manifest{a, b} {
+			if _, err := m.Append(t.Context(), commit(uint64(m.shard), first)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	_, upTo := a.Last()
+	n := 0
+	err := Scan(t.Context(), js, 1, 20, upTo, func(seq uint64, r Record) error {
+		n++
+		if r.Epoch != 1 || seq <= 20 {
+			return fmt.Errorf("record %d of epoch %d", seq, r.Epoch)
+		}
+		return nil
+	})
+	if err != nil || n != 30 {
+		t.Fatalf("scanned %d records, %v, want 30", n, err)
+	}
+	if err := Scan(t.Context(), js, 1, upTo, upTo, nil); err != nil {
+		t.Fatalf("scanning nothing: %v", err)
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	data, err := commit(3, 7).Encode()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(data)
+	f.Add([]byte{recordVersion})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		r, err := Decode(data)
+		if err != nil {
+			if !errors.Is(err, ErrCorrupt) {
+				t.Fatalf("error %v does not wrap ErrCorrupt", err)
+			}
+			return
+		}
+		again, err := r.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Decode(again); err != nil {
+			t.Fatalf("%+v does not decode again: %v", r, err)
+		}
+	})
+}

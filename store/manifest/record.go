@@ -1,0 +1,119 @@
+// Package manifest is the ordered record of what was committed to the archive: one JetStream subject for each shard, the
+// source of truth from which every catalog is derived, and the fence that lets only the current owner commit.
+//
+// It never touches Pebble or the bucket. Open ingest/commit.go for who appends.
+package manifest
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+
+	"dormouse/internal/extent"
+	"dormouse/internal/wire"
+)
+
+// Kind says what a record is for.
+type Kind uint8
+
+const (
+	Claim  Kind = iota + 1 // an owner begins a new epoch
+	Commit                 // segments are part of the archive from here on
+	Floor                  // the floor moved on while nothing was committed
+)
+
+// Record is one manifest record.
+//
+// Invariants: Epoch and Floor never fall from one record of a shard to the next; Epoch rises only in a Claim.
+type Record struct {
+	Kind     Kind        `cbor:"1,keyasint"`
+	Epoch    uint64      `cbor:"2,keyasint"`
+	Owner    string      `cbor:"3,keyasint"` // node that appended it
+	ID       string      `cbor:"4,keyasint"` // unique: tells an append whose answer was lost from somebody else's
+	Time     time.Time   `cbor:"5,keyasint"`
+	Floor    uint64      `cbor:"6,keyasint"`           // everything up to this source sequence is archived
+	Segments []Committed `cbor:"7,keyasint,omitempty"` // of a Commit
+}
+
+// Committed is a segment and the extents of it that were accepted. Entries of the object outside them are not part of the
+// archive.
+type Committed struct {
+	Segment extent.Segment  `cbor:"1,keyasint"`
+	Extents []extent.Extent `cbor:"2,keyasint"`
+}
+
+// Highest returns the highest source sequence in the record's extents, 0 without any.
+func (r Record) Highest() uint64 {
+	var highest uint64
+	for _, s := range r.Segments {
+		for _, e := range s.Extents {
+			highest = max(highest, e.Last)
+		}
+	}
+	return highest
+}
+
+// ErrCorrupt is wrapped by the errors of records that cannot be read.
+var ErrCorrupt = errors.New("corrupt manifest record")
+
+// A record's bytes:
+//
+//	+--------------+-----------------------------------+
+//	| version 0x01 | zstd frame of the record as CBOR  |
+//	+--------------+-----------------------------------+
+const recordVersion = 1
+
+// maxDecoded bounds what a damaged record can make the decoder allocate.
+const maxDecoded = 64 << 20
+
+var codec = sync.OnceValues(func() (*zstd.Encoder, *zstd.Decoder) {
+	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1), zstd.WithLowerEncoderMem(true))
+	if err != nil {
+		panic(err) // constant options
+	}
+	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxDecoded), zstd.WithDecoderLowmem(true))
+	if err != nil {
+		panic(err) // constant options
+	}
+	return enc, dec
+})
+
+// Encode returns the record's bytes.
+func (r Record) Encode() ([]byte, error) {
+	plain, err := wire.Encode(r)
+	if err != nil {
+		return nil, fmt.Errorf("encoding a manifest record: %w", err)
+	}
+	enc, _ := codec()
+	return enc.EncodeAll(plain, []byte{recordVersion}), nil
+}
+
+// Decode reads a record. Its error wraps ErrCorrupt.
+func Decode(data []byte) (Record, error) {
+	var r Record
+	if len(data) == 0 || data[0] != recordVersion {
+		return r, fmt.Errorf("%w: unknown version", ErrCorrupt)
+	}
+	_, dec := codec()
+	plain, err := dec.DecodeAll(data[1:], nil)
+	if err != nil {
+		return r, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	if err := wire.Decode(plain, &r); err != nil {
+		return r, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	if r.Kind < Claim || r.Kind > Floor || r.Epoch == 0 {
+		return r, fmt.Errorf("%w: kind %d in epoch %d", ErrCorrupt, r.Kind, r.Epoch)
+	}
+	for _, s := range r.Segments {
+		for _, e := range s.Extents {
+			if err := e.Validate(); err != nil {
+				return r, fmt.Errorf("%w: segment %s: %w", ErrCorrupt, s.Segment.Key, err)
+			}
+		}
+	}
+	return r, nil
+}

@@ -1,0 +1,119 @@
+// Package store opens the Pebble database that one ingest process keeps: the buffers and the catalogs of the shards it
+// owns, and how far each has come.
+//
+// All of it is a cache. The source streams hold every entry that is not archived and the manifest holds every commit, so
+// nothing here is ever synced: after a crash Pebble comes back with a prefix of its batches, the Position in it says which,
+// and the rest is replayed. Deleting the directory while the process is down loses nothing.
+//
+// Open buffer for what waits to be archived, catalog for what is archived, manifest for the truth both derive from,
+// segment for the objects and archive for the bucket and the reader.
+package store
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"dormouse/internal/wire"
+)
+
+// The key spaces. A key is the space's byte, the shard (4 bytes, big endian), then what the space's package writes.
+const (
+	SpaceBuffer  = 'b'
+	SpaceCatalog = 'c'
+	spaceMeta    = 'm'
+)
+
+// Sizes that keep an idle process small; a busy one is bounded by the buffer limit, not by these.
+const (
+	memTableBytes = 16 << 20
+	cacheBytes    = 16 << 20
+	maxOpenFiles  = 256
+)
+
+// Options configure Open. The zero Options are usable.
+type Options struct {
+	FS     vfs.FS       // nil: the operating system's
+	Logger *slog.Logger // nil: slog.Default()
+}
+
+// DB is the open database. It is safe for concurrent use.
+type DB struct {
+	*pebble.DB
+}
+
+// Open opens the database in dir, making it when there is none. A database that is corrupt is moved aside to dir+".corrupt"
+// and begun anew, since all of it can be rebuilt. Only one process at a time can hold dir.
+func Open(dir string, opts Options) (*DB, error) {
+	if opts.FS == nil {
+		opts.FS = vfs.Default
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.Default()
+	}
+	db, err := open(dir, opts)
+	if pebble.IsCorruptionError(err) {
+		aside := dir + ".corrupt"
+		opts.Logger.Warn("the local cache is corrupt: moving it aside and rebuilding it from JetStream",
+			"dir", dir, "aside", aside, "error", err.Error()) // the error value would print its stack
+		if err := errors.Join(opts.FS.RemoveAll(aside), opts.FS.Rename(dir, aside)); err != nil {
+			return nil, fmt.Errorf("moving the corrupt cache %s aside: %w (delete it by hand: nothing in it is needed)", dir, err)
+		}
+		db, err = open(dir, opts)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening the local cache %s: %w (is another process using it? it may be deleted while none runs)", dir, err)
+	}
+	return db, nil
+}
+
+func open(dir string, opts Options) (*DB, error) {
+	cache := pebble.NewCache(cacheBytes)
+	defer cache.Unref()
+	db, err := pebble.Open(dir, &pebble.Options{
+		FS:                         opts.FS,
+		Cache:                      cache,
+		MemTableSize:               memTableBytes,
+		MaxOpenFiles:               maxOpenFiles,
+		FormatMajorVersion:         pebble.FormatNewest,
+		Logger:                     logger{opts.Logger},
+		LoggerAndTracer:            nil,
+		CompactionConcurrencyRange: func() (int, int) { return 1, 2 },
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &DB{DB: db}, nil
+}
+
+// Prefix returns the beginning of all keys of one shard in one space.
+func Prefix(space byte, shard wire.Shard) []byte {
+	return binary.BigEndian.AppendUint32([]byte{space}, uint32(shard))
+}
+
+// PrefixEnd returns the smallest key after all that begin with Prefix(space, shard).
+func PrefixEnd(space byte, shard wire.Shard) []byte {
+	if shard == ^wire.Shard(0) {
+		return []byte{space + 1}
+	}
+	return Prefix(space, shard+1)
+}
+
+// logger passes Pebble's messages on. Pebble calls Fatalf when it can no longer write its log (a full disk, a failing
+// one) and must not get control back; ending the process loses nothing, and serving on without the buffer would.
+type logger struct{ *slog.Logger }
+
+func (l logger) Infof(format string, args ...any) { l.Debug("pebble: " + fmt.Sprintf(format, args...)) }
+func (l logger) Errorf(format string, args ...any) {
+	l.Error("pebble: " + fmt.Sprintf(format, args...))
+}
+func (l logger) Fatalf(format string, args ...any) {
+	l.Error("the local cache cannot be written; ending this process. No acked entry is lost: free or repair the disk and start again",
+		"error", fmt.Sprintf(format, args...))
+	os.Exit(1)
+}

@@ -1,0 +1,128 @@
+package store
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"go.uber.org/goleak"
+
+	"dormouse/internal/wire"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestPositionSurvivesReopening(t *testing.T) {
+	dir := t.TempDir()
+	db, err := Open(dir, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p, err := db.Position(7); err != nil || p != (Position{}) {
+		t.Fatalf("an unknown shard has position %+v, %v", p, err)
+	}
+	want := Position{Source: time.Unix(1, 2).UTC(), Applied: 5, AppliedTime: time.Unix(3, 456789).UTC(), ManifestSeq: 6, Highest: 4, Floor: 3}
+	batch := db.NewBatch()
+	if err := SetPosition(batch, 7, want); err != nil {
+		t.Fatal(err)
+	}
+	if err := batch.Commit(pebble.NoSync); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if db, err = Open(dir, Options{}); err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	got, err := db.Position(7)
+	if err != nil || !got.AppliedTime.Equal(want.AppliedTime) || !got.Source.Equal(want.Source) || got.Applied != 5 || got.Floor != 3 {
+		t.Fatalf("got %+v, %v, want %+v", got, err, want)
+	}
+}
+
+func TestForgetTouchesOneShardOnly(t *testing.T) {
+	db, err := Open(t.TempDir(), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	batch := db.NewBatch()
+	const middle = wire.Shard(255) // its end carries over into the next byte
+	for _, shard := range []wire.Shard{middle - 1, middle, middle + 1} {
+		for _, space := range []byte{SpaceBuffer, SpaceCatalog} {
+			if err := batch.Set(append(Prefix(space, shard), 'k'), nil, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := Forget(batch, middle); err != nil {
+		t.Fatal(err)
+	}
+	if err := batch.Commit(pebble.NoSync); err != nil {
+		t.Fatal(err)
+	}
+	it, err := db.NewIter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer it.Close()
+	n := 0
+	for ok := it.First(); ok; ok = it.Next() {
+		n++
+		for _, space := range []byte{SpaceBuffer, SpaceCatalog} {
+			if strings.HasPrefix(string(it.Key()), string(Prefix(space, middle))) {
+				t.Errorf("key %x of the forgotten shard is still there", it.Key())
+			}
+		}
+	}
+	if n != 4 {
+		t.Fatalf("%d keys left, want 4", n)
+	}
+}
+
+func TestCorruptCacheIsMovedAside(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "cache")
+	db, err := Open(dir, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	manifests, err := filepath.Glob(filepath.Join(dir, "MANIFEST-*"))
+	if err != nil || len(manifests) == 0 {
+		t.Fatalf("no MANIFEST in %s: %v", dir, err)
+	}
+	for _, name := range manifests {
+		if err := os.WriteFile(name, []byte(strings.Repeat("not a manifest ", 100)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if db, err = Open(dir, Options{}); err != nil {
+		t.Fatalf("a corrupt cache must be begun anew, got %v", err)
+	}
+	defer db.Close()
+	if _, err := os.Stat(dir + ".corrupt"); err != nil {
+		t.Fatalf("the corrupt cache was not kept aside: %v", err)
+	}
+}
+
+func TestOpenTwiceIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	db, err := Open(dir, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if second, err := Open(dir, Options{}); err == nil {
+		second.Close()
+		t.Fatal("a second opener got the same directory")
+	} else if !strings.Contains(err.Error(), "another process") {
+		t.Fatalf("error %q does not say what to look for", err)
+	}
+}
