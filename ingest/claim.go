@@ -1,0 +1,142 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"dormouse/internal/topology"
+	"dormouse/scheduler"
+	"dormouse/store"
+	"dormouse/store/buffer"
+	"dormouse/store/catalog"
+	"dormouse/store/manifest"
+)
+
+// claim begins a new epoch of the shard and brings the local state up to it. From the claim's append on, no earlier owner
+// can commit; so what is read afterwards is final until this owner changes it.
+//
+// A crash at any point of it leaves at most an epoch in which nothing was committed.
+func claim(ctx context.Context, n *Node, source topology.Source, log *slog.Logger) (*owner, error) {
+	stream, err := n.cfg.JS.Stream(ctx, source.Stream)
+	if err != nil {
+		return nil, fmt.Errorf("opening the source stream %s: %w", source.Stream, err)
+	}
+	m, err := manifest.Open(ctx, n.cfg.JS, source.Shard)
+	if err != nil {
+		return nil, err
+	}
+	o := &owner{
+		cfg: n.cfg, metrics: n.metrics, load: n.shards.stats, source: source, log: log, stream: stream, manifest: m,
+		buffer:  buffer.New(n.cfg.DB, source.Shard),
+		catalog: catalog.New(n.cfg.DB, source.Shard),
+		roomy:   make(chan struct{}, 1),
+		commits: make(chan commitCall, commitLimit),
+		drains:  make(chan *nats.Msg, drainLimit),
+		queries: make(chan *nats.Msg, queryLimit),
+		nudges:  make(chan struct{}, 1),
+	}
+	last, _ := m.Last()
+	o.epoch = last.Epoch + 1
+	record := manifest.Record{Kind: manifest.Claim, Epoch: o.epoch, Owner: n.cfg.NodeID, Floor: last.Floor}
+	if last.Epoch == 0 { // the shard's first owner: what the stream dropped before is nobody's loss
+		record.Floor = max(stream.CachedInfo().State.FirstSeq, 1) - 1
+	}
+	claimed, err := m.Append(ctx, record)
+	if err != nil {
+		return nil, err
+	}
+	o.sched, err = scheduler.New(scheduler.Config{
+		Tick: n.cfg.Tick, MaxDelay: n.cfg.MaxDelay, RequeueAfter: n.cfg.RequeueAfter, MaxBytes: n.cfg.MaxBytes,
+		Publish: o.publishReady, Metrics: n.schedules, Logger: log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := o.recover(ctx, claimed); err != nil {
+		return nil, fmt.Errorf("recovering the local state: %w", err)
+	}
+	o.floors.recorded(o.pos.Floor, time.Now())
+	return o, nil
+}
+
+// recover brings Pebble from wherever a crash left it to the manifest as of the claim, and the log states from there.
+func (o *owner) recover(ctx context.Context, claimed uint64) error {
+	pos, err := o.trustedPosition(ctx)
+	if err != nil {
+		return err
+	}
+	o.pos = pos
+	if err := manifest.Scan(ctx, o.cfg.JS, o.source.Shard, pos.ManifestSeq, claimed, o.applyRecord); err != nil {
+		return err
+	}
+	if o.pos.Applied < o.pos.Floor { // the disk was lost: all up to the floor is archived, so replay begins above it
+		o.pos.Applied, o.pos.AppliedTime = o.pos.Floor, time.Time{}
+	}
+	return o.buffer.Restore(func(a buffer.Active) {
+		o.sched.Restore(a.Log, scheduler.Pending{First: a.First, Last: a.Last, Count: a.Count, Bytes: a.Bytes}, a.FirstTime)
+	})
+}
+
+// trustedPosition returns the local position after dropping what does not belong to the streams as they are now: another
+// stream of the same name, or one that lost its end (a power failure before its sync) and uses those sequences again.
+func (o *owner) trustedPosition(ctx context.Context) (store.Position, error) {
+	pos, err := o.cfg.DB.Position(o.source.Shard)
+	if err != nil {
+		return pos, err
+	}
+	info := o.stream.CachedInfo()
+	_, lastManifest := o.manifest.Last()
+	fresh := store.Position{Source: info.Created, Manifest: o.manifest.Created()}
+	if pos.Source.IsZero() {
+		return fresh, nil
+	}
+	if !pos.Source.Equal(fresh.Source) || !pos.Manifest.Equal(fresh.Manifest) || pos.ManifestSeq > lastManifest {
+		o.log.Warn("the local cache belongs to other streams: rebuilding it from JetStream")
+		return fresh, o.forget(fresh)
+	}
+	same, err := o.sameSource(ctx, pos, info.State)
+	if err != nil || same {
+		return pos, err
+	}
+	o.log.Warn("the source stream lost entries at its end that this node had buffered (power failure before a sync?): reading it again",
+		"applied", pos.Applied, "stream_last", info.State.LastSeq)
+	pos.Applied, pos.AppliedTime = 0, time.Time{}
+	return pos, o.forget(pos, store.SpaceBuffer)
+}
+
+// sameSource reports whether the stream still has, at the applied sequence, the entry that was taken in from there.
+func (o *owner) sameSource(ctx context.Context, pos store.Position, state jetstream.StreamState) (bool, error) {
+	if pos.AppliedTime.IsZero() || pos.Applied < state.FirstSeq {
+		return true, nil // nothing to compare: never taken in, or trimmed since
+	}
+	if pos.Applied > state.LastSeq {
+		return false, nil
+	}
+	msg, err := o.stream.GetMsg(ctx, pos.Applied)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("reading entry %d of stream %s: %w", pos.Applied, o.source.Stream, err)
+	}
+	return msg.Time.Equal(pos.AppliedTime), nil
+}
+
+// forget drops local state of the shard and sets the position that goes with what is left.
+func (o *owner) forget(pos store.Position, spaces ...byte) error {
+	batch := o.cfg.DB.NewBatch()
+	defer batch.Close()
+	if err := store.Forget(batch, o.source.Shard, spaces...); err != nil {
+		return err
+	}
+	if err := store.SetPosition(batch, o.source.Shard, pos); err != nil {
+		return err
+	}
+	return batch.Commit(noSync)
+}

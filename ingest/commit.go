@@ -1,0 +1,245 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/nats-io/nats.go"
+
+	"dormouse/internal/extent"
+	"dormouse/internal/wire"
+	"dormouse/store"
+	"dormouse/store/manifest"
+)
+
+// noSync: the database is a cache, see package store.
+var noSync = pebble.NoSync
+
+// commitCall is one worker's commit on its way to the manifest.
+type commitCall struct {
+	msg     *nats.Msg
+	request wire.CommitRequest
+	refused []wire.Refusal
+	err     error // set when the request is no commit at all
+}
+
+// Bounds of one manifest record: it must fit into max_payload, which its zstd form does with room to spare.
+const (
+	groupCalls   = 64
+	groupPayload = 3 // quarters of max_payload that the requests of one record may have in all
+)
+
+// serveCommits is the only one that appends to the manifest and removes from the buffer. It takes what is waiting as one
+// group: one record, one Pebble batch.
+func (o *owner) serveCommits(ctx context.Context) error {
+	var next *commitCall // taken from the queue, but too large for the group before
+	for {
+		group, carried, err := o.collect(ctx, next)
+		if err != nil {
+			return err
+		}
+		next = carried
+		if err := o.commitGroup(ctx, group); err != nil {
+			return err
+		}
+	}
+}
+
+// collect waits for a commit, or for the trimmer's wish to record the floor (an empty group), and adds what else waits.
+func (o *owner) collect(ctx context.Context, first *commitCall) (group []commitCall, carried *commitCall, err error) {
+	if first == nil {
+		select {
+		case <-ctx.Done():
+			return nil, nil, ctx.Err()
+		case <-o.nudges:
+			return nil, nil, nil
+		case call := <-o.commits:
+			first = &call
+		}
+	}
+	group = []commitCall{*first}
+	size := len(first.msg.Data)
+	limit := int(o.cfg.NC.MaxPayload()) / 4 * groupPayload
+	for len(group) < groupCalls {
+		select {
+		case call := <-o.commits:
+			if size += len(call.msg.Data); size > limit {
+				return group, &call, nil
+			}
+			group = append(group, call)
+		default:
+			return group, nil, nil
+		}
+	}
+	return group, nil, nil
+}
+
+// commitGroup commits the extents of a group that are valid and answers every call. The steps, and what a crash after
+// each leaves: (1) validated: nothing has happened, the segments are orphans; (2) appended to the manifest: committed for
+// good, and the next owner applies the record before it does anything else; (3) applied to Pebble; (4) answered.
+func (o *owner) commitGroup(ctx context.Context, group []commitCall) error {
+	record := manifest.Record{Kind: manifest.Commit, Epoch: o.epoch, Owner: o.cfg.NodeID, Segments: o.validate(group)}
+	if len(record.Segments) == 0 {
+		record.Kind = manifest.Floor
+	}
+	o.mu.Lock()
+	record.Floor = o.floorLocked()
+	recorded := o.pos.Floor
+	o.mu.Unlock()
+
+	if record.Kind == manifest.Commit || record.Floor > recorded {
+		seq, err := o.manifest.Append(ctx, record)
+		if err != nil {
+			o.answer(group, wire.StatusOf(commitError(err)))
+			return err
+		}
+		if err := o.applyRecord(seq, record); err != nil {
+			return err
+		}
+		o.floors.recorded(record.Floor, time.Now())
+	}
+	o.answer(group, wire.Status{})
+	return nil
+}
+
+func commitError(err error) error {
+	if errors.Is(err, manifest.ErrFenced) {
+		return fmt.Errorf("%w: %w", wire.ErrNotOwner, err)
+	}
+	return err
+}
+
+func (o *owner) answer(group []commitCall, status wire.Status) {
+	for _, call := range group {
+		if call.err != nil {
+			o.reply(call.msg, wire.CommitReply{Status: wire.StatusOf(call.err)})
+			continue
+		}
+		if status.Code != wire.OK {
+			o.reply(call.msg, wire.CommitReply{Status: status})
+			continue
+		}
+		o.metrics.refused.Add(float64(len(call.refused)))
+		o.reply(call.msg, wire.CommitReply{Refused: call.refused})
+	}
+}
+
+// validate decides on every extent of the group and returns what is to be committed.
+func (o *owner) validate(group []commitCall) []manifest.Committed {
+	var accepted []manifest.Committed
+	taken := make(map[string]string) // LogID -> key of the segment that this group commits it with
+	for i := range group {
+		call := &group[i]
+		if call.err = decodeRequest(call.msg, &call.request); call.err != nil {
+			o.log.Warn("refused a malformed commit", "error", call.err)
+			continue
+		}
+		segment := manifest.Committed{Segment: call.request.Segment}
+		for _, e := range call.request.Extents {
+			again, reason := o.judge(e, call.request.Segment, taken)
+			switch {
+			case reason != "":
+				call.refused = append(call.refused, wire.Refusal{Log: e.Log, Reason: reason})
+			case !again:
+				taken[e.Log] = segment.Segment.Key
+				segment.Extents = append(segment.Extents, e)
+			}
+		}
+		if len(segment.Extents) > 0 {
+			accepted = append(accepted, segment)
+		}
+	}
+	return accepted
+}
+
+// judge accepts an extent only if it begins with the log's first buffered entry, so that extents of a log follow each
+// other without a gap and without an overlap. again is true for one that is committed already with this very segment: a
+// worker that asks again because the answer was lost.
+func (o *owner) judge(e extent.Extent, s extent.Segment, taken map[string]string) (again bool, reason string) {
+	if key, ok := taken[e.Log]; ok {
+		if key == s.Key {
+			return true, ""
+		}
+		return false, "overlaps an extent that is being committed"
+	}
+	pending, active := o.sched.Pending(e.Log)
+	switch {
+	case active && e.First == pending.First && e.Last == pending.Last && e.Count == pending.Count,
+		active && e.First == pending.First && e.Last < pending.Last && e.Count < pending.Count:
+		return false, ""
+	case active && e.First >= pending.First:
+		return false, fmt.Sprintf("the log has %d entries buffered from %d to %d, the extent %d from %d to %d",
+			pending.Count, pending.First, pending.Last, e.Count, e.First, e.Last)
+	}
+	committed, ok, err := o.catalog.Covering(e.Log, e.First)
+	if err == nil && ok && committed.Extent == e && committed.Segment == s {
+		return true, ""
+	}
+	return false, "stale: the log is archived beyond the extent's first entry"
+}
+
+// applyRecord applies one manifest record to Pebble and the log states, in one batch. It serves the committer and, before
+// the owner runs, recovery; applying a record to a state that has it already changes nothing.
+func (o *owner) applyRecord(seq uint64, record manifest.Record) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	batch := o.cfg.DB.NewBatch()
+	defer batch.Close()
+	pos := o.pos
+	pos.ManifestSeq, pos.Floor, pos.Highest = seq, record.Floor, max(pos.Highest, record.Highest())
+	for _, s := range record.Segments {
+		for _, e := range s.Extents {
+			err := o.catalog.Put(batch, e, s.Segment)
+			if err == nil {
+				err = o.buffer.Delete(batch, e.Log, e.First, e.Last, e.Count)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	if err := store.SetPosition(batch, o.source.Shard, pos); err != nil {
+		return err
+	}
+	if err := batch.Commit(noSync); err != nil {
+		return fmt.Errorf("applying manifest record %d: %w", seq, err)
+	}
+	o.pos = pos
+	return o.settleLocked(record)
+}
+
+// settleLocked moves the states of the committed logs: asleep when nothing is left, armed again for what came meanwhile.
+func (o *owner) settleLocked(record manifest.Record) error {
+	if record.Epoch != o.epoch || len(record.Segments) == 0 {
+		return nil // recovery: the states are restored from the buffer afterwards
+	}
+	cursor, err := o.buffer.Iter()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = cursor.Close() }() // read errors have shown in Seek
+	now := time.Now()
+	for _, s := range record.Segments {
+		for _, e := range s.Extents {
+			var rest uint64
+			var at time.Time
+			if pending, ok := o.sched.Pending(e.Log); ok && pending.Last > e.Last {
+				var found bool
+				if rest, at, found, err = cursor.Seek(e.Log, e.Last+1); err != nil {
+					return err
+				} else if !found {
+					return fmt.Errorf("buffer of %s ends at %d, its state says %d", e.Log, e.Last, pending.Last)
+				}
+			}
+			o.sched.Committed(e.Log, e.Count, e.Bytes, rest, at)
+			o.metrics.synced.Add(float64(e.Count))
+			o.metrics.syncDelay.Observe(now.Sub(time.Unix(0, e.MinTime)).Seconds())
+		}
+	}
+	o.metrics.segments.Add(float64(len(record.Segments)))
+	offer(o.roomy, struct{}{})
+	return nil
+}

@@ -1,0 +1,146 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Bounds of what is taken from the source stream at once. The client holds up to pullMessages and pullBytes that the
+// server has sent ahead; a batch becomes one Pebble batch.
+const (
+	pullMessages  = 4096
+	pullBytes     = 16 << 20
+	batchMessages = 1024
+	batchBytes    = 4 << 20
+)
+
+// errSource marks failures of reading the stream, which are tried again from the applied sequence.
+var errSource = errors.New("reading the source stream")
+
+// consume takes entries in until ctx is done or the local state cannot be written.
+func (o *owner) consume(ctx context.Context) error {
+	pause := backoff.NewExponentialBackOff()
+	pause.InitialInterval, pause.MaxInterval = 50*time.Millisecond, 5*time.Second
+	for {
+		before := o.applied()
+		err := o.consumeOnce(ctx, before+1)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if !errors.Is(err, errSource) {
+			return err
+		}
+		if o.applied() > before {
+			pause.Reset()
+		}
+		wait := pause.NextBackOff()
+		o.log.Warn("the source consumer ended; making a new one", "error", err, "in", wait)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(wait):
+		}
+	}
+}
+
+func (o *owner) applied() uint64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.pos.Applied
+}
+
+// consumeOnce reads with one ordered consumer from a sequence on.
+func (o *owner) consumeOnce(ctx context.Context, from uint64) error {
+	info, err := o.stream.Info(ctx)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errSource, err)
+	}
+	if first := info.State.FirstSeq; first > from {
+		if err := o.skipGap(first - 1); err != nil {
+			return err
+		}
+		from = first
+	}
+	consumer, err := o.cfg.JS.OrderedConsumer(ctx, o.source.Stream, jetstream.OrderedConsumerConfig{
+		DeliverPolicy: jetstream.DeliverByStartSequencePolicy,
+		OptStartSeq:   from,
+	})
+	if err != nil {
+		return fmt.Errorf("%w: %w", errSource, err)
+	}
+	limit := max(pullBytes, 2*int(o.cfg.NC.MaxPayload())) // one message of any size must fit
+	messages, err := consumer.Messages(jetstream.PullMaxMessagesWithBytesLimit(pullMessages, limit))
+	if err != nil {
+		return fmt.Errorf("%w: %w", errSource, err)
+	}
+	defer messages.Stop()
+	for {
+		if err := o.awaitRoom(ctx); err != nil {
+			return err
+		}
+		batch, err := o.gather(ctx, messages)
+		if err == nil {
+			err = o.apply(ctx, batch)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// gather waits for one message and takes those that follow at once: until the server has none pending or a bound is met.
+func (o *owner) gather(ctx context.Context, messages jetstream.MessagesContext) (*intake, error) {
+	in := o.newIntake()
+	for {
+		msg, err := messages.Next(jetstream.NextContext(ctx))
+		if err != nil {
+			in.close()
+			return nil, fmt.Errorf("%w: %w", errSource, err)
+		}
+		meta, err := msg.Metadata()
+		if err == nil {
+			err = in.take(msg, meta)
+		}
+		if err != nil {
+			in.close()
+			return nil, fmt.Errorf("taking in a message of %s: %w", o.source.Stream, err)
+		}
+		if meta.NumPending == 0 || in.messages >= batchMessages || in.bytes >= batchBytes {
+			return in, nil
+		}
+	}
+}
+
+const (
+	entryCost    = 64 // bytes that an entry costs besides its content, for the buffer limit
+	lowWatermark = 80 // percent of the buffer limit at which pulling goes on
+	roomPoll     = 100 * time.Millisecond
+)
+
+// awaitRoom holds the consumer back while the node's buffers are over their limit; what is not pulled waits in JetStream.
+// Logs that are not due yet are made ready, or a buffer full of patient logs would wait for the longest of them.
+func (o *owner) awaitRoom(ctx context.Context) error {
+	cost := func() uint64 {
+		s := o.load()
+		return s.Bytes + entryCost*s.Entries
+	}
+	if cost() < o.cfg.BufferLimit {
+		return nil
+	}
+	o.log.Warn("the buffer is at its limit: not pulling until workers have drained it", "limit", o.cfg.BufferLimit)
+	for cost() >= o.cfg.BufferLimit/100*lowWatermark {
+		o.sched.Expedite()
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-o.roomy:
+		case <-time.After(roomPoll): // another shard of this node may have made room
+		}
+	}
+	return nil
+}

@@ -1,0 +1,168 @@
+package ingest
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"dormouse/internal/entry"
+	"dormouse/internal/logid"
+	"dormouse/scheduler"
+	"dormouse/store"
+)
+
+// intake is one batch of messages on their way into the buffer.
+type intake struct {
+	owner    *owner
+	batch    *pebble.Batch
+	arrivals []scheduler.Arrival
+	aside    []*nats.Msg // to be published elsewhere before the batch counts as applied: rejected, or published again
+
+	messages, bytes           int
+	expected, applied         uint64 // the sequence that should come next; the last that came
+	appliedTime               time.Time
+	skipped, rejected, reused int
+	lost                      uint64
+	highest                   uint64 // at or below it, an entry may be archived already
+	key, value                []byte // scratch
+}
+
+func (o *owner) newIntake() *intake {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return &intake{owner: o, batch: o.cfg.DB.NewBatch(), expected: o.pos.Applied + 1, highest: o.pos.Highest}
+}
+
+func (in *intake) close() { _ = in.batch.Close() } // a batch in memory; closing cannot lose anything
+
+// take sorts one message in: an entry for the buffer, one that is archived already, or one to be put aside.
+func (in *intake) take(msg jetstream.Msg, meta *jetstream.MsgMetadata) error {
+	seq, o := meta.Sequence.Stream, in.owner
+	if seq < in.expected {
+		return nil // the consumer began again below what is taken in
+	}
+	in.lost += seq - in.expected
+	in.expected, in.applied, in.appliedTime = seq+1, seq, meta.Timestamp
+	in.messages++
+	in.bytes += len(msg.Data())
+
+	log, err := logid.FromSubject(o.source.Prefix, msg.Subject())
+	if err != nil {
+		in.rejected++
+		in.aside = append(in.aside, o.rejection(msg, meta, err.Error())...)
+		return nil
+	}
+	if seq <= in.highest {
+		switch known, err := o.whatIsArchived(log, seq, meta.Timestamp); {
+		case err != nil:
+			return err
+		case known == archivedHere:
+			in.skipped++
+			return nil
+		case known == archivedAnother:
+			in.reused++
+			in.aside = append(in.aside, republication(msg))
+			return nil
+		}
+	}
+	in.value = entry.AppendValue(in.value[:0], meta.Timestamp, msg.Headers(), msg.Data())
+	if in.key, err = o.buffer.Put(in.batch, in.key, log, seq, in.value); err != nil {
+		return err
+	}
+	in.arrivals = append(in.arrivals, scheduler.Arrival{
+		Log: log, Seq: seq, Bytes: uint64(entry.Size(msg.Headers(), msg.Data())), Time: meta.Timestamp,
+	})
+	return nil
+}
+
+// apply makes a batch part of the buffer: first what goes elsewhere, then entries and applied sequence in one Pebble
+// batch, then the log states.
+func (o *owner) apply(ctx context.Context, in *intake) error {
+	defer in.close()
+	if err := o.publishAside(ctx, in.aside); err != nil {
+		return err
+	}
+	o.reportLoss(in.lost, in.applied)
+	if in.messages == 0 {
+		return nil
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	pos := o.pos
+	pos.Applied, pos.AppliedTime = in.applied, in.appliedTime
+	if err := store.SetPosition(in.batch, o.source.Shard, pos); err != nil {
+		return err
+	}
+	if err := in.batch.Commit(noSync); err != nil {
+		return fmt.Errorf("writing to the buffer: %w", err)
+	}
+	o.pos = pos
+	o.sched.Append(in.arrivals)
+	o.metrics.ingested.Add(float64(len(in.arrivals)))
+	o.metrics.rejected.Add(float64(in.rejected))
+	o.metrics.skipped.Add(float64(in.skipped))
+	o.metrics.republished.Add(float64(in.reused))
+	return nil
+}
+
+// skipGap moves the applied sequence over entries that the stream has dropped.
+func (o *owner) skipGap(to uint64) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	pos := o.pos
+	o.reportLoss(to-pos.Applied, to)
+	pos.Applied, pos.AppliedTime = to, time.Time{}
+	batch := o.cfg.DB.NewBatch()
+	defer batch.Close()
+	if err := store.SetPosition(batch, o.source.Shard, pos); err != nil {
+		return err
+	}
+	if err := batch.Commit(noSync); err != nil {
+		return err
+	}
+	o.pos = pos
+	return nil
+}
+
+// reportLoss says what a gap in the sequences is: entries that the stream's own limits, or somebody's purge or delete,
+// took away before they could be archived.
+func (o *owner) reportLoss(lost, through uint64) {
+	if lost == 0 {
+		return
+	}
+	o.metrics.lost.Add(float64(lost))
+	o.log.Error("data loss by configuration: the source stream dropped entries before they were archived; "+
+		"raise its limits (max_age, max_bytes, max_msgs) or use discard: new", "entries", lost, "before_sequence", through)
+}
+
+// known says what the archive has at a sequence.
+type known int
+
+const (
+	archivedNot     known = iota
+	archivedHere          // this very entry
+	archivedAnother       // an earlier entry of that sequence, or later ones of the log
+)
+
+// whatIsArchived looks a replayed entry up in the catalog. An entry at or below the log's last committed sequence is
+// archived, unless the source stream lost its end after the archive had it: then the sequences are used a second time, and
+// the entry's time, which is later than all of the extent's, tells the two apart.
+func (o *owner) whatIsArchived(log string, seq uint64, at time.Time) (known, error) {
+	last, ok, err := o.catalog.Last(log)
+	if err != nil || !ok || last.Extent.Last < seq {
+		return archivedNot, err
+	}
+	located, ok, err := o.catalog.Covering(log, seq)
+	if err != nil {
+		return archivedNot, err
+	}
+	e, nanos := located.Extent, at.UnixNano()
+	if ok && seq <= e.Last && e.MinTime <= nanos && nanos <= e.MaxTime {
+		return archivedHere, nil
+	}
+	return archivedAnother, nil
+}

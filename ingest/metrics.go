@@ -1,0 +1,53 @@
+package ingest
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"dormouse/scheduler"
+)
+
+// metrics of all shards of a node together. None carries a label that grows with logs or tenants.
+type metrics struct {
+	ingested, rejected, skipped, republished, lost prometheus.Counter
+	synced, segments, refused                      prometheus.Counter
+	stepDowns, drains                              prometheus.Counter
+	syncDelay                                      prometheus.Histogram
+}
+
+func newMetrics(reg prometheus.Registerer, shards shardStates) *metrics {
+	f := promauto.With(reg)
+	counter := func(name, help string) prometheus.Counter {
+		return f.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+	}
+	gauge := func(name, help string, value func(scheduler.Stats) float64) {
+		f.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return value(shards.stats()) })
+	}
+	f.NewGaugeFunc(prometheus.GaugeOpts{Name: "dormouse_shards_owned", Help: "Shards that this process owns."},
+		func() float64 { return float64(shards.owned()) })
+	gauge("dormouse_logs_active", "Logs with entries that are not archived yet.",
+		func(s scheduler.Stats) float64 { return float64(s.Active) })
+	gauge("dormouse_logs_queued", "Active logs that are queued for the workers.",
+		func(s scheduler.Stats) float64 { return float64(s.Queued) })
+	gauge("dormouse_buffer_entries", "Buffered entries that are not archived yet.",
+		func(s scheduler.Stats) float64 { return float64(s.Entries) })
+	gauge("dormouse_buffer_bytes", "Payload and header bytes of the buffered entries.",
+		func(s scheduler.Stats) float64 { return float64(s.Bytes) })
+	return &metrics{
+		ingested:    counter("dormouse_entries_ingested_total", "Entries taken from source streams into the buffer."),
+		rejected:    counter("dormouse_entries_rejected_total", "Messages that are no entry of a log, moved to DORMOUSE_REJECTED."),
+		skipped:     counter("dormouse_entries_skipped_total", "Entries met again after a restart that were archived before."),
+		republished: counter("dormouse_entries_republished_total", "Entries published again because their sequence was used before the source stream lost its end."),
+		lost:        counter("dormouse_entries_lost_total", "Entries that the source stream dropped by its own limits before they were taken in."),
+		synced:      counter("dormouse_entries_synced_total", "Entries in committed segments."),
+		segments:    counter("dormouse_segments_committed_total", "Segments with at least one committed extent."),
+		refused:     counter("dormouse_extents_refused_total", "Extents refused as stale or overlapping."),
+		stepDowns:   counter("dormouse_owner_stepdowns_total", "Times this process stopped owning a shard other than by shutdown."),
+		drains:      counter("dormouse_drain_requests_total", "Drain requests answered."),
+		syncDelay: f.NewHistogram(prometheus.HistogramOpts{
+			Name:    "dormouse_sync_delay_seconds",
+			Help:    "From the arrival of the oldest entry of an extent to the extent's commit.",
+			Buckets: []float64{.05, .1, .25, .5, 1, 2, 3, 4, 5, 5.25, 5.5, 6, 8, 10, 15, 30, 60, 120, 300, 900, 3600},
+		}),
+	}
+}

@@ -1,0 +1,155 @@
+package ingest
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
+
+	"dormouse/internal/topology"
+	"dormouse/internal/wire"
+	"dormouse/scheduler"
+	"dormouse/store"
+	"dormouse/store/buffer"
+	"dormouse/store/catalog"
+	"dormouse/store/manifest"
+)
+
+// owner serves one shard in one epoch. claim makes it; run serves until the epoch ends.
+type owner struct {
+	cfg     Config
+	metrics *metrics
+	load    func() scheduler.Stats // what all shards of the node have buffered
+	source  topology.Source
+	epoch   uint64
+	log     *slog.Logger
+
+	stream   jetstream.Stream
+	manifest *manifest.Manifest // used by the committer alone once the owner runs
+	buffer   *buffer.Buffer
+	catalog  *catalog.Catalog
+	sched    *scheduler.Scheduler
+
+	// mu orders every change of the buffer, the catalog, the position and the log states: each change is one Pebble batch
+	// and the scheduler calls that go with it, so that the two never disagree while mu is free.
+	mu  sync.Mutex
+	pos store.Position
+
+	floors  floorLog
+	roomy   chan struct{}   // cap 1: the buffer may have shrunk
+	commits chan commitCall // bounded: a full one answers Busy
+	drains  chan *nats.Msg  // bounded likewise
+	queries chan *nats.Msg  // bounded likewise
+	nudges  chan struct{}   // cap 1: the trimmer asks for a floor record
+}
+
+// Bounds of what an owner takes on at once. Requests beyond them are answered Busy and asked again by the worker.
+const (
+	flushTimeout = 5 * time.Second
+	inboxLimit   = 256 // requests between the NATS client and the dispatcher
+	drainLimit   = 64  // drains waiting
+	drainers     = 4   // drains at work, each with one reply of at most max_payload in memory
+	queryLimit   = 64
+	queriers     = 2
+	commitLimit  = 64 // commits waiting, each at most max_payload
+)
+
+// run serves the shard until ctx is done or the epoch ends. It returns when no goroutine of the owner is left.
+func (o *owner) run(ctx context.Context) error {
+	inbox := make(chan *nats.Msg, inboxLimit)
+	sub, err := o.cfg.NC.ChanSubscribe(wire.OwnerSubjects(o.source.Shard, o.epoch), inbox)
+	if err != nil {
+		return fmt.Errorf("listening for workers: %w", err)
+	}
+	defer func() { _ = sub.Unsubscribe() }() // fails only on a closed connection, where there is nothing left to stop
+	if err := o.cfg.NC.FlushTimeout(flushTimeout); err != nil {
+		return fmt.Errorf("listening for workers: %w", err)
+	}
+
+	group, ctx := errgroup.WithContext(ctx)
+	start := func(fn func(context.Context) error) { group.Go(func() error { return fn(ctx) }) }
+	start(func(ctx context.Context) error { return o.dispatch(ctx, inbox) })
+	for range drainers {
+		start(o.serveDrains)
+	}
+	for range queriers {
+		start(o.serveQueries)
+	}
+	start(o.serveCommits)
+	start(o.sched.Run)
+	start(o.trim)
+	start(o.consume)
+	return group.Wait()
+}
+
+// dispatch hands each request to those who serve it, and never waits for them.
+func (o *owner) dispatch(ctx context.Context, inbox <-chan *nats.Msg) error {
+	for {
+		var msg *nats.Msg
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case msg = <-inbox:
+		}
+		accepted := false
+		switch op := wire.OperationOf(msg.Subject); op {
+		case wire.OpDrain:
+			accepted = offer(o.drains, msg)
+		case wire.OpCommit:
+			accepted = offer(o.commits, commitCall{msg: msg})
+		case wire.OpExtents, wire.OpList:
+			accepted = offer(o.queries, msg)
+		default:
+			o.reply(msg, wire.Status{Code: wire.BadRequest, Message: fmt.Sprintf("no operation %q", op)})
+			continue
+		}
+		if !accepted {
+			o.reply(msg, wire.Status{Code: wire.Busy, Message: "the owner is at its bound"})
+		}
+	}
+}
+
+func offer[T any](queue chan<- T, item T) bool {
+	select {
+	case queue <- item:
+		return true
+	default:
+		return false
+	}
+}
+
+// reply answers a request. An answer that cannot be sent is as good as lost: the asker asks again.
+func (o *owner) reply(msg *nats.Msg, message any) {
+	data, err := wire.Encode(message)
+	if err == nil {
+		err = msg.Respond(data)
+	}
+	if err != nil {
+		o.log.Debug("a reply could not be sent", "subject", msg.Subject, "error", err)
+	}
+}
+
+// publishReady puts one work item into the SyncQueue; the scheduler calls it.
+func (o *owner) publishReady(ctx context.Context, logs []string) error {
+	data, err := wire.Encode(wire.WorkItem{Shard: o.source.Shard, Epoch: o.epoch, Logs: logs})
+	if err != nil {
+		return err
+	}
+	_, err = o.cfg.JS.Publish(ctx, o.source.Shard.SyncSubject(), data, jetstream.WithExpectStream(wire.SyncQueueStream))
+	return err
+}
+
+// floorLocked returns the highest sequence up to which everything is archived. mu must be held, since it joins what was
+// taken in with what is still buffered.
+func (o *owner) floorLocked() uint64 {
+	floor := o.pos.Applied
+	if oldest, ok := o.sched.Oldest(); ok {
+		floor = min(floor, oldest-1)
+	}
+	return max(floor, o.pos.Floor)
+}

@@ -1,0 +1,422 @@
+package ingest
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"dormouse/internal/entry"
+	"dormouse/internal/extent"
+	"dormouse/internal/wire"
+	"dormouse/store/manifest"
+)
+
+func TestWholeWay(t *testing.T) {
+	s := newSystem(t)
+	n := s.start("a", t.TempDir())
+	n.awaitOwned()
+	s.publish("logs.acme.web", "one", "two")
+	msg := nats.NewMsg("logs.acme.api")
+	msg.Header.Set("Trace", "x")
+	msg.Data = []byte("three")
+	if _, err := s.js.PublishMsg(t.Context(), msg); err != nil {
+		t.Fatal(err)
+	}
+	s.takeReady("acme.api", "acme.web")
+	entries, extents := s.drain("acme.web", "acme.api")
+	if got := payloads(entries); got != "three,one,two" {
+		t.Fatalf("drained %s", got)
+	}
+	if entries[0].Headers["Trace"][0] != "x" || entries[0].Time.IsZero() || entries[0].Seq != 3 {
+		t.Fatalf("headers, time or sequence lost: %+v", entries[0])
+	}
+	if n.metric("dormouse_logs_active") != 2 || n.metric("dormouse_buffer_entries") != 3 {
+		t.Fatal("two logs with three entries must be active before the commit")
+	}
+	if refused := s.commit("0/a.sst", extents...); len(refused) > 0 {
+		t.Fatalf("refused: %v", refused)
+	}
+	if n.metric("dormouse_logs_active") != 0 || n.metric("dormouse_buffer_bytes") != 0 || n.metric("dormouse_entries_synced_total") != 3 {
+		t.Fatal("nothing may be active after the commit")
+	}
+	s.until("the source stream to be trimmed", func() bool {
+		stream, err := s.js.Stream(t.Context(), wire.DefaultSource)
+		return err == nil && stream.CachedInfo().State.Msgs == 0
+	})
+	if again, _ := s.drain("acme.web", "acme.api"); len(again) > 0 {
+		t.Fatalf("a duplicate work item drained %d entries", len(again))
+	}
+}
+
+// TestRefusals holds invariant 2 at the commit: an extent that is stale, overlaps or leaves a gap is refused, alone.
+func TestRefusals(t *testing.T) {
+	s := newSystem(t)
+	s.start("a", t.TempDir()).awaitOwned()
+	s.publish("logs.t.a", "1", "2", "3", "4")
+	s.publish("logs.t.b", "5")
+	s.takeReady("t.a", "t.b")
+	_, extents := s.drain("t.a", "t.b")
+	a, b := extents[0], extents[1]
+	head, tail, miscounted := a, a, a
+	head.Last, head.Count = 2, 2
+	tail.First, tail.Count = 3, 2
+	miscounted.Count = 3
+	beyond := a
+	beyond.Last, beyond.Count = 9, 5
+
+	if refused := s.commit("0/tail.sst", tail, b); !slices.Equal(refused, []string{"t.a"}) {
+		t.Fatalf("an extent that leaves a gap before it: refused %v", refused)
+	}
+	for _, e := range []extent.Extent{miscounted, beyond} {
+		if refused := s.commit("0/x.sst", e); len(refused) != 1 {
+			t.Fatalf("extent %+v was accepted", e)
+		}
+	}
+	if refused := s.commit("0/head.sst", head); len(refused) > 0 {
+		t.Fatalf("a partial extent: refused %v", refused)
+	}
+	if refused := s.commit("0/head.sst", head); len(refused) > 0 {
+		t.Fatalf("the same commit again must be answered as before, refused %v", refused)
+	}
+	if refused := s.commit("0/other.sst", head); len(refused) != 1 {
+		t.Fatal("the same entries in another segment were accepted")
+	}
+	if refused := s.commit("0/all.sst", a); len(refused) != 1 {
+		t.Fatal("an extent that overlaps the archived head was accepted")
+	}
+	if refused := s.commit("0/tail.sst", tail); len(refused) > 0 {
+		t.Fatalf("the rest: refused %v", refused)
+	}
+	if got := s.archived("t.a"); !slices.Equal(got, []uint64{1, 2, 3, 4}) {
+		t.Fatalf("archived %v", got)
+	}
+}
+
+func TestMalformedRequestsAreAnswered(t *testing.T) {
+	s := newSystem(t)
+	s.start("a", t.TempDir()).awaitOwned()
+	for _, op := range []wire.Operation{wire.OpDrain, wire.OpCommit, wire.OpExtents, wire.OpList, "nonsense"} {
+		msg, err := s.nc.Request(wire.OwnerSubject(0, s.epoch(), op), []byte("garbage"), 5*time.Second)
+		if err != nil {
+			t.Fatalf("%s: %v", op, err)
+		}
+		var reply wire.CommitReply
+		if err := wire.Decode(msg.Data, &reply); err != nil || !errors.Is(reply.Err(), wire.ErrBadRequest) {
+			t.Errorf("%s: %v, %v, want a bad request", op, err, reply.Err())
+		}
+	}
+}
+
+// TestFencedOwnerStepsDown holds invariant 4: after another's claim the owner commits nothing more, and serves no one
+// under the new epoch until it has claimed again itself.
+func TestFencedOwnerStepsDown(t *testing.T) {
+	s := newSystem(t)
+	n := s.start("a", t.TempDir())
+	n.awaitOwned()
+	s.publish("logs.t.a", "1")
+	s.takeReady("t.a")
+	_, extents := s.drain("t.a")
+	old := s.epoch()
+	m, err := manifest.Open(t.Context(), s.js, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Append(t.Context(), manifest.Record{Kind: manifest.Claim, Epoch: old + 1, Owner: "usurper"}); err != nil {
+		t.Fatal(err)
+	}
+	var reply wire.CommitReply
+	err = s.askEpoch(old, wire.OpCommit, wire.CommitRequest{Segment: extent.Segment{Key: "0/x.sst"}, Extents: extents}, &reply)
+	if err != nil || !errors.Is(reply.Err(), wire.ErrNotOwner) {
+		t.Fatalf("commit to the fenced owner: %v, %v", err, reply.Err())
+	}
+	if len(s.archived("t.a")) > 0 {
+		t.Fatal("the fenced owner's commit is in the manifest")
+	}
+	s.until("the node to claim again", func() bool { return s.epoch() == old+2 })
+	n.awaitOwned()
+	if err := s.askEpoch(old, wire.OpDrain, wire.DrainRequest{Logs: []string{"t.a"}, MaxBytes: 1 << 20}, &wire.DrainReply{}); !errors.Is(err, nats.ErrNoResponders) {
+		t.Fatalf("somebody still answers in the old epoch: %v", err)
+	}
+	s.takeReady("t.a")
+	if refused := s.commit("0/y.sst", extents...); len(refused) > 0 {
+		t.Fatalf("refused %v", refused)
+	}
+}
+
+// TestDiskIsACache holds invariant 1: with the Pebble directory gone, what is archived is not archived again and what is
+// not archived is all there.
+func TestDiskIsACache(t *testing.T) {
+	for name, wipe := range map[string]bool{"same disk": false, "empty disk": true} {
+		t.Run(name, func(t *testing.T) {
+			s := newSystem(t)
+			dir := t.TempDir()
+			n := s.start("a", dir, func(c *Config) { c.Trim = TrimNever })
+			n.awaitOwned()
+			s.publish("logs.t.a", "1", "2")
+			s.publish("logs.t.b", "3")
+			s.publish("logs.t.a", "4")
+			s.takeReady("t.a", "t.b")
+			entries, extents := s.drain("t.a")
+			if payloads(entries) != "1,2,4" {
+				t.Fatalf("drained %s", payloads(entries))
+			}
+			if refused := s.commit("0/a.sst", extents...); len(refused) > 0 {
+				t.Fatalf("refused %v", refused)
+			}
+			n.stop()
+			s.publish("logs.t.a", "5")
+			if wipe {
+				if err := os.RemoveAll(dir); err != nil {
+					t.Fatal(err)
+				}
+			}
+			n = s.start("a", dir, func(c *Config) { c.Trim = TrimNever })
+			n.awaitOwned()
+			s.takeReady("t.a", "t.b")
+			entries, extents = s.drain("t.a", "t.b")
+			if payloads(entries) != "5,3" {
+				t.Fatalf("after the restart drained %s, want only what is not archived", payloads(entries))
+			}
+			if refused := s.commit("0/b.sst", extents...); len(refused) > 0 {
+				t.Fatalf("refused %v", refused)
+			}
+			if got := s.archived("t.a"); !slices.Equal(got, []uint64{1, 4, 5}) {
+				t.Fatalf("archived %v", got)
+			}
+			if lost := n.metric("dormouse_entries_lost_total"); lost != 0 {
+				t.Fatalf("%v entries counted as lost", lost)
+			}
+		})
+	}
+}
+
+// TestCrashAfterTheManifestAppend leaves a commit in the manifest that Pebble never saw, as a kill between the two does.
+func TestCrashAfterTheManifestAppend(t *testing.T) {
+	s := newSystem(t)
+	dir := t.TempDir()
+	n := s.start("a", dir)
+	n.awaitOwned()
+	s.publish("logs.t.a", "1", "2")
+	s.publish("logs.t.b", "3")
+	s.takeReady("t.a", "t.b")
+	_, extents := s.drain("t.a", "t.b")
+	n.stop()
+	m, err := manifest.Open(t.Context(), s.js, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	last, _ := m.Last()
+	record := manifest.Record{Kind: manifest.Commit, Epoch: last.Epoch, Owner: "a", Floor: last.Floor,
+		Segments: []manifest.Committed{{Segment: extent.Segment{Key: "0/a.sst"}, Extents: extents[:1]}}}
+	if _, err := m.Append(t.Context(), record); err != nil {
+		t.Fatal(err)
+	}
+	n = s.start("a", dir)
+	n.awaitOwned()
+	s.takeReady("t.b")
+	if entries, _ := s.drain("t.a", "t.b"); payloads(entries) != "3" {
+		t.Fatalf("drained %s, want only what the manifest does not have", payloads(entries))
+	}
+	var reply wire.ExtentsReply
+	if err := s.ask(wire.OpExtents, wire.ExtentsRequest{Log: "t.a"}, &reply); err != nil || len(reply.Extents) != 1 {
+		t.Fatalf("catalog has %+v, %v", reply.Extents, err)
+	}
+}
+
+func TestRejectedEntriesAreKeptAside(t *testing.T) {
+	s := newSystem(t)
+	n := s.start("a", t.TempDir())
+	n.awaitOwned()
+	long := strings.Repeat("x", 300)
+	s.publish("logs.acme", "no log token")
+	s.publish("logs.t."+long, "too long")
+	big := nats.NewMsg("logs.big")
+	big.Header.Set("Nats-Msg-Id", "id")
+	big.Data = []byte(strings.Repeat("b", int(s.nc.MaxPayload())-1000))
+	if _, err := s.js.PublishMsg(t.Context(), big); err != nil {
+		t.Fatal(err)
+	}
+	s.publish("logs.t.good", "fine")
+	s.takeReady("t.good")
+	n.awaitMetric("dormouse_entries_rejected_total", 3)
+	stream, err := s.js.Stream(t.Context(), wire.RejectedStream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var reasons []string
+	var value []byte
+	for seq := uint64(1); seq <= stream.CachedInfo().State.LastSeq; seq++ {
+		msg, err := stream.GetMsg(t.Context(), seq)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if msg.Header.Get(headerSubject) == "" || msg.Header.Get(headerSequence) == "" || msg.Header.Get(headerTime) == "" {
+			t.Errorf("headers missing: %v", msg.Header)
+		}
+		if msg.Header.Get(headerPart) != "" {
+			value = append(value, msg.Data...)
+			continue
+		}
+		reasons = append(reasons, msg.Header.Get(headerReason))
+	}
+	if len(reasons) != 2 || !strings.Contains(reasons[0], "no log token") || !strings.Contains(reasons[1], "302 bytes") {
+		t.Errorf("reasons %q", reasons)
+	}
+	if v, err := entry.DecodeValue(value); err != nil || len(v.Data) != len(big.Data) || v.Headers["Nats-Msg-Id"][0] != "id" {
+		t.Errorf("the large message did not come whole: %d bytes, %v", len(v.Data), err)
+	}
+}
+
+func TestGapsAreCountedAsLoss(t *testing.T) {
+	s := newSystem(t)
+	dir := t.TempDir()
+	n := s.start("a", dir)
+	n.awaitOwned()
+	s.publish("logs.t.a", "1")
+	n.awaitMetric("dormouse_entries_ingested_total", 1)
+	n.stop()
+	seqs := s.publish("logs.t.a", "2", "3", "4", "5", "6")
+	stream, err := s.js.Stream(t.Context(), wire.DefaultSource)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Purge(t.Context(), jetstream.WithPurgeSequence(seqs[2])); err != nil { // loses 2 and 3
+		t.Fatal(err)
+	}
+	if err := stream.DeleteMsg(t.Context(), seqs[3]); err != nil { // loses 5
+		t.Fatal(err)
+	}
+	n = s.start("a", dir)
+	n.awaitMetric("dormouse_entries_lost_total", 3)
+	n.awaitMetric("dormouse_entries_ingested_total", 2)
+}
+
+// TestBackPressureEndsInJetStream holds invariant 6: over its limit the buffer takes no more, whatever is published, and
+// goes on when it is drained.
+func TestBackPressureEndsInJetStream(t *testing.T) {
+	s := newSystem(t)
+	const limit = 64 << 10
+	n := s.start("a", t.TempDir(), func(c *Config) { c.BufferLimit, c.MaxDelay = limit, time.Hour })
+	n.awaitOwned()
+	payload := strings.Repeat("x", 16<<10)
+	const entries = 2000
+	var logs []string
+	for i := range entries {
+		log := fmt.Sprintf("t.%04d", i)
+		logs = append(logs, log)
+		if _, err := s.js.PublishAsync("logs."+log, []byte(payload)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-s.js.PublishAsyncComplete()
+	s.until("the limit to be met", func() bool { return n.metric("dormouse_buffer_bytes") > limit })
+	for done := 0; done < entries; {
+		if buffered := n.metric("dormouse_buffer_bytes"); buffered > limit+batchBytes+float64(len(payload)) {
+			t.Fatalf("%v bytes buffered with a limit of %d and batches of %d", buffered, limit, batchBytes)
+		}
+		// Logs that are not due for an hour must come all the same, or the buffer would stay full.
+		for _, log := range logs[done:min(done+32, entries)] {
+			s.until("log "+log, func() bool {
+				_, extents := s.drain(log)
+				return len(extents) == 1 && len(s.commit("0/"+log+".sst", extents...)) == 0
+			})
+			done++
+		}
+	}
+	n.awaitMetric("dormouse_logs_active", 0)
+}
+
+// TestSourceThatLostItsEnd restarts on a stream that was made anew without the last entries, as after a power failure:
+// what is published under the used sequences must not be taken for what was there before.
+func TestSourceThatLostItsEnd(t *testing.T) {
+	s := newSystem(t)
+	dir := t.TempDir()
+	n := s.start("a", dir, func(c *Config) { c.Trim = TrimNever })
+	n.awaitOwned()
+	s.publish("logs.t.a", "1", "2")
+	n.awaitMetric("dormouse_entries_ingested_total", 2)
+	n.stop()
+	s.forgetEnd(dir)
+	s.publish("logs.t.a", "new 3") // takes a sequence that the cache says was applied
+	n = s.start("a", dir, func(c *Config) { c.Trim = TrimNever })
+	n.awaitOwned()
+	n.awaitMetric("dormouse_entries_ingested_total", 3)
+	s.takeReady("t.a")
+	if entries, _ := s.drain("t.a"); payloads(entries) != "1,2,new 3" {
+		t.Fatalf("drained %s", payloads(entries))
+	}
+}
+
+// TestTwoNodesOneOwner: the second stands by, ready, and takes over when the first has gone.
+func TestTwoNodesOneOwner(t *testing.T) {
+	s := newSystem(t)
+	first := s.start("a", t.TempDir())
+	first.awaitOwned()
+	epoch := s.epoch()
+	second := s.start("b", t.TempDir())
+	s.until("the second to stand by", func() bool { return second.node.Ready() == nil })
+	if second.metric("dormouse_shards_owned") != 0 || s.epoch() != epoch {
+		t.Fatal("the second node claimed a shard that is owned")
+	}
+	s.publish("logs.t.a", "1")
+	s.takeReady("t.a")
+	first.stop()
+	second.awaitOwned()
+	s.takeReady("t.a")
+	_, extents := s.drain("t.a")
+	if refused := s.commit("0/a.sst", extents...); len(refused) > 0 || len(extents) != 1 {
+		t.Fatalf("the successor has %v, refused %v", extents, refused)
+	}
+}
+
+func TestListMergesArchivedAndBuffered(t *testing.T) {
+	s := newSystem(t)
+	s.start("a", t.TempDir()).awaitOwned()
+	for i := range 20 {
+		s.publish(fmt.Sprintf("logs.t.%02d", i), "x")
+	}
+	var all []string
+	for i := range 20 {
+		all = append(all, fmt.Sprintf("t.%02d", i))
+	}
+	s.takeReady(all...)
+	_, extents := s.drain(all[:10]...)
+	s.commit("0/a.sst", extents...)
+	s.publish("logs.t.03", "later")
+	s.until("the later entry", func() bool { e, _ := s.drain("t.03"); return len(e) == 1 })
+	var got []string
+	req := wire.ListRequest{Prefix: "t.", Limit: 3}
+	for {
+		var reply wire.ListReply
+		if err := s.ask(wire.OpList, req, &reply); err != nil || reply.Err() != nil {
+			t.Fatalf("%v, %v", err, reply.Err())
+		}
+		for _, l := range reply.Logs {
+			got = append(got, l.Log)
+			archived, buffered := uint64(0), uint64(1)
+			if l.Log < "t.10" {
+				archived, buffered = 1, 0
+			}
+			if l.Log == "t.03" {
+				buffered = 1
+			}
+			if l.Archived.Entries != archived || l.Buffered.Entries != buffered || l.Extents != archived {
+				t.Errorf("%+v", l)
+			}
+			req.After = l.Log
+		}
+		if !reply.More {
+			break
+		}
+	}
+	if !slices.Equal(got, all) {
+		t.Fatalf("listed %v", got)
+	}
+}

@@ -1,0 +1,98 @@
+package ingest
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// floorLog remembers when each floor became part of the manifest, since trimming may follow only after a delay: JetStream
+// acks before it syncs, and after a power failure a manifest that lost its last records must find the entries still there.
+type floorLog struct {
+	mu      sync.Mutex
+	samples []floorSample // ascending in both
+}
+
+type floorSample struct {
+	floor uint64
+	at    time.Time
+}
+
+// maxFloorSamples bounds the log; above it, neighbours are merged, which only trims a little later.
+const maxFloorSamples = 1024
+
+// recorded notes that a manifest record with this floor was acked.
+func (l *floorLog) recorded(floor uint64, at time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := len(l.samples)
+	if n > 0 && l.samples[n-1].floor >= floor {
+		return
+	}
+	if n >= maxFloorSamples {
+		for i := range n / 2 {
+			l.samples[i] = l.samples[2*i+1]
+		}
+		l.samples = l.samples[:n/2]
+	}
+	l.samples = append(l.samples, floorSample{floor, at})
+}
+
+// due returns the highest floor that was recorded at or before the given moment, and forgets the lower ones.
+func (l *floorLog) due(before time.Time) (floor uint64, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := 0
+	for n < len(l.samples) && !l.samples[n].at.After(before) {
+		floor, ok = l.samples[n].floor, true
+		n++
+	}
+	l.samples = append(l.samples[:0], l.samples[max(n-1, 0):]...)
+	return floor, ok
+}
+
+// last returns when the last floor was recorded.
+func (l *floorLog) last() time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.samples) == 0 {
+		return time.Time{}
+	}
+	return l.samples[len(l.samples)-1].at
+}
+
+// floorEvery is how often at most the floor is recorded on its own, when no commit carries it.
+const floorEvery = 5 * time.Second
+
+// trim shortens the source stream up to the recorded floor, TrimDelay after it was recorded, and has the floor recorded
+// when it moved on without a commit after it. It runs until ctx is done.
+func (o *owner) trim(ctx context.Context) error {
+	enabled := o.cfg.Trim == TrimAlways || o.cfg.Trim == TrimAuto && o.source.Managed
+	ticker := time.NewTicker(min(time.Second, max(o.cfg.TrimDelay/2, time.Millisecond)))
+	defer ticker.Stop()
+	var trimmed uint64
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+		}
+		o.mu.Lock()
+		behind := o.floorLocked() > o.pos.Floor
+		o.mu.Unlock()
+		if behind && time.Since(o.floors.last()) >= min(floorEvery, o.cfg.TrimDelay) {
+			offer(o.nudges, struct{}{})
+		}
+		floor, ok := o.floors.due(time.Now().Add(-o.cfg.TrimDelay))
+		if !enabled || !ok || floor <= trimmed {
+			continue
+		}
+		if err := o.stream.Purge(ctx, jetstream.WithPurgeSequence(floor+1)); err != nil {
+			o.log.Warn("the source stream could not be trimmed; trying again", "floor", floor, "error", err)
+			continue
+		}
+		trimmed = floor
+	}
+}

@@ -1,0 +1,225 @@
+// Package topology makes and checks the streams, consumers and buckets that a Dormouse system lives on, and finds its
+// shards.
+//
+// It moves no entries. What it makes is named in package wire; why each setting must be as it is stands beside it here.
+package topology
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"dormouse/internal/wire"
+)
+
+// Config is what a system's streams depend on.
+type Config struct {
+	Replicas     int           // of every stream, 1 to 5; 0 is 1. Of streams that exist already it is left alone
+	RequeueAfter time.Duration // age limit of the SyncQueue, so that one copy of a work item lives
+	Lease        time.Duration // age limit of the leases
+	Trim         bool          // source streams will be purged behind the archive: deny_purge is refused
+}
+
+// ErrRefused is wrapped by the errors of streams that exist with a setting that Dormouse cannot work with. Trying again
+// does not help; somebody has to decide.
+var ErrRefused = errors.New("refused")
+
+const (
+	queueMessages = 100_000   // work items in the SyncQueue, 256 logs each
+	queueBytes    = 512 << 20 // of work items
+	rejectedBytes = 1 << 30   // of rejected messages, the oldest go first
+	ackWait       = 30 * time.Second
+	maxAckPending = 100_000 // the default of 1,000 would throttle the workers
+)
+
+// Ensure makes what is missing and checks what is there; it may run in many processes at once. The warnings name settings
+// that are allowed but can lose entries before they are archived.
+func Ensure(ctx context.Context, js jetstream.JetStream, cfg Config) (warnings []string, err error) {
+	cfg.Replicas = max(cfg.Replicas, 1)
+	for _, step := range []func(context.Context, jetstream.JetStream, Config) error{
+		ensureSyncQueue, ensureManifest, ensureRejected, ensureLeases,
+	} {
+		if err := step(ctx, js, cfg); err != nil {
+			return nil, err
+		}
+	}
+	return ensureSource(ctx, js, cfg)
+}
+
+// ensureStream makes the stream unless it exists, and returns its configuration as it is.
+func ensureStream(ctx context.Context, js jetstream.JetStream, want jetstream.StreamConfig) (jetstream.StreamConfig, error) {
+	stream, err := js.Stream(ctx, want.Name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		if stream, err = js.CreateStream(ctx, want); errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+			stream, err = js.Stream(ctx, want.Name) // another process was faster
+		}
+	}
+	if err != nil {
+		return want, fmt.Errorf("making stream %s: %w", want.Name, err)
+	}
+	return stream.CachedInfo().Config, nil
+}
+
+func ensureSyncQueue(ctx context.Context, js jetstream.JetStream, cfg Config) error {
+	have, err := ensureStream(ctx, js, jetstream.StreamConfig{
+		Name:        wire.SyncQueueStream,
+		Description: "Dormouse: logs that are ready to be archived",
+		Subjects:    []string{wire.SyncQueueSubjects},
+		Retention:   jetstream.WorkQueuePolicy,
+		Storage:     jetstream.FileStorage,
+		Replicas:    cfg.Replicas,
+		MaxAge:      cfg.RequeueAfter, // the owner queues again what is not committed by then
+		MaxMsgs:     queueMessages,
+		MaxBytes:    queueBytes,
+		Discard:     jetstream.DiscardNew, // a full queue refuses, and the owner keeps the log and tries again
+		Duplicates:  min(2*time.Minute, cfg.RequeueAfter),
+	})
+	if err != nil {
+		return err
+	}
+	err = check(have,
+		setting{"retention", have.Retention, jetstream.WorkQueuePolicy},
+		setting{"storage", have.Storage, jetstream.FileStorage},
+		setting{"discard", have.Discard, jetstream.DiscardNew},
+		setting{"subjects", fmt.Sprint(have.Subjects), fmt.Sprint([]string{wire.SyncQueueSubjects})},
+		setting{"no_ack", have.NoAck, false})
+	if err != nil {
+		return err
+	}
+	if have.MaxAge != cfg.RequeueAfter {
+		have.MaxAge, have.Duplicates = cfg.RequeueAfter, min(2*time.Minute, cfg.RequeueAfter)
+		if _, err := js.UpdateStream(ctx, have); err != nil {
+			return fmt.Errorf("setting max_age of stream %s to %s: %w", have.Name, cfg.RequeueAfter, err)
+		}
+	}
+	return ensurePool(ctx, js, cfg)
+}
+
+// ensurePool makes the one consumer that all workers of all processes share.
+func ensurePool(ctx context.Context, js jetstream.JetStream, cfg Config) error {
+	consumer, err := js.Consumer(ctx, wire.SyncQueueStream, wire.SyncQueuePool)
+	if errors.Is(err, jetstream.ErrConsumerNotFound) {
+		consumer, err = js.CreateOrUpdateConsumer(ctx, wire.SyncQueueStream, jetstream.ConsumerConfig{
+			Durable:       wire.SyncQueuePool,
+			Description:   "Dormouse: the worker pool",
+			DeliverPolicy: jetstream.DeliverAllPolicy,
+			AckPolicy:     jetstream.AckExplicitPolicy,
+			AckWait:       ackWait,
+			MaxDeliver:    -1,
+			MaxAckPending: maxAckPending,
+			MaxWaiting:    4096,
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("making consumer %s of stream %s: %w", wire.SyncQueuePool, wire.SyncQueueStream, err)
+	}
+	have := consumer.CachedInfo().Config
+	where := "consumer " + wire.SyncQueuePool + " of stream " + wire.SyncQueueStream
+	return checkAt(where,
+		setting{"ack_policy", have.AckPolicy, jetstream.AckExplicitPolicy},
+		setting{"deliver_policy", have.DeliverPolicy, jetstream.DeliverAllPolicy},
+		setting{"max_deliver", have.MaxDeliver, -1},
+		setting{"filter_subject", have.FilterSubject, ""},
+		setting{"filter_subjects", len(have.FilterSubjects), 0})
+}
+
+func ensureManifest(ctx context.Context, js jetstream.JetStream, cfg Config) error {
+	have, err := ensureStream(ctx, js, jetstream.StreamConfig{
+		Name:        wire.ManifestStream,
+		Description: "Dormouse: the ordered record of what is archived, the source of truth",
+		Subjects:    []string{wire.ManifestSubjects},
+		Retention:   jetstream.LimitsPolicy,
+		Storage:     jetstream.FileStorage,
+		Replicas:    cfg.Replicas,
+		DenyDelete:  true,
+		AllowDirect: false, // a direct read may come from a replica that is behind, and would hide a record
+	})
+	if err != nil {
+		return err
+	}
+	return check(have,
+		setting{"retention", have.Retention, jetstream.LimitsPolicy},
+		setting{"storage", have.Storage, jetstream.FileStorage},
+		setting{"subjects", fmt.Sprint(have.Subjects), fmt.Sprint([]string{wire.ManifestSubjects})},
+		setting{"max_age", have.MaxAge, time.Duration(0)},
+		setting{"max_msgs", have.MaxMsgs, int64(-1)},
+		setting{"max_bytes", have.MaxBytes, int64(-1)},
+		setting{"max_msgs_per_subject", have.MaxMsgsPerSubject, int64(-1)},
+		setting{"allow_direct", have.AllowDirect, false},
+		setting{"no_ack", have.NoAck, false})
+}
+
+func ensureRejected(ctx context.Context, js jetstream.JetStream, cfg Config) error {
+	have, err := ensureStream(ctx, js, jetstream.StreamConfig{
+		Name:        wire.RejectedStream,
+		Description: "Dormouse: messages that are no entry of a log, with the reason in a header",
+		Subjects:    []string{wire.RejectedSubjects},
+		Retention:   jetstream.LimitsPolicy,
+		Storage:     jetstream.FileStorage,
+		Replicas:    cfg.Replicas,
+		MaxBytes:    rejectedBytes,
+		Discard:     jetstream.DiscardOld, // a full one must not block the logs
+	})
+	if err != nil {
+		return err
+	}
+	return check(have,
+		setting{"retention", have.Retention, jetstream.LimitsPolicy},
+		setting{"discard", have.Discard, jetstream.DiscardOld},
+		setting{"no_ack", have.NoAck, false})
+}
+
+func ensureLeases(ctx context.Context, js jetstream.JetStream, cfg Config) error {
+	kv, err := js.KeyValue(ctx, wire.LeaseBucket)
+	if errors.Is(err, jetstream.ErrBucketNotFound) {
+		kv, err = js.CreateKeyValue(ctx, leaseConfig(cfg))
+		if errors.Is(err, jetstream.ErrBucketExists) {
+			kv, err = js.KeyValue(ctx, wire.LeaseBucket)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("making bucket %s: %w", wire.LeaseBucket, err)
+	}
+	status, err := kv.Status(ctx)
+	if err != nil {
+		return fmt.Errorf("reading bucket %s: %w", wire.LeaseBucket, err)
+	}
+	if status.TTL() == cfg.Lease {
+		return nil
+	}
+	if _, err := js.UpdateKeyValue(ctx, leaseConfig(cfg)); err != nil {
+		return fmt.Errorf("setting the ttl of bucket %s to %s: %w", wire.LeaseBucket, cfg.Lease, err)
+	}
+	return nil
+}
+
+func leaseConfig(cfg Config) jetstream.KeyValueConfig {
+	return jetstream.KeyValueConfig{
+		Bucket: wire.LeaseBucket, Description: "Dormouse: which node tries to own which shard",
+		History: 1, TTL: cfg.Lease, Storage: jetstream.FileStorage, Replicas: cfg.Replicas,
+	}
+}
+
+// setting is one that must have a certain value.
+type setting struct {
+	name       string
+	have, want any
+}
+
+func check(cfg jetstream.StreamConfig, settings ...setting) error {
+	return checkAt("stream "+cfg.Name, settings...)
+}
+
+func checkAt(where string, settings ...setting) error {
+	var errs []error
+	for _, s := range settings {
+		if s.have != s.want {
+			errs = append(errs, fmt.Errorf("%w: %s has %s %v, and Dormouse needs %v: change it with the nats CLI, or move its messages away and delete it",
+				ErrRefused, where, s.name, s.have, s.want))
+		}
+	}
+	return errors.Join(errs...)
+}

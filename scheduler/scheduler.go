@@ -1,0 +1,149 @@
+// Package scheduler decides when the logs of one shard are ready to be drained: it holds the state of every active log,
+// the slots in which they fall due on a timing wheel, and the outbox of ready logs that are published in batches.
+//
+// It is pure of NATS and disk: the caller tells it of entries and commits and gives it a function that publishes, so all
+// of it runs on a fake clock in tests. A log without buffered entries has no state here at all. Open states.go for the
+// state machine, slots.go for the deadlines, wheel.go for the clock and publish.go for the way out.
+package scheduler
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"dormouse/internal/wire"
+)
+
+// Config is what a Scheduler needs.
+type Config struct {
+	Tick         time.Duration // slot width, at least 1 ms; 0 is 10 ms. Widened to MaxDelay/8192 if that is more
+	MaxDelay     time.Duration // arrival of a log's first entry to the log being due
+	RequeueAfter time.Duration // a queued log that is not committed by then is queued again
+	MaxBytes     uint64        // a log with this many bytes buffered is ready at once
+	BatchLogs    int           // logs in one Publish, at most; 0 is wire.MaxItemLogs
+	Publishers   int           // Publish calls at a time; 0 is 4
+
+	// Publish makes a batch of ready logs, ascending and each once, known to the workers. An error means that nobody
+	// knows of them; the batch is published again after a pause.
+	Publish func(ctx context.Context, logs []string) error
+
+	Metrics *Metrics     // nil: none
+	Logger  *slog.Logger // nil: slog.Default()
+}
+
+// Defaults and bounds of Config.
+const (
+	DefaultTick       = 10 * time.Millisecond
+	defaultPublishers = 4
+	// maxDelaySlots bounds the wheel: its span is twice the longest delay that is armed, and a bucket takes about 100 bytes.
+	maxDelaySlots = 8192
+)
+
+func (c *Config) complete() error {
+	switch {
+	case c.MaxDelay <= 0 || c.RequeueAfter <= 0:
+		return errors.New("scheduler: MaxDelay and RequeueAfter must be positive")
+	case c.MaxBytes == 0 || c.Publish == nil:
+		return errors.New("scheduler: MaxBytes and Publish are required")
+	case c.Tick < 0 || c.Tick > 0 && c.Tick < time.Millisecond:
+		return errors.New("scheduler: Tick must be at least a millisecond")
+	}
+	if c.Tick == 0 {
+		c.Tick = DefaultTick
+	}
+	c.Tick = max(c.Tick, c.MaxDelay/maxDelaySlots).Round(time.Millisecond)
+	if c.BatchLogs <= 0 {
+		c.BatchLogs = wire.MaxItemLogs
+	}
+	if c.Publishers <= 0 {
+		c.Publishers = defaultPublishers
+	}
+	if c.Metrics == nil {
+		c.Metrics = NewMetrics(nil)
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	return nil
+}
+
+// Scheduler holds the active logs of one shard. Its methods may be called from any goroutine, before Run too; what they
+// arm then waits for Run.
+type Scheduler struct {
+	cfg      Config
+	start    time.Time // slots count ticks of the monotonic clock from here
+	newWheel func(tick time.Duration, size int64) wheel
+
+	// One lock and no atomics per log: a log's state, the list it is on, the slot's list and the sums must change
+	// together, and a change takes less than the cache miss that finds the log.
+	mu struct {
+		sync.Mutex
+		table  table
+		slots  map[int64]*slot // by slot number; only those with logs
+		outbox list            // queued logs that wait to be published
+		unset  []int64         // slots that have no timer on the wheel yet
+		flight int64           // number of the last batch that was taken off the outbox
+		stats  Stats
+	}
+	fired chan struct{} // cap 1: a timer has fired
+	arm   chan struct{} // cap 1: unset has grown
+	ready chan struct{} // cap Publishers: the outbox has grown
+}
+
+// Stats sums up the active logs.
+type Stats struct {
+	Active, Armed, Queued int    // logs; Active = Armed + Queued
+	Entries, Bytes        uint64 // buffered
+}
+
+// New checks the configuration and makes a scheduler without any active log.
+func New(cfg Config) (*Scheduler, error) {
+	if err := cfg.complete(); err != nil {
+		return nil, err
+	}
+	s := &Scheduler{
+		cfg: cfg, start: time.Now(), newWheel: newTimingWheel,
+		fired: make(chan struct{}, 1), arm: make(chan struct{}, 1), ready: make(chan struct{}, cfg.Publishers),
+	}
+	s.mu.table.reset()
+	s.mu.slots = make(map[int64]*slot)
+	return s, nil
+}
+
+// Run fires deadlines and publishes ready logs until ctx is done, whose error it returns. No goroutine of the scheduler is
+// left then, unless the timing wheel had hung, see wheel.go.
+func (s *Scheduler) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.runSlots(ctx) })
+	for range s.cfg.Publishers {
+		group.Go(func() error { return s.publish(ctx) })
+	}
+	return group.Wait()
+}
+
+// Stats returns the sums as they are now.
+func (s *Scheduler) Stats() Stats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mu.stats
+}
+
+// Oldest returns a lower bound, at most 1,023 sequences too low, of the first buffered sequence of all active logs. ok is
+// false when no log is active.
+func (s *Scheduler) Oldest() (first uint64, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mu.table.firsts.lowest()
+}
+
+// signal wakes a receiver of c, or leaves it to the wake-up that is there already.
+func signal(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,160 @@
+package scheduler
+
+import (
+	"context"
+	"time"
+)
+
+// slot is all the logs that fall due in one tick, or are to be queued again in it. One timer serves it, set when the slot
+// comes into being.
+type slot struct{ logs list }
+
+// slotOf returns the slot that ends at or after a moment, nanoseconds since start.
+func (s *Scheduler) slotOf(due int64) int64 {
+	tick := int64(s.cfg.Tick)
+	return (due + tick - 1) / tick
+}
+
+// dueOf returns when slot k is due.
+func (s *Scheduler) dueOf(k int64) time.Duration { return time.Duration(k) * s.cfg.Tick }
+
+// requeueSlots is into how many slots RequeueAfter is divided: nobody needs it exact, and few slots are few timers.
+const requeueSlots = 64
+
+func (s *Scheduler) requeueSlot(now time.Time) int64 {
+	k := s.slotOf(int64(now.Sub(s.start) + s.cfg.RequeueAfter))
+	coarse := max(s.slotOf(int64(s.cfg.RequeueAfter))/requeueSlots, 1)
+	return (k + coarse - 1) / coarse * coarse
+}
+
+// placeLocked puts a log into slot k, and has a timer set if the slot is new.
+func (s *Scheduler) placeLocked(i uint32, l *logState, k int64) {
+	sl := s.mu.slots[k]
+	if sl == nil {
+		sl = &slot{}
+		s.mu.slots[k] = sl
+		s.mu.unset = append(s.mu.unset, k)
+		signal(s.arm)
+	}
+	l.place, l.at = inSlot, k
+	s.mu.table.push(&sl.logs, i)
+}
+
+// takeSlotLocked moves the logs of a slot that want to go into the outbox.
+func (s *Scheduler) takeSlotLocked(k int64, sl *slot, want func(*logState) bool) {
+	for i := sl.logs.head; i != 0; {
+		l := s.mu.table.get(i)
+		next := l.next
+		if want(l) {
+			s.unplaceLocked(i, l)
+			if !s.moveLocked(l, armed, queued) {
+				l.due = 0
+				s.cfg.Metrics.requeued.Inc()
+			}
+			s.toOutboxLocked(i, l)
+		}
+		i = next
+	}
+	for range min(s.cfg.Publishers, s.mu.stats.Queued/s.cfg.BatchLogs) {
+		signal(s.ready)
+	}
+}
+
+// serveDue empties the slots that are due. early is what the wheel may fire before the end of a slot: it knows
+// milliseconds of its own clock and rounds down to its tick.
+func (s *Scheduler) serveDue(k int64) (left time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sl := s.mu.slots[k]
+	if sl == nil {
+		return 0
+	}
+	if left := s.dueOf(k) - time.Since(s.start); left > s.cfg.Tick {
+		return left
+	}
+	s.takeSlotLocked(k, sl, func(*logState) bool { return true })
+	delete(s.mu.slots, k)
+	return 0
+}
+
+// overdueLocked returns the slots that are overdue by more than bound.
+func (s *Scheduler) overdueLocked(bound time.Duration) (overdue []int64) {
+	now := time.Since(s.start)
+	for k := range s.mu.slots {
+		if now-s.dueOf(k) > bound {
+			overdue = append(overdue, k)
+		}
+	}
+	return overdue
+}
+
+// runSlots sets timers and serves the slots whose timers fire, under a supervisor's eyes, until ctx is done.
+func (s *Scheduler) runSlots(ctx context.Context) error {
+	clock := s.newClock()
+	defer func() { clock.stop() }()
+	bound := max(time.Second, 10*s.cfg.Tick)
+	supervise := time.NewTimer(bound)
+	defer supervise.Stop()
+	watching := true
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.arm:
+			clock.set(s.takeUnset())
+			if !watching {
+				supervise.Reset(bound)
+				watching = true
+			}
+		case <-clock.fired:
+			for _, k := range clock.takeFired() {
+				if left := s.serveDue(k); left > 0 { // a far slot on its way, or a clock that jumped ahead
+					clock.set([]int64{k})
+				}
+			}
+		case <-supervise.C:
+			var stuck, any bool
+			if clock, stuck, any = s.supervise(clock, bound); stuck {
+				s.cfg.Logger.Error("the timing wheel was stuck or its clock was set back: replaced it", "bound", bound)
+			}
+			if watching = any; any {
+				supervise.Reset(bound)
+			}
+		}
+	}
+}
+
+func (s *Scheduler) takeUnset() []int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	unset := s.mu.unset
+	s.mu.unset = nil
+	return unset
+}
+
+// supervise serves slots that are overdue by more than bound, by the monotonic clock, and then does not trust the wheel
+// any more: a new one takes over all slots. any reports whether there are slots left to watch.
+func (s *Scheduler) supervise(c *clock, bound time.Duration) (now *clock, stuck, any bool) {
+	s.mu.Lock()
+	overdue := s.overdueLocked(bound)
+	s.mu.Unlock()
+	if len(overdue) > 0 {
+		s.cfg.Metrics.rebuilds.Inc()
+		for _, k := range overdue {
+			s.serveDue(k)
+		}
+		c.abandon()
+		c = s.newClock()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(overdue) > 0 {
+		all := make([]int64, 0, len(s.mu.slots))
+		for k := range s.mu.slots {
+			all = append(all, k)
+		}
+		s.mu.unset = nil
+		c.set(all)
+	}
+	return c, len(overdue) > 0, len(s.mu.slots) > 0
+}

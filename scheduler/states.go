@@ -1,0 +1,225 @@
+package scheduler
+
+import (
+	"math"
+	"time"
+)
+
+// The state machine of a log. "first entry" and "rest left" take the deadline from the first unarchived entry:
+//
+//	           first entry                    due, full, Expedite
+//	  idle -----------------> armed --------------------------------> queued <---+ more entries;
+//	   ^                     ^  |  ^                                   |  |  |   | not committed in time:
+//	   |     all committed   |  |  | more entries                      |  |  +---+ queued again
+//	   +---------------------|--+--+                                   |  |
+//	   |                     +------ committed, rest left, not full ---+  |
+//	   +---------------------------- all committed -----------------------+
+
+// Arrival is one entry that has become part of the buffer.
+type Arrival struct {
+	Log   string // LogID; may share a larger string's memory, it is cloned if it is kept
+	Seq   uint64
+	Bytes uint64    // payload and header bytes
+	Time  time.Time // when JetStream stored it
+}
+
+// Pending is what is buffered of a log.
+type Pending struct {
+	First, Last uint64 // sequences
+	Count       uint64 // entries
+	Bytes       uint64 // payload and header bytes
+}
+
+// Append takes entries that were written to the buffer, in sequence order.
+func (s *Scheduler) Append(batch []Arrival) {
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range batch {
+		a := &batch[i]
+		s.growLocked(a.Log, Pending{First: a.Seq, Last: a.Seq, Count: 1, Bytes: a.Bytes}, a.Time, now)
+	}
+}
+
+// Restore takes a log that the buffer held at start. first is the time of its first entry.
+func (s *Scheduler) Restore(log string, p Pending, first time.Time) {
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.growLocked(log, p, first, now)
+}
+
+func (s *Scheduler) growLocked(log string, p Pending, arrival, now time.Time) {
+	i, known := s.mu.table.index[log]
+	var l *logState
+	if known {
+		l = s.mu.table.get(i)
+	} else {
+		i, l = s.mu.table.add(log, p.First)
+		s.mu.stats.Active++
+	}
+	l.last = p.Last
+	l.count += uint32(min(p.Count, math.MaxUint32))
+	l.bytes += p.Bytes
+	s.mu.stats.Entries += p.Count
+	s.mu.stats.Bytes += p.Bytes
+	switch {
+	case known && l.state == queued:
+	case l.bytes >= s.cfg.MaxBytes:
+		s.queueLocked(i, l)
+	case !known:
+		s.armLocked(i, l, arrival, now)
+	}
+}
+
+// Pending returns what is buffered of a log; false means that the log is idle.
+func (s *Scheduler) Pending(log string) (Pending, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i, ok := s.mu.table.index[log]
+	if !ok {
+		return Pending{}, false
+	}
+	l := s.mu.table.get(i)
+	return Pending{First: l.first, Last: l.last, Count: uint64(l.count), Bytes: l.bytes}, true
+}
+
+// Committed takes the commit of the first count entries of a log, with bytes in all. nextFirst is the sequence of the
+// first entry that is left and nextTime its time; with nextFirst 0 nothing is left and the log goes to sleep.
+func (s *Scheduler) Committed(log string, count, bytes, nextFirst uint64, nextTime time.Time) {
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i, ok := s.mu.table.index[log]
+	if !ok {
+		return
+	}
+	l := s.mu.table.get(i)
+	s.leaveLocked(i, l)
+	if nextFirst == 0 {
+		count, bytes = uint64(l.count), l.bytes // all of it, also if the counts had come apart
+	}
+	count, bytes = min(count, uint64(l.count)), min(bytes, l.bytes)
+	s.mu.stats.Entries -= count
+	s.mu.stats.Bytes -= bytes
+	if nextFirst == 0 {
+		s.mu.table.remove(i)
+		s.mu.stats.Active--
+		if s.mu.table.sparse() {
+			s.compactLocked()
+		}
+		return
+	}
+	l.count -= uint32(count)
+	l.bytes -= bytes
+	s.mu.table.setFirst(l, nextFirst)
+	if l.bytes >= s.cfg.MaxBytes {
+		s.queueLocked(i, l)
+	} else {
+		s.armLocked(i, l, nextTime, now)
+	}
+}
+
+// Drained notes that a worker has just fetched the logs: it has RequeueAfter from now to commit them.
+func (s *Scheduler) Drained(logs []string) {
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, log := range logs {
+		if i, ok := s.mu.table.index[log]; ok {
+			if l := s.mu.table.get(i); l.state == queued && l.place == inSlot {
+				s.leaveLocked(i, l)
+				s.awaitCommitLocked(i, l, now)
+			}
+		}
+	}
+}
+
+// Expedite makes every armed log ready now.
+func (s *Scheduler) Expedite() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.mu.stats.Armed == 0 {
+		return
+	}
+	for k, sl := range s.mu.slots {
+		s.takeSlotLocked(k, sl, func(l *logState) bool { return l.state == armed })
+	}
+}
+
+// moveLocked changes the state of a log from one to another, or reports false and changes nothing: this is what keeps a
+// log from being queued twice. from is 0 for a log that is in no state yet, or has just left one.
+func (s *Scheduler) moveLocked(l *logState, from, to state) bool {
+	if l.state != from {
+		return false
+	}
+	l.state = to
+	for _, c := range [...]struct {
+		state state
+		by    int
+	}{{from, -1}, {to, 1}} {
+		switch c.state {
+		case armed:
+			s.mu.stats.Armed += c.by
+		case queued:
+			s.mu.stats.Queued += c.by
+		}
+	}
+	return true
+}
+
+// leaveLocked takes a log out of its place and its state. The caller gives it new ones.
+func (s *Scheduler) leaveLocked(i uint32, l *logState) {
+	s.unplaceLocked(i, l)
+	s.moveLocked(l, l.state, 0)
+}
+
+// unplaceLocked takes a log off whatever list it is on.
+func (s *Scheduler) unplaceLocked(i uint32, l *logState) {
+	switch l.place {
+	case inSlot:
+		sl := s.mu.slots[l.at]
+		s.mu.table.unlink(&sl.logs, i)
+		// The slot stays until its timer fires: its number may be armed again, and a timer must not be set twice.
+	case inOutbox:
+		s.mu.table.unlink(&s.mu.outbox, i)
+	}
+	l.place, l.at = 0, 0
+}
+
+// armLocked gives a log that is in no place its deadline.
+func (s *Scheduler) armLocked(i uint32, l *logState, arrival, now time.Time) {
+	if !s.moveLocked(l, 0, armed) {
+		return
+	}
+	// The arrival's clock may be ahead of ours, or have been stepped: never wait longer than MaxDelay from now. An
+	// arrival long ago is due at once.
+	wait := min(max(s.cfg.MaxDelay-now.Sub(arrival.Round(0)), 0), s.cfg.MaxDelay)
+	l.due = max(int64(now.Sub(s.start)+wait), 1)
+	s.placeLocked(i, l, s.slotOf(l.due))
+}
+
+// queueLocked makes an idle or armed log ready.
+func (s *Scheduler) queueLocked(i uint32, l *logState) {
+	if l.state == armed {
+		l.due = 0
+	}
+	s.unplaceLocked(i, l)
+	if s.moveLocked(l, 0, queued) || s.moveLocked(l, armed, queued) {
+		s.toOutboxLocked(i, l)
+	}
+}
+
+func (s *Scheduler) toOutboxLocked(i uint32, l *logState) {
+	l.place = inOutbox
+	s.mu.table.push(&s.mu.outbox, i)
+	signal(s.ready)
+}
+
+// awaitCommitLocked puts a log that the workers know of where it is found again if they never commit it.
+func (s *Scheduler) awaitCommitLocked(i uint32, l *logState, now time.Time) {
+	if l.state != queued {
+		s.moveLocked(l, l.state, queued)
+	}
+	s.placeLocked(i, l, s.requeueSlot(now))
+}
