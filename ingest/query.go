@@ -40,7 +40,7 @@ func (o *owner) extents(msg *nats.Msg) wire.ExtentsReply {
 	if applied < req.MinManifest {
 		return wire.ExtentsReply{Status: wire.StatusOf(fmt.Errorf("%w: the catalog is at manifest record %d", wire.ErrBusy, applied))}
 	}
-	page, more, err := o.catalog.Extents(req.Log, req.After, wire.MaxExtents)
+	page, more, err := o.catalog.Extents(req.Log, req.After, req.All, wire.MaxExtents)
 	if err != nil {
 		o.log.Error("reading the catalog failed", "error", err)
 		return wire.ExtentsReply{Status: wire.StatusOf(err)}

@@ -103,16 +103,23 @@ type Refusal struct {
 	Reason string `cbor:"2,keyasint"`
 }
 
-// ExtentsRequest asks for the committed extents of a log that end above After, ascending.
+// ExtentsRequest asks for the committed extents of a log that end above After, ascending. With All it asks for those and
+// the extents of all logs that sort after Log, which may then be empty.
 type ExtentsRequest struct {
 	Log   string `cbor:"1,keyasint"`
+	All   bool   `cbor:"4,keyasint,omitempty"`
 	After uint64 `cbor:"2,keyasint,omitempty"`
 	// MinManifest: answer only from a catalog that has applied the manifest up to this stream sequence.
 	MinManifest uint64 `cbor:"3,keyasint,omitempty"`
 }
 
 // Validate reports what the owner must refuse.
-func (r ExtentsRequest) Validate() error { return logid.Validate(r.Log) }
+func (r ExtentsRequest) Validate() error {
+	if r.All && r.Log == "" {
+		return nil
+	}
+	return logid.Validate(r.Log)
+}
 
 // ExtentsReply is one page of extents; More says that another request, After the last one, brings the next.
 type ExtentsReply struct {

@@ -59,8 +59,9 @@ func (c *Catalog) Last(log string) (extent.Located, bool, error) {
 	return c.Covering(log, ^uint64(0))
 }
 
-// Extents returns up to limit extents of log that end above after, ascending, and whether there are more.
-func (c *Catalog) Extents(log string, after uint64, limit int) (page []extent.Located, more bool, err error) {
+// Extents returns up to limit extents of log that end above after, ascending, and whether there are more. With all, those
+// of the logs that sort after log follow.
+func (c *Catalog) Extents(log string, after uint64, all bool, limit int) (page []extent.Located, more bool, err error) {
 	from := after
 	if covering, ok, err := c.Covering(log, after); err != nil {
 		return nil, false, err
@@ -73,10 +74,11 @@ func (c *Catalog) Extents(log string, after uint64, limit int) (page []extent.Lo
 			if err != nil {
 				return err
 			}
-			if located.Extent.Log != log {
+			same := located.Extent.Log == log
+			if !same && !all {
 				return nil
 			}
-			if located.Extent.Last <= after {
+			if same && located.Extent.Last <= after {
 				continue
 			}
 			if len(page) == limit {

@@ -58,6 +58,7 @@ func TestAgainstModel(t *testing.T) {
 			checkExtents(t, c, model[log], log, seq)
 		}
 	}
+	checkAll(t, c, model, logs)
 	checkSummaries(t, c, model)
 }
 
@@ -84,9 +85,30 @@ func checkExtents(t *testing.T, c *Catalog, all []extent.Located, log string, af
 			want = append(want, l)
 		}
 	}
-	got, more, err := c.Extents(log, after, 7)
+	got, more, err := c.Extents(log, after, false, 7)
 	if err != nil || more != (len(want) > 7) || !reflect.DeepEqual(got, want[:min(7, len(want))]) {
 		t.Fatalf("Extents(%s, %d) = %v, %v, %v, want the first of %v", log, after, got, more, err, want)
+	}
+}
+
+// checkAll pages over everything and expects each extent once, in key order.
+func checkAll(t *testing.T, c *Catalog, model map[string][]extent.Located, logs []string) {
+	t.Helper()
+	var got, want []extent.Located
+	for _, log := range logs {
+		want = append(want, model[log]...)
+	}
+	log, after := "", uint64(0)
+	for more := true; more; {
+		page, m, err := c.Extents(log, after, true, 7)
+		if err != nil || len(page) == 0 {
+			t.Fatalf("a page of %d, %v", len(page), err)
+		}
+		got, more = append(got, page...), m
+		log, after = page[len(page)-1].Extent.Log, page[len(page)-1].Extent.Last
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Fatalf("paged over %d extents, want %d", len(got), len(want))
 	}
 }
 

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"github.com/spf13/viper"
+)
+
+// envPrefix of the variables that stand for flags.
+const envPrefix = "DORMOUSE"
+
+// loadConfig gives every flag that was not on the command line its value from the environment or the configuration file.
+// The file is shared by all commands: a key is wrong only if it is no flag of any of them.
+func loadConfig(cmd *cobra.Command) error {
+	v := viper.New()
+	v.SetEnvPrefix(envPrefix)
+	v.SetEnvKeyReplacer(strings.NewReplacer("-", "_"))
+	v.AutomaticEnv()
+	path, err := cmd.Flags().GetString("config")
+	if err != nil {
+		return err
+	}
+	if path == "" {
+		path = os.Getenv(envPrefix + "_CONFIG")
+	}
+	if path != "" {
+		v.SetConfigFile(path)
+		v.SetConfigType("yaml")
+		if err := v.ReadInConfig(); err != nil {
+			return usageErrorf("configuration file %s: %w", path, err)
+		}
+		if err := checkKeys(cmd.Root(), path, v.AllKeys()); err != nil {
+			return err
+		}
+	}
+	var failed error
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if failed != nil || f.Changed || !v.IsSet(f.Name) || f.Name == "help" || f.Name == "config" {
+			return
+		}
+		value := v.GetString(f.Name)
+		if list := v.GetStringSlice(f.Name); f.Value.Type() == "stringSlice" {
+			value = strings.Join(list, ",")
+		}
+		if err := cmd.Flags().Set(f.Name, value); err != nil {
+			failed = usageErrorf("%s from %s_%s or the configuration file: %w", f.Name, envPrefix,
+				strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_")), err)
+		}
+	})
+	return failed
+}
+
+// checkKeys refuses keys that no command has a flag for: a misspelt setting must not be ignored.
+func checkKeys(root *cobra.Command, path string, keys []string) error {
+	known := make(map[string]bool)
+	for _, c := range append(root.Commands(), root) {
+		c.Flags().VisitAll(func(f *pflag.Flag) { known[f.Name] = true })
+	}
+	slices.Sort(keys)
+	for _, key := range keys {
+		if !known[key] {
+			return usageErrorf("configuration file %s: unknown key %q; keys are the names of flags, see 'dormouse serve --help'", path, key)
+		}
+	}
+	return nil
+}
+
+// byteSize is a flag value like 8MiB.
+type byteSize uint64
+
+func (b *byteSize) Set(s string) error {
+	n, err := humanize.ParseBytes(s)
+	if err != nil {
+		return fmt.Errorf("%q is no size: want for example 512KiB, 8MiB or a number of bytes", s)
+	}
+	if n == 0 {
+		return fmt.Errorf("the size must be positive")
+	}
+	*b = byteSize(n)
+	return nil
+}
+
+func (b *byteSize) String() string { return strings.ReplaceAll(humanize.IBytes(uint64(*b)), " ", "") }
+func (b *byteSize) Type() string   { return "size" }
+
+// choice is a flag value out of a few.
+type choice struct {
+	value   string
+	allowed []string
+}
+
+func (c *choice) Set(s string) error {
+	if !slices.Contains(c.allowed, s) {
+		return fmt.Errorf("%q is none of %s", s, strings.Join(c.allowed, ", "))
+	}
+	c.value = s
+	return nil
+}
+
+func (c *choice) String() string { return c.value }
+func (c *choice) Type() string   { return strings.Join(c.allowed, "|") }
+
+// addChoice adds a flag with a few allowed values, the first of which is its default, and their completion.
+func addChoice(cmd *cobra.Command, name, usage string, allowed ...string) *choice {
+	c := &choice{value: allowed[0], allowed: allowed}
+	cmd.Flags().Var(c, name, usage)
+	if err := cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(allowed, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic(err) // the flag was added a line above
+	}
+	return c
+}

@@ -1,0 +1,49 @@
+// Command dormouse archives very many small logs from NATS JetStream into object storage and reads them back.
+//
+// This package is flags, configuration and wiring; what is done is in ingest, workers and store. Open serve.go for the
+// server, root.go for the commands.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+// Exit codes.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal finds the default behaviour: it ends the process at once
+	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// run runs one command line and returns the exit code.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	root := newRootCommand()
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	cmd, err := root.ExecuteContextC(ctx)
+	var usage usageError
+	switch {
+	case err == nil || errors.Is(err, syscall.EPIPE): // whoever read our output has seen enough
+		return exitOK
+	case errors.As(err, &usage):
+		fmt.Fprintf(stderr, "dormouse: %v\nRun '%s --help' for usage.\n", err, cmd.CommandPath())
+		return exitUsage
+	default:
+		fmt.Fprintf(stderr, "dormouse: %v\n", err)
+		return exitFailed
+	}
+}

@@ -1,0 +1,256 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/google/uuid"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+
+	"dormouse/ingest"
+	"dormouse/internal/natsserver"
+	"dormouse/internal/topology"
+	"dormouse/store"
+	"dormouse/store/archive"
+	"dormouse/workers"
+)
+
+func newLogger(w io.Writer, format, level string) *slog.Logger {
+	options := &slog.HandlerOptions{Level: logLevels[level]}
+	if format == "json" {
+		return slog.New(slog.NewJSONHandler(w, options))
+	}
+	return slog.New(slog.NewTextHandler(w, options))
+}
+
+// program is the server of one process: everything that serve starts.
+type program struct {
+	cfg      *serveConfig
+	log      *slog.Logger
+	registry *prometheus.Registry
+	closers  []func() error // in the order of opening
+
+	nc     *nats.Conn
+	js     jetstream.JetStream
+	bucket *archive.Bucket
+	node   *ingest.Node  // nil without the role
+	pool   *workers.Pool // nil without the role
+	http   *httpServer
+}
+
+// newProgram opens everything, in the order in which the parts need each other; on an error it closes what was opened.
+func newProgram(ctx context.Context, cfg *serveConfig, log *slog.Logger) (p *program, err error) {
+	p = &program{cfg: cfg, log: log, registry: prometheus.NewRegistry()}
+	p.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.close())
+		}
+	}()
+	for _, step := range []func(context.Context) error{p.openNATS, p.openBucket, p.openStreams, p.openIngest, p.openWorkers, p.openHTTP} {
+		if err := step(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+func (p *program) onClose(fn func() error) { p.closers = append(p.closers, fn) }
+
+// close closes what was opened, the last first.
+func (p *program) close() error {
+	var errs []error
+	for i := len(p.closers) - 1; i >= 0; i-- {
+		errs = append(errs, p.closers[i]())
+	}
+	p.closers = nil
+	return errors.Join(errs...)
+}
+
+func (p *program) openNATS(context.Context) error {
+	options := serverOptions(p.log)
+	if p.cfg.embedded() {
+		server, err := natsserver.Start(natsserver.Config{
+			Dir: filepath.Join(p.cfg.data, "nats"), Listen: p.cfg.natsListen,
+			SyncInterval: p.cfg.syncInterval, SyncAlways: p.cfg.syncAlways, Logger: p.log,
+		})
+		if err != nil {
+			return err
+		}
+		p.onClose(server.Shutdown)
+		durability := fmt.Sprintf("a power failure can take the last %s of acked entries, a killed process none", p.cfg.syncInterval)
+		if p.cfg.syncAlways {
+			durability = "every ack follows a sync"
+		}
+		p.log.Info("embedded NATS server is running", "url", server.URL(), "durability", durability)
+		options = append(options, server.InProcess())
+	}
+	var err error
+	if p.nc, err = p.cfg.target.dial("dormouse serve", options...); err != nil {
+		return err
+	}
+	p.onClose(func() error { p.nc.Close(); return nil })
+	p.js, err = jetstream.New(p.nc, jetstream.WithPublishAsyncMaxPending(1024))
+	return err
+}
+
+func (p *program) openBucket(ctx context.Context) error {
+	var err error
+	if p.bucket, err = archive.Open(ctx, p.cfg.archive); err != nil {
+		return err
+	}
+	p.onClose(p.bucket.Close)
+	return nil
+}
+
+// streamsTimeout bounds one try at the streams; while JetStream has no leader they are tried again until ctx ends.
+const streamsTimeout = 10 * time.Second
+
+func (p *program) openStreams(ctx context.Context) error {
+	cfg := topology.Config{Replicas: p.cfg.replicas, RequeueAfter: p.cfg.requeueAfter, Lease: p.cfg.lease,
+		Trim: p.cfg.trim.value == string(ingest.TrimAlways)}
+	warnings, err := backoff.Retry(ctx, func() ([]string, error) {
+		attempt, cancel := context.WithTimeout(ctx, streamsTimeout)
+		defer cancel()
+		warnings, err := topology.Ensure(attempt, p.js, cfg)
+		var api *jetstream.APIError
+		switch {
+		case errors.Is(err, topology.ErrRefused), errors.As(err, &api) && api.Code < 500, errors.Is(err, nats.ErrConnectionClosed):
+			return nil, backoff.Permanent(err)
+		case errors.Is(err, nats.ErrNoResponders), errors.Is(err, jetstream.ErrJetStreamNotEnabled):
+			p.log.Warn("JetStream does not answer; trying again", "error", err, "try", "is JetStream enabled on the server, and for this account?")
+		case err != nil:
+			p.log.Warn("the streams are not ready; trying again", "error", err)
+		}
+		return warnings, err
+	}, backoff.WithMaxElapsedTime(0))
+	for _, w := range warnings {
+		p.log.Warn(w)
+	}
+	return err
+}
+
+func (p *program) openIngest(context.Context) error {
+	if !p.cfg.has(roleIngest) {
+		return nil
+	}
+	id, err := nodeID(p.cfg.data)
+	if err != nil {
+		return err
+	}
+	db, err := store.Open(filepath.Join(p.cfg.data, "pebble"), store.Options{Logger: p.log})
+	if err != nil {
+		return err
+	}
+	p.onClose(db.Close)
+	p.node, err = ingest.New(ingest.Config{
+		NC: p.nc, JS: p.js, DB: db, NodeID: id, ArchiveURL: p.bucket.URL(),
+		MaxDelay: p.cfg.maxDelay, RequeueAfter: p.cfg.requeueAfter, Tick: p.cfg.tick, Lease: p.cfg.lease,
+		MaxBytes: uint64(p.cfg.maxBytes), BufferLimit: uint64(p.cfg.bufferLimit),
+		Trim: ingest.Trim(p.cfg.trim.value), TrimDelay: p.cfg.trimDelay,
+		Registerer: p.registry, Logger: p.log,
+	})
+	return err
+}
+
+// nodeID returns the name of this process's data directory, made at its first start: it tells a node that comes back from
+// another one.
+func nodeID(dir string) (string, error) {
+	path := filepath.Join(dir, "node-id")
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return "", fmt.Errorf("making the data directory: %w", err)
+	}
+	data, err := os.ReadFile(path)
+	if id := strings.TrimSpace(string(data)); err == nil && id != "" {
+		return id, nil
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return "", fmt.Errorf("reading the node's name: %w", err)
+	}
+	id := uuid.NewString()
+	if err := os.WriteFile(path, []byte(id+"\n"), 0o600); err != nil {
+		return "", fmt.Errorf("writing the node's name: %w", err)
+	}
+	return id, nil
+}
+
+func (p *program) openWorkers(context.Context) error {
+	if !p.cfg.has(roleWorker) {
+		return nil
+	}
+	var err error
+	p.pool, err = workers.New(workers.Config{
+		NC: p.nc, JS: p.js, Bucket: p.bucket, Size: p.cfg.workers, SegmentBytes: int(p.cfg.segmentBytes),
+		Linger: p.cfg.linger, GiveUpAfter: p.cfg.requeueAfter, Grace: p.cfg.grace, Compression: p.cfg.compression.value,
+		Metrics: workers.NewMetrics(p.registry), Logger: p.log,
+	})
+	return err
+}
+
+func (p *program) openHTTP(context.Context) error {
+	checks := []check{{"nats", p.checkNATS}, {"archive", p.bucket.Check}}
+	if p.node != nil {
+		checks = append(checks, check{"ingest", func(context.Context) error { return p.node.Ready() }})
+	}
+	var err error
+	if p.http, err = newHTTPServer(p.cfg.http, p.registry, checks, p.log); err != nil {
+		return err
+	}
+	p.onClose(p.http.close)
+	return nil
+}
+
+func (p *program) checkNATS(ctx context.Context) error {
+	if !p.nc.IsConnected() {
+		return fmt.Errorf("not connected to NATS: %s", p.nc.Status())
+	}
+	_, err := p.js.AccountInfo(ctx)
+	return err
+}
+
+// run works until ctx is done or a part fails, and then stops in the order of the data path reversed: the workers first,
+// which need the owner to commit what they have in hand.
+func (p *program) run(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, p.close()) }()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ownerCtx, stopOwner := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopOwner()
+
+	var group errgroup.Group
+	part := func(name string, ctx context.Context, run func(context.Context) error, after func()) {
+		group.Go(func() error {
+			defer cancel() // one part that ends takes the others with it
+			defer after()
+			if err := run(ctx); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			return nil
+		})
+	}
+	part("http", ctx, p.http.run, func() {})
+	if p.node != nil {
+		part("ingest", ownerCtx, p.node.Run, func() {})
+	}
+	if p.pool != nil {
+		part("workers", ctx, p.pool.Run, stopOwner)
+	} else {
+		context.AfterFunc(ctx, stopOwner)
+	}
+	p.log.Info("dormouse is serving", "version", buildVersion(), "roles", p.cfg.roles, "archive", p.bucket.URL(),
+		"http", p.http.addr(), "max_delay", p.cfg.maxDelay, "workers", p.cfg.workers)
+	context.AfterFunc(ctx, func() { p.log.Info("shutting down; a second signal ends at once", "grace", p.cfg.grace) })
+	return group.Wait()
+}

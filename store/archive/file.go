@@ -1,0 +1,141 @@
+package archive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"gocloud.dev/blob"
+	"gocloud.dev/blob/fileblob"
+)
+
+// temporary begins the names of files that are being put. No key has a token that starts with a dot, so what a crash
+// leaves behind is never taken for an object.
+const temporary = ".put-"
+
+func isTemporary(key string) bool {
+	return strings.HasPrefix(key[strings.LastIndexByte(key, '/')+1:], ".")
+}
+
+// openFolder makes the folder, durably, and opens it.
+func openFolder(folder string) (*blob.Bucket, error) {
+	if err := makeFolder(folder); err != nil {
+		return nil, fmt.Errorf("%w: cannot make folder %s: %w", ErrURL, folder, err)
+	}
+	b, err := fileblob.OpenBucket(folder, &fileblob.Options{NoTempDir: true, Metadata: fileblob.MetadataDontWrite})
+	if err != nil {
+		return nil, fmt.Errorf("%w: cannot open folder %s: %w", ErrURL, folder, err)
+	}
+	return b, nil
+}
+
+// putFile writes the file of key, durably: write a temporary file, fsync, link under its name, fsync the folder.
+//
+// The bucket library's own writer was rejected: it never fsyncs, so that a power failure after the source stream was
+// trimmed would lose entries, and two writers of one key can both pass its check that the file does not exist. A link
+// fails when the name is taken, whoever took it.
+func putFile(ctx context.Context, root, key string, data []byte) (err error) {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	path := filepath.Join(root, filepath.FromSlash(key))
+	folder := filepath.Dir(path)
+	if err := makeFolder(folder); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(folder, temporary)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, ignoreMissing(os.Remove(f.Name()))) }()
+	if err := errors.Join(writeSynced(f, data), f.Close()); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := publish(f.Name(), path); err != nil {
+		return err
+	}
+	return syncFolder(folder)
+}
+
+func writeSynced(f *os.File, data []byte) error {
+	if _, err := f.Write(data); err != nil {
+		return err
+	}
+	if err := f.Chmod(0o644); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+// publishing makes check and rename one step among this process's puts, where links are not to be had.
+var publishing sync.Mutex
+
+// publish gives the file the name path unless that is taken.
+func publish(temp, path string) error {
+	err := os.Link(temp, path)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, fs.ErrExist):
+		return ErrExists
+	case !errors.Is(err, fs.ErrPermission) && !errors.Is(err, errors.ErrUnsupported):
+		return err
+	}
+	publishing.Lock() // a file system without hard links, such as FAT or some network mounts
+	defer publishing.Unlock()
+	if _, err := os.Lstat(path); err == nil {
+		return ErrExists
+	}
+	return os.Rename(temp, path)
+}
+
+// makeFolder makes folder and what is missing above it; each new name is durable when it returns.
+func makeFolder(folder string) error {
+	if info, err := os.Stat(folder); err == nil {
+		if !info.IsDir() {
+			return fmt.Errorf("%s is not a folder", folder)
+		}
+		return nil
+	}
+	parent := filepath.Dir(folder)
+	if parent != folder {
+		if err := makeFolder(parent); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(folder, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return syncFolder(parent)
+}
+
+func syncFolder(folder string) error {
+	d, err := os.Open(folder)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+func checkFolder(folder string) error {
+	info, err := os.Stat(folder)
+	if err == nil && !info.IsDir() {
+		err = fmt.Errorf("%s is not a folder", folder)
+	}
+	return err
+}
+
+func ignoreMissing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}

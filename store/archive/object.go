@@ -1,0 +1,72 @@
+package archive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"dormouse/internal/extent"
+	"dormouse/store/segment"
+)
+
+// Object is one object of a bucket, read by ranges; it holds nothing open between reads. It is a segment.Source and for
+// any number of goroutines.
+type Object struct {
+	bucket *Bucket
+	key    string
+	size   int64
+}
+
+var _ segment.Source = (*Object)(nil)
+
+// Object finds an object, with one request for its size. The error wraps ErrNotFound when it does not exist. Whoever
+// knows the size spares that request with Segment.
+func (b *Bucket) Object(ctx context.Context, key string) (*Object, error) {
+	if err := checkKey(key); err != nil {
+		return nil, err
+	}
+	attrs, err := b.blob.Attributes(ctx, key)
+	if err != nil {
+		return nil, b.explain("find", key, err)
+	}
+	return &Object{bucket: b, key: key, size: attrs.Size}, nil
+}
+
+// Segment is Object for an object whose size is known, as from the catalog, without a request: that it is missing shows
+// at the first read, as ErrNotFound.
+func (b *Bucket) Segment(s extent.Segment) (*Object, error) {
+	if err := checkKey(s.Key); err != nil {
+		return nil, err
+	}
+	return &Object{bucket: b, key: s.Key, size: int64(s.Size)}, nil
+}
+
+// Name returns the object's key and where it is, for errors.
+func (o *Object) Name() string { return fmt.Sprintf("object %s in %s", o.key, o.bucket.url) }
+
+// Size returns the object's size in bytes.
+func (o *Object) Size() int64 { return o.size }
+
+// ReadAt fills p from offset off with one ranged request, or fails. When the object is shorter than it should be, a
+// server refuses the range, or the error wraps io.ErrUnexpectedEOF.
+func (o *Object) ReadAt(ctx context.Context, p []byte, off int64) error {
+	if err := ctx.Err(); err != nil || len(p) == 0 {
+		return err
+	}
+	r, err := o.bucket.blob.NewRangeReader(ctx, o.key, off, int64(len(p)), nil)
+	if err != nil {
+		return o.bucket.explain("read", o.key, err)
+	}
+	defer r.Close()
+	if n, err := io.ReadFull(r, p); err != nil {
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		return o.bucket.explain("read", o.key, fmt.Errorf("%d of %d bytes at offset %d: %w", n, len(p), off, err))
+	}
+	return nil
+}
+
+// Close does nothing: an Object holds nothing open.
+func (o *Object) Close() error { return nil }

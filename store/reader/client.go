@@ -1,0 +1,223 @@
+package reader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"dormouse/internal/extent"
+	"dormouse/internal/topology"
+	"dormouse/internal/wire"
+	"dormouse/store/archive"
+	"dormouse/store/manifest"
+	"dormouse/store/segment"
+)
+
+// Client asks the owners of a running system. It may be used by several goroutines.
+type Client struct {
+	nc *nats.Conn
+	js jetstream.JetStream
+
+	mu     sync.Mutex
+	epochs map[wire.Shard]uint64 // as last seen; bounded by the number of shards
+}
+
+// NewClient makes a client on a connection, which stays the caller's.
+func NewClient(nc *nats.Conn, js jetstream.JetStream) *Client {
+	return &Client{nc: nc, js: js, epochs: make(map[wire.Shard]uint64)}
+}
+
+const (
+	askTimeout   = 3 * time.Second  // of one try
+	ownerTimeout = 15 * time.Second // for an owner to be there, which covers a takeover
+)
+
+var (
+	// ErrNoOwner means that no process answers for a shard.
+	ErrNoOwner = errors.New("no process owns the shard")
+	// ErrNoLog means that neither the archive nor the stream has an entry of a log.
+	ErrNoLog = errors.New("no such log")
+)
+
+// Sources returns the system's shards.
+func (c *Client) Sources(ctx context.Context) ([]topology.Source, error) {
+	sources, err := topology.Sources(ctx, c.js)
+	if err == nil && len(sources) == 0 {
+		err = errors.New("there is no Dormouse system here: no stream carries the metadata of a shard (has `dormouse serve` ever run on this NATS?)")
+	}
+	return sources, err
+}
+
+// manifestHead returns the sequence and the epoch of the shard's last manifest record.
+func (c *Client) manifestHead(ctx context.Context, shard wire.Shard) (seq, epoch uint64, err error) {
+	stream, err := c.js.Stream(ctx, wire.ManifestStream)
+	if err != nil {
+		return 0, 0, fmt.Errorf("opening the manifest: %w", err)
+	}
+	msg, err := stream.GetLastMsgForSubject(ctx, shard.ManifestSubject())
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return 0, 0, fmt.Errorf("%w: shard %s was never claimed", ErrNoOwner, shard)
+	}
+	if err != nil {
+		return 0, 0, fmt.Errorf("reading the manifest of shard %s: %w", shard, err)
+	}
+	epoch, err = strconv.ParseUint(msg.Header.Get(manifest.HeaderEpoch), 10, 64)
+	if err != nil {
+		return 0, 0, fmt.Errorf("manifest record %d has no epoch: %w", msg.Sequence, err)
+	}
+	return msg.Sequence, epoch, nil
+}
+
+func (c *Client) epoch(ctx context.Context, shard wire.Shard, again bool) (uint64, error) {
+	c.mu.Lock()
+	epoch, ok := c.epochs[shard]
+	c.mu.Unlock()
+	if ok && !again {
+		return epoch, nil
+	}
+	_, epoch, err := c.manifestHead(ctx, shard)
+	if err != nil {
+		return 0, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.epochs[shard] = epoch
+	return epoch, nil
+}
+
+// askOwner sends one request to the shard's owner, again and again while there is none or it is busy.
+func askOwner[R interface{ Err() error }](ctx context.Context, c *Client, shard wire.Shard, op wire.Operation, request any) (R, error) {
+	data, err := wire.Encode(request)
+	if err != nil {
+		var none R
+		return none, err
+	}
+	policy := backoff.NewExponentialBackOff()
+	policy.InitialInterval, policy.MaxInterval = 20*time.Millisecond, time.Second
+	again := false
+	return backoff.Retry(ctx, func() (R, error) {
+		var reply R
+		attempt, cancel := context.WithTimeout(ctx, askTimeout)
+		defer cancel()
+		epoch, err := c.epoch(attempt, shard, again)
+		if err != nil {
+			return reply, err
+		}
+		again = true
+		msg, err := c.nc.RequestWithContext(attempt, wire.OwnerSubject(shard, epoch, op), data)
+		if err != nil {
+			return reply, fmt.Errorf("%w: shard %s: %w (is `dormouse serve` running?)", ErrNoOwner, shard, err)
+		}
+		if err := wire.Decode(msg.Data, &reply); err != nil {
+			return reply, backoff.Permanent(err)
+		}
+		if err := reply.Err(); errors.Is(err, wire.ErrBadRequest) {
+			return reply, backoff.Permanent(err)
+		}
+		return reply, reply.Err()
+	}, backoff.WithBackOff(policy), backoff.WithMaxElapsedTime(ownerTimeout))
+}
+
+// Extents asks for one page of extents.
+func (c *Client) Extents(ctx context.Context, shard wire.Shard, request wire.ExtentsRequest) (wire.ExtentsReply, error) {
+	return askOwner[wire.ExtentsReply](ctx, c, shard, wire.OpExtents, request)
+}
+
+// List asks for one page of logs.
+func (c *Client) List(ctx context.Context, shard wire.Shard, request wire.ListRequest) (wire.ListReply, error) {
+	return askOwner[wire.ListReply](ctx, c, shard, wire.OpList, request)
+}
+
+// remoteCatalog is the catalog of a shard as its owner answers for it.
+type remoteCatalog struct {
+	client *Client
+	shard  wire.Shard
+}
+
+func (c remoteCatalog) Extents(ctx context.Context, log string, after uint64, fresh bool) ([]extent.Located, bool, error) {
+	request := wire.ExtentsRequest{Log: log, After: after}
+	if fresh {
+		head, _, err := c.client.manifestHead(ctx, c.shard)
+		if err != nil {
+			return nil, false, err
+		}
+		request.MinManifest = head
+	}
+	reply, err := c.client.Extents(ctx, c.shard, request)
+	return reply.Extents, reply.More, err
+}
+
+// Bucket opens segments of a bucket.
+type Bucket struct{ *archive.Bucket }
+
+// Open opens one segment; what it reads of it is only what a scan needs.
+func (b Bucket) Open(ctx context.Context, s extent.Segment) (Segment, error) {
+	object, err := b.Segment(s)
+	if err != nil {
+		return nil, err
+	}
+	opened, err := segment.Open(ctx, object)
+	if err != nil {
+		return nil, errors.Join(err, object.Close())
+	}
+	return opened, nil
+}
+
+// Located is where a log is: its shard, and the URL of the archive as the shard's owner knows it.
+type Located struct {
+	Source  topology.Source
+	Archive string
+}
+
+// Locate finds the shard of a log: the one whose archive or stream has entries of it. Without any it returns ErrNoLog, and
+// the only shard if there is just one, so that a log can be followed before its first entry.
+func (c *Client) Locate(ctx context.Context, log string) (Located, error) {
+	sources, err := c.Sources(ctx)
+	if err != nil {
+		return Located{}, err
+	}
+	var at Located
+	for _, source := range sources {
+		reply, err := c.Extents(ctx, source.Shard, wire.ExtentsRequest{Log: log})
+		if err != nil {
+			return Located{}, err
+		}
+		at = Located{Source: source, Archive: reply.Archive}
+		if len(reply.Extents) > 0 {
+			return at, nil
+		}
+		stream, err := c.js.Stream(ctx, source.Stream)
+		if err != nil {
+			return Located{}, fmt.Errorf("opening stream %s: %w", source.Stream, err)
+		}
+		subject := source.Prefix + "." + log
+		info, err := stream.Info(ctx, jetstream.WithSubjectFilter(subject))
+		if err != nil {
+			return Located{}, fmt.Errorf("looking for %s in stream %s: %w", subject, source.Stream, err)
+		}
+		if info.State.Subjects[subject] > 0 {
+			return at, nil
+		}
+	}
+	if len(sources) > 1 {
+		at = Located{}
+	}
+	return at, fmt.Errorf("%w: %s (see 'dormouse ls')", ErrNoLog, log)
+}
+
+// Open makes a reader of a log's shard over a bucket. close ends what it holds on NATS; the bucket stays the caller's.
+func (c *Client) Open(ctx context.Context, at Located, bucket *archive.Bucket) (r *Reader, close func(), err error) {
+	stream, err := c.js.Stream(ctx, at.Source.Stream)
+	if err != nil {
+		return nil, nil, fmt.Errorf("opening stream %s: %w", at.Source.Stream, err)
+	}
+	tail := &streamTail{js: c.js, stream: stream, prefix: at.Source.Prefix}
+	return &Reader{Catalog: remoteCatalog{c, at.Source.Shard}, Segments: Bucket{bucket}, Tail: tail}, tail.close, nil
+}

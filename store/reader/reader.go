@@ -1,0 +1,242 @@
+// Package reader reads a log back: what the archive holds, then what the source stream still holds, then, if asked, what
+// comes, joined so that every entry is seen once and in order while commits and trims go on.
+//
+// It changes nothing and keeps nothing. Open client.go for how the owners are asked, tail.go for the stream, and
+// store/segment for how little of a segment is fetched for one log.
+package reader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"dormouse/internal/entry"
+	"dormouse/internal/extent"
+)
+
+// Catalog knows the committed extents of logs.
+type Catalog interface {
+	// Extents returns extents of log that end above after, ascending; more says that this is not all of them. With
+	// fresh the answer knows every commit that was in the manifest when the call was made.
+	Extents(ctx context.Context, log string, after uint64, fresh bool) (page []extent.Located, more bool, err error)
+}
+
+// Segments opens archived segments.
+type Segments interface {
+	Open(ctx context.Context, s extent.Segment) (Segment, error)
+}
+
+// Segment is one open segment.
+type Segment interface {
+	// Scan calls fn for the log's entries from first to last; the entry is valid during the call.
+	Scan(ctx context.Context, log string, first, last uint64, fn func(entry.Entry) error) error
+	Close() error
+}
+
+// Tail is the source stream of the log's shard.
+type Tail interface {
+	// Bounds returns the first and the last sequence that the stream holds.
+	Bounds(ctx context.Context) (first, last uint64, err error)
+	// Fetch returns some entries of log above after, ascending, and nothing only when the stream holds none. With wait
+	// it waits for one instead.
+	Fetch(ctx context.Context, log string, after uint64, wait bool) ([]entry.Entry, error)
+}
+
+// Query says what to read. Zero bounds are open.
+type Query struct {
+	Log              string
+	From, To         uint64    // sequences, both inclusive
+	FromTime, ToTime time.Time // entry times, both inclusive
+	Follow           bool      // go on with what is published later, until the context is done
+}
+
+// Reader reads logs of one shard.
+type Reader struct {
+	Catalog  Catalog
+	Segments Segments
+	Tail     Tail
+}
+
+// errEnough ends a read at the query's upper bound.
+var errEnough = errors.New("all that was asked for has been read")
+
+// Read calls emit for each entry of the query in ascending sequence. Without Follow it reads what the stream had taken when
+// Read was called. The entry's memory is valid during the call of emit only. emit's errors end the read.
+func (r *Reader) Read(ctx context.Context, q Query, emit func(entry.Entry) error) error {
+	_, end, err := r.Tail.Bounds(ctx)
+	if err != nil {
+		return err
+	}
+	if q.To > 0 {
+		end = min(end, q.To)
+	}
+	w := &walk{Reader: r, query: q, emit: emit, position: max(q.From, 1) - 1, end: end}
+	err = w.run(ctx)
+	if cerr := w.closeSegment(); err == nil {
+		err = cerr
+	}
+	if errors.Is(err, errEnough) {
+		return nil
+	}
+	return err
+}
+
+// walk is one read under way.
+//
+// Invariant: every entry of the log up to position was emitted, if the query wants it, and none above.
+type walk struct {
+	*Reader
+	query    Query
+	emit     func(entry.Entry) error
+	position uint64
+	end      uint64 // without Follow, nothing above is wanted
+	segment  Segment
+	key      string // of segment
+}
+
+func (w *walk) run(ctx context.Context) error {
+	fresh := false
+	for {
+		if err := w.readArchive(ctx, fresh); err != nil {
+			return err
+		}
+		// The archive is exhausted for now: the rest is in the stream, unless it is archived and trimmed meanwhile.
+		for again := false; !again; {
+			if !w.query.Follow && w.position >= w.end {
+				return nil
+			}
+			var err error
+			if again, err = w.readTail(ctx); err != nil {
+				return err
+			}
+			fresh = again
+		}
+	}
+}
+
+// readArchive emits from extents until the catalog knows of no more.
+func (w *walk) readArchive(ctx context.Context, fresh bool) error {
+	for {
+		page, more, err := w.Catalog.Extents(ctx, w.query.Log, w.position, fresh)
+		if err != nil {
+			return err
+		}
+		if len(page) == 0 {
+			return nil
+		}
+		for _, l := range page {
+			if err := w.readExtent(ctx, l); err != nil {
+				return err
+			}
+		}
+		if !more {
+			fresh = false // ask once more for what was committed while we read
+		}
+	}
+}
+
+func (w *walk) readExtent(ctx context.Context, l extent.Located) error {
+	e := l.Extent
+	if e.Last <= w.position {
+		return nil
+	}
+	if w.outside(e) {
+		w.position = e.Last
+		return w.enough(e.First)
+	}
+	if w.key != l.Segment.Key {
+		if err := w.closeSegment(); err != nil {
+			return err
+		}
+		var err error
+		if w.segment, err = w.Segments.Open(ctx, l.Segment); err != nil {
+			return fmt.Errorf("reading %s from %d: %w", e.Log, e.First, err)
+		}
+		w.key = l.Segment.Key
+	}
+	err := w.segment.Scan(ctx, e.Log, max(e.First, w.position+1), e.Last, w.take)
+	if err != nil {
+		return err
+	}
+	if w.position != e.Last {
+		return fmt.Errorf("segment %s ends at entry %d of %s, the catalog says %d: run dormouse verify", l.Segment.Key, w.position, e.Log, e.Last)
+	}
+	return nil
+}
+
+// outside reports whether the query wants nothing of an extent.
+func (w *walk) outside(e extent.Extent) bool {
+	q := w.query
+	return q.To > 0 && e.First > q.To ||
+		!q.FromTime.IsZero() && e.MaxTime < q.FromTime.UnixNano() || !q.ToTime.IsZero() && e.MinTime > q.ToTime.UnixNano()
+}
+
+// readTail emits a batch from the stream, unless part of what lies before it may have left the stream: then it emits
+// nothing and reports that the archive must be read again.
+//
+// A gap between two entries of a log does not show in the stream: sequences have gaps anyway. But only committed entries
+// are trimmed, and the trim comes after the commit. So, looking at the stream's beginning after the batch was fetched: if
+// it is not above position+1, nothing of the log was trimmed before the batch passed by. If it is, ask for every commit up
+// to now; if none of the log lies above position, nothing of the log can have been trimmed either.
+func (w *walk) readTail(ctx context.Context) (again bool, err error) {
+	batch, err := w.Tail.Fetch(ctx, w.query.Log, w.position, w.query.Follow)
+	if err != nil {
+		return false, err
+	}
+	first, _, err := w.Tail.Bounds(ctx)
+	if err != nil {
+		return false, err
+	}
+	if first > w.position+1 {
+		page, _, err := w.Catalog.Extents(ctx, w.query.Log, w.position, true)
+		if err != nil {
+			return false, err
+		}
+		if len(page) > 0 {
+			return true, nil
+		}
+	}
+	for _, e := range batch {
+		if !w.query.Follow && e.Seq > w.end {
+			return false, errEnough
+		}
+		if err := w.take(e); err != nil {
+			return false, err
+		}
+	}
+	if len(batch) == 0 && !w.query.Follow {
+		return false, errEnough
+	}
+	return false, nil
+}
+
+// take emits one entry if the query wants it.
+func (w *walk) take(e entry.Entry) error {
+	if err := w.enough(e.Seq); err != nil {
+		return err
+	}
+	w.position = e.Seq
+	q := w.query
+	if !q.FromTime.IsZero() && e.Time.Before(q.FromTime) || !q.ToTime.IsZero() && e.Time.After(q.ToTime) {
+		return nil
+	}
+	return w.emit(e)
+}
+
+// enough ends the read when seq is above the last that is wanted.
+func (w *walk) enough(seq uint64) error {
+	if w.query.To > 0 && seq > w.query.To {
+		return errEnough
+	}
+	return nil
+}
+
+func (w *walk) closeSegment() error {
+	if w.segment == nil {
+		return nil
+	}
+	err := w.segment.Close()
+	w.segment, w.key = nil, ""
+	return err
+}

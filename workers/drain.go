@@ -1,0 +1,176 @@
+package workers
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/batchrepr"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"dormouse/internal/entry"
+	"dormouse/internal/wire"
+)
+
+// replyMargin is what a reply's limit leaves free of max_payload; maxReply bounds it on servers with a large one.
+const (
+	replyMargin = 16 << 10
+	maxReply    = 8 << 20
+	maxEntry    = 64 << 20 // an entry is at most max_payload, which nobody sets higher
+)
+
+// archive works on fetched items: one drain and its segments for each owner.
+func (p *Pool) archive(ctx context.Context, items []jetstream.Msg, ackWait time.Duration) {
+	stop := p.keepAlive(items, ackWait)
+	defer stop()
+	for _, b := range p.group(items) {
+		err := p.archiveBatch(ctx, b)
+		what := done
+		switch {
+		case errors.Is(err, errStale):
+			what = stale
+		case errors.Is(err, errImpossible):
+			what = poison
+		case err != nil:
+			what = abandoned
+		}
+		for _, msg := range b.items {
+			p.end(msg, what, err)
+		}
+	}
+}
+
+// archiveBatch drains the logs of a batch in one exchange of as many requests as their entries need, and commits a segment
+// whenever one is full and at the end.
+func (p *Pool) archiveBatch(ctx context.Context, b *batch) error {
+	pack := p.newPack(b)
+	defer pack.close()
+	req := wire.DrainRequest{Logs: b.logs, MaxBytes: min(int(p.cfg.NC.MaxPayload()), maxReply) - replyMargin}
+	sink := &sink{logs: b.logs, add: func(key, value []byte) error { return pack.add(ctx, key, value) }}
+	for {
+		reply, err := ask[wire.DrainReply](ctx, p, b, wire.OpDrain, req)
+		if err != nil {
+			return err
+		}
+		if err := sink.take(reply, &req); err != nil {
+			return err
+		}
+		if reply.Done {
+			return pack.flush(ctx)
+		}
+	}
+}
+
+// sink checks the drained entries and passes them on. Replies come from outside: whatever they hold must end in an error,
+// never in a wrong segment.
+type sink struct {
+	logs  []string // that were asked for, ascending
+	last  []byte   // key of the last entry that was passed on
+	piece *piece   // of a value that comes in parts
+	add   func(key, value []byte) error
+}
+
+type piece struct {
+	key, value []byte
+	total      int
+}
+
+func malformed(format string, args ...any) error {
+	return fmt.Errorf("%w: drain reply: %s", errImpossible, fmt.Sprintf(format, args...))
+}
+
+// take passes a reply's entries on and makes req the request for what follows.
+func (s *sink) take(reply wire.DrainReply, req *wire.DrainRequest) error {
+	before := *req
+	if len(reply.Data) > 0 {
+		if err := s.takeBatch(reply.Data); err != nil {
+			return err
+		}
+	}
+	if reply.Piece != nil {
+		if err := s.takePiece(*reply.Piece); err != nil {
+			return err
+		}
+	}
+	if reply.Done {
+		if s.piece != nil {
+			return malformed("done amid an entry")
+		}
+		return nil
+	}
+	if reply.Skip < 0 || reply.Skip >= len(req.Logs) || reply.Offset < 0 {
+		return malformed("go on after %d of %d logs at byte %d", reply.Skip, len(req.Logs), reply.Offset)
+	}
+	req.Logs, req.After, req.Offset = req.Logs[reply.Skip:], reply.After, reply.Offset
+	if reply.Skip == 0 && req.After == before.After && req.Offset == before.Offset {
+		return malformed("goes on where it began")
+	}
+	return nil
+}
+
+func (s *sink) takeBatch(data []byte) error {
+	if s.piece != nil {
+		return malformed("another entry amid one")
+	}
+	if len(data) < batchrepr.HeaderLen {
+		return malformed("batch of %d bytes", len(data))
+	}
+	reader := batchrepr.Read(data)
+	for {
+		kind, key, value, ok, err := reader.Next()
+		if err != nil {
+			return malformed("%v", err)
+		}
+		if !ok {
+			return nil
+		}
+		if kind != pebble.InternalKeyKindSet {
+			return malformed("a record of kind %v", kind)
+		}
+		if err := s.pass(key, value); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *sink) takePiece(p wire.Piece) error {
+	if s.piece == nil {
+		if p.Total <= 0 || p.Total > maxEntry {
+			return malformed("an entry of %d bytes", p.Total)
+		}
+		s.piece = &piece{key: bytes.Clone(p.Key), total: p.Total}
+	}
+	if !bytes.Equal(p.Key, s.piece.key) || p.Total != s.piece.total || p.Offset != len(s.piece.value) ||
+		len(p.Bytes) == 0 || len(p.Bytes) > p.Total-p.Offset {
+		return malformed("part at %d of an entry of %d bytes does not follow part at %d of %d", p.Offset, p.Total, len(s.piece.value), s.piece.total)
+	}
+	s.piece.value = append(s.piece.value, p.Bytes...)
+	if len(s.piece.value) < s.piece.total {
+		return nil
+	}
+	whole := s.piece
+	s.piece = nil
+	return s.pass(whole.key, whole.value)
+}
+
+func (s *sink) pass(key, value []byte) error {
+	log, _, err := entry.SplitKey(key)
+	if err != nil {
+		return malformed("%v", err)
+	}
+	if _, asked := slices.BinarySearch(s.logs, string(log)); !asked {
+		return malformed("log %s was not asked for", log)
+	}
+	if s.last != nil && bytes.Compare(s.last, key) >= 0 {
+		return malformed("entries out of order at %q", key)
+	}
+	if _, _, err := entry.Measure(value); err != nil {
+		return malformed("%v", err)
+	}
+	s.last = append(s.last[:0], key...)
+	return s.add(key, value)
+}

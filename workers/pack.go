@@ -1,0 +1,101 @@
+package workers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"dormouse/internal/extent"
+	"dormouse/internal/logid"
+	"dormouse/internal/wire"
+	"dormouse/store/archive"
+	"dormouse/store/segment"
+)
+
+// extentBytes is the most that one extent takes of a commit: its LogID and seven numbers with their CBOR heads.
+const extentBytes = logid.MaxBytes + 3 + 7*10
+
+// pack collects entries into a segment, in memory, and commits it when it is full. Segments of one pack are committed one
+// after the other, since a log may go on in the next one.
+type pack struct {
+	pool    *Pool
+	batch   *batch
+	writer  *segment.Writer // nil between segments
+	maxLogs int             // such that a commit fits into max_payload
+}
+
+func (p *Pool) newPack(b *batch) *pack {
+	room := (int(p.cfg.NC.MaxPayload()) - replyMargin) / extentBytes
+	return &pack{pool: p, batch: b, maxLogs: max(1, min(room, wire.MaxCommitLogs))}
+}
+
+func (k *pack) add(ctx context.Context, key, value []byte) error {
+	if k.writer != nil && (k.writer.Size() >= k.pool.cfg.SegmentBytes || k.writer.Extents() >= k.maxLogs) {
+		if err := k.flush(ctx); err != nil {
+			return err
+		}
+	}
+	if k.writer == nil {
+		writer, err := segment.NewWriter(segment.Options{Compression: k.pool.cfg.Compression})
+		if err != nil {
+			return fmt.Errorf("beginning a segment: %w", err)
+		}
+		k.writer = writer
+	}
+	return k.writer.Add(key, value)
+}
+
+// flush makes what was added durable and commits it.
+func (k *pack) flush(ctx context.Context) error {
+	if k.writer == nil {
+		return nil
+	}
+	data, extents, err := k.writer.Finish()
+	k.writer = nil
+	if err != nil {
+		return fmt.Errorf("finishing a segment: %w", err)
+	}
+	id, err := uuid.NewV7()
+	if err != nil {
+		return fmt.Errorf("naming a segment: %w", err)
+	}
+	s := extent.Segment{Key: k.batch.shard.String() + "/" + id.String() + ".sst", Size: uint64(len(data))}
+	if err := k.pool.put(ctx, s.Key, data); err != nil {
+		return err
+	}
+	k.pool.cfg.Metrics.putBytes.Observe(float64(len(data)))
+	k.pool.cfg.Metrics.packed.Observe(float64(len(extents)))
+	return k.pool.commit(ctx, k.batch, s, extents)
+}
+
+func (k *pack) close() {
+	if k.writer != nil {
+		k.writer.Close()
+	}
+}
+
+// put stores a segment under its key. A try that seemed to fail may have gone through: the key is unique, so that it
+// exists at a later try means that it is ours.
+func (p *Pool) put(ctx context.Context, key string, data []byte) error {
+	tried := false
+	_, err := retry(ctx, p, "put", func() (struct{}, error) {
+		attempt, cancel := context.WithTimeout(ctx, p.cfg.PutTimeout)
+		defer cancel()
+		began := time.Now()
+		err := p.cfg.Bucket.Put(attempt, key, data)
+		if tried && errors.Is(err, archive.ErrExists) {
+			err = nil
+		}
+		tried = true
+		if err == nil {
+			p.cfg.Metrics.putSeconds.Observe(time.Since(began).Seconds())
+		} else {
+			p.cfg.Logger.Warn("a segment could not be put", "segment", key, "error", err)
+		}
+		return struct{}{}, err
+	})
+	return err
+}

@@ -1,0 +1,135 @@
+// Package workers is the fixed pool that turns ready logs into archive objects: it takes work items off the SyncQueue,
+// drains the logs from their owner, packs them into segments, puts those into the bucket and commits them to the owner.
+//
+// A worker keeps nothing: it may die at any moment, and what it held is queued again. The pool starts no goroutine for a
+// log and never talks to the source stream. The way of a batch is pull.go, drain.go, pack.go and commit.go; open ingest
+// for the other end of the exchanges.
+package workers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
+
+	"dormouse/internal/wire"
+)
+
+// Putter stores objects for good: an existing key is refused with archive.ErrExists, never overwritten, and what was put
+// is durable when Put returns.
+type Putter interface {
+	Put(ctx context.Context, key string, data []byte) error
+}
+
+// Config is what a Pool needs. Zero means the default that is named.
+type Config struct {
+	NC     *nats.Conn
+	JS     jetstream.JetStream
+	Bucket Putter
+
+	Size           int           // workers; 2 x GOMAXPROCS
+	SegmentBytes   int           // a segment is closed at this size; 8 MiB
+	ItemsPerFetch  int           // work items that a worker packs together, at most 8, the default
+	Linger         time.Duration // how long to wait for more items after the first; 100 ms
+	PutTimeout     time.Duration // of one try; 1 min
+	RequestTimeout time.Duration // of one exchange with an owner; 5 s
+	GiveUpAfter    time.Duration // of tries at one step, before the work is left to a later delivery; 1 min
+	Grace          time.Duration // how long work in hand may go on at the end; 10 s
+	Compression    string        // of segments, see package segment; zstd
+
+	Metrics *Metrics     // nil: none
+	Logger  *slog.Logger // nil: slog.Default()
+}
+
+func (c *Config) complete() error {
+	if c.NC == nil || c.JS == nil || c.Bucket == nil {
+		return errors.New("workers: NC, JS and Bucket are required")
+	}
+	orDefault(&c.Size, 2*runtime.GOMAXPROCS(0))
+	orDefault(&c.SegmentBytes, 8<<20)
+	orDefault(&c.ItemsPerFetch, maxItems)
+	orDefault(&c.Linger, 100*time.Millisecond)
+	orDefault(&c.PutTimeout, time.Minute)
+	orDefault(&c.RequestTimeout, 5*time.Second)
+	orDefault(&c.GiveUpAfter, time.Minute)
+	orDefault(&c.Grace, 10*time.Second)
+	c.ItemsPerFetch = min(c.ItemsPerFetch, maxItems)
+	if c.Metrics == nil {
+		c.Metrics = NewMetrics(nil)
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	return nil
+}
+
+// maxItems is how many work items fit into one drain request.
+const maxItems = wire.MaxDrainLogs / wire.MaxItemLogs
+
+func orDefault[T int | time.Duration](v *T, def T) {
+	if *v <= 0 {
+		*v = def
+	}
+}
+
+// Pool is a fixed number of workers.
+type Pool struct {
+	cfg    Config
+	gather chan struct{} // cap 1: held by the one worker that is fetching
+}
+
+// New checks the configuration and makes a pool; Run starts it.
+func New(cfg Config) (*Pool, error) {
+	if err := cfg.complete(); err != nil {
+		return nil, err
+	}
+	return &Pool{cfg: cfg, gather: make(chan struct{}, 1)}, nil
+}
+
+// Run works until ctx is done. Work in hand then has the grace period to finish; what does not is given back to the queue.
+// Run returns when no goroutine of the pool is left: nil after ctx was done, else why it could not begin.
+func (p *Pool) Run(ctx context.Context) error {
+	consumer, err := p.cfg.JS.Consumer(ctx, wire.SyncQueueStream, wire.SyncQueuePool)
+	if err != nil {
+		return fmt.Errorf("opening the SyncQueue's consumer %s: %w", wire.SyncQueuePool, err)
+	}
+	hard, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() {
+		timer := time.NewTimer(p.cfg.Grace)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			cancel()
+		case <-hard.Done():
+		}
+	})
+	defer stop()
+	var group errgroup.Group
+	for range p.cfg.Size {
+		group.Go(func() error {
+			p.work(ctx, hard, consumer)
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// work is one worker: ctx ends fetching, hard ends what is in hand.
+func (p *Pool) work(ctx, hard context.Context, consumer jetstream.Consumer) {
+	for ctx.Err() == nil {
+		items := p.fetch(ctx, consumer)
+		if len(items) == 0 {
+			continue
+		}
+		p.cfg.Metrics.busy.Inc()
+		p.archive(hard, items, consumer.CachedInfo().Config.AckWait)
+		p.cfg.Metrics.busy.Dec()
+	}
+}

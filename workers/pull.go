@@ -1,0 +1,169 @@
+package workers
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"dormouse/internal/wire"
+)
+
+// fetchWait is how long one pull waits for a first item; longer pulls cost an idle process less.
+const fetchWait = 30 * time.Second
+
+// fetch waits for ready logs and takes several work items at once.
+//
+// One worker at a time fetches. When little is ready, items trickle in; workers that fetched side by side would each get a
+// few logs and put many small objects. The one that fetches lingers for more after the first, and a burst fills it at
+// once, so that the next one's turn comes within a round trip.
+func (p *Pool) fetch(ctx context.Context, consumer jetstream.Consumer) []jetstream.Msg {
+	select {
+	case <-ctx.Done():
+		return nil
+	case p.gather <- struct{}{}:
+	}
+	defer func() { <-p.gather }()
+	items, err := pull(ctx, consumer, 1, fetchWait)
+	if err == nil && len(items) > 0 && p.cfg.ItemsPerFetch > 1 {
+		var more []jetstream.Msg
+		more, err = pull(ctx, consumer, p.cfg.ItemsPerFetch-1, p.cfg.Linger)
+		items = append(items, more...)
+	}
+	if err != nil && ctx.Err() == nil {
+		p.cfg.Metrics.retries.WithLabelValues("fetch").Inc()
+		p.cfg.Logger.Warn("fetching work items failed; trying again", "error", err)
+		pause(ctx, time.Second)
+	}
+	return items
+}
+
+// pause waits for about d, with jitter, or until ctx is done.
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d/2 + rand.N(d))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
+
+// pull takes up to n items, waiting at most wait for them. Items may come with an error.
+func pull(ctx context.Context, consumer jetstream.Consumer, n int, wait time.Duration) (items []jetstream.Msg, err error) {
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	batch, err := consumer.Fetch(n, jetstream.FetchContext(ctx))
+	if err != nil {
+		return nil, err
+	}
+	for msg := range batch.Messages() {
+		items = append(items, msg)
+	}
+	if err := batch.Error(); err != nil && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled) {
+		return items, err
+	}
+	return items, nil
+}
+
+// batch is the work items of one owner that are archived together.
+type batch struct {
+	shard wire.Shard
+	epoch uint64
+	logs  []string // ascending, each once
+	items []jetstream.Msg
+}
+
+// group sorts the items by owner. Items that are none are ended: they would fail for every worker.
+func (p *Pool) group(items []jetstream.Msg) []*batch {
+	type owner struct {
+		shard wire.Shard
+		epoch uint64
+	}
+	byOwner := make(map[owner]*batch)
+	var batches []*batch
+	for _, msg := range items {
+		var item wire.WorkItem
+		err := wire.Decode(msg.Data(), &item)
+		if err == nil {
+			err = item.Validate()
+		}
+		if err != nil {
+			p.end(msg, poison, err)
+			continue
+		}
+		key := owner{item.Shard, item.Epoch}
+		b := byOwner[key]
+		if b == nil {
+			b = &batch{shard: item.Shard, epoch: item.Epoch}
+			byOwner[key] = b
+			batches = append(batches, b)
+		}
+		b.logs = append(b.logs, item.Logs...)
+		b.items = append(b.items, msg)
+	}
+	for _, b := range batches {
+		slices.Sort(b.logs)
+		b.logs = slices.Compact(b.logs)
+	}
+	return batches
+}
+
+// outcome of a work item.
+type outcome string
+
+const (
+	done      outcome = "done"
+	stale     outcome = "stale"
+	poison    outcome = "poison"
+	abandoned outcome = "abandoned"
+)
+
+// retryDelay is about how long an abandoned item rests before it is delivered again.
+const retryDelay = 5 * time.Second
+
+// end tells the queue what became of an item. An answer that is lost means a redelivery, which drains nothing.
+func (p *Pool) end(msg jetstream.Msg, what outcome, cause error) {
+	p.cfg.Metrics.items.WithLabelValues(string(what)).Inc()
+	var err error
+	switch what {
+	case done, stale: // the owner that took over from a stale one queues everything anew
+		err = msg.Ack()
+	case poison:
+		p.cfg.Logger.Error("dropped a work item that cannot be worked on", "error", cause)
+		err = msg.TermWithReason(cause.Error())
+	case abandoned:
+		// The owner will queue the logs again as well. Both are harmless, and whichever comes first is sooner.
+		p.cfg.Logger.Warn("gave a work item back", "error", cause)
+		err = msg.NakWithDelay(retryDelay/2 + rand.N(retryDelay))
+	}
+	if err != nil {
+		p.cfg.Logger.Debug("a work item's end was not heard", "outcome", what, "error", err)
+	}
+}
+
+// keepAlive tells the queue, until the returned function is called, that the items are being worked on.
+func (p *Pool) keepAlive(items []jetstream.Msg, ackWait time.Duration) (stop func()) {
+	quit := make(chan struct{})
+	var joined sync.WaitGroup
+	joined.Go(func() {
+		ticker := time.NewTicker(max(ackWait/3, time.Millisecond))
+		defer ticker.Stop()
+		for {
+			select {
+			case <-quit:
+				return
+			case <-ticker.C:
+			}
+			for _, msg := range items {
+				if err := msg.InProgress(); err != nil {
+					p.cfg.Logger.Debug("a work item could not be kept alive; it may be delivered twice", "error", err)
+				}
+			}
+		}
+	})
+	return func() { close(quit); joined.Wait() }
+}

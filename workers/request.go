@@ -1,0 +1,67 @@
+package workers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/nats-io/nats.go"
+
+	"dormouse/internal/wire"
+)
+
+// errStale means that the owner a work item speaks of no longer owns the shard.
+var errStale = errors.New("the owner is gone")
+
+// errImpossible marks what fails however often it is tried.
+var errImpossible = errors.New("impossible")
+
+// ask makes one exchange with the batch's owner, again and again until it succeeds, is pointless, or GiveUpAfter is over.
+func ask[R interface{ Err() error }](ctx context.Context, p *Pool, b *batch, op wire.Operation, request any) (R, error) {
+	var none R
+	data, err := wire.Encode(request)
+	if err != nil {
+		return none, fmt.Errorf("%w: %w", errImpossible, err)
+	}
+	subject := wire.OwnerSubject(b.shard, b.epoch, op)
+	return retry(ctx, p, string(op), func() (R, error) {
+		var reply R
+		attempt, cancel := context.WithTimeout(ctx, p.cfg.RequestTimeout)
+		defer cancel()
+		msg, err := p.cfg.NC.RequestWithContext(attempt, subject, data)
+		if errors.Is(err, nats.ErrNoResponders) {
+			return reply, backoff.Permanent(fmt.Errorf("%w: shard %s, epoch %d", errStale, b.shard, b.epoch))
+		}
+		if err != nil {
+			return reply, err
+		}
+		if err := wire.Decode(msg.Data, &reply); err != nil {
+			return reply, backoff.Permanent(fmt.Errorf("%w: %w", errImpossible, err))
+		}
+		switch err := reply.Err(); {
+		case errors.Is(err, wire.ErrNotOwner):
+			return reply, backoff.Permanent(fmt.Errorf("%w: %w", errStale, err))
+		case errors.Is(err, wire.ErrBadRequest):
+			return reply, backoff.Permanent(fmt.Errorf("%w: %w", errImpossible, err))
+		default:
+			return reply, err
+		}
+	})
+}
+
+// retry calls fn until it succeeds or fails for good, with growing pauses and jitter, for at most GiveUpAfter.
+func retry[R any](ctx context.Context, p *Pool, stage string, fn func() (R, error)) (R, error) {
+	policy := backoff.NewExponentialBackOff()
+	policy.InitialInterval, policy.MaxInterval = 100*time.Millisecond, 5*time.Second
+	result, err := backoff.Retry(ctx, fn, backoff.WithBackOff(policy), backoff.WithMaxElapsedTime(p.cfg.GiveUpAfter),
+		backoff.WithNotify(func(err error, wait time.Duration) {
+			p.cfg.Metrics.retries.WithLabelValues(stage).Inc()
+			p.cfg.Logger.Debug("trying again", "stage", stage, "in", wait, "error", err)
+		}))
+	if err != nil {
+		return result, fmt.Errorf("%s: %w", stage, err)
+	}
+	return result, nil
+}
