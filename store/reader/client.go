@@ -163,6 +163,15 @@ func (b Bucket) Open(ctx context.Context, s extent.Segment) (Segment, error) {
 	if err != nil {
 		return nil, err
 	}
+	opened, err := openObject(ctx, object)
+	if err != nil {
+		return nil, err
+	}
+	return opened, nil
+}
+
+// openObject opens an object as a segment, and closes it if it is none.
+func openObject(ctx context.Context, object *archive.Object) (*segment.Reader, error) {
 	opened, err := segment.Open(ctx, object)
 	if err != nil {
 		return nil, errors.Join(err, object.Close())

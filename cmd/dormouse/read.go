@@ -1,0 +1,207 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"time"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"dormouse/internal/entry"
+	"dormouse/internal/logid"
+	"dormouse/store/archive"
+	"dormouse/store/reader"
+)
+
+func newReadCommand() *cobra.Command {
+	var from, to string
+	var follow bool
+	var output *choice
+	cmd := &cobra.Command{
+		Use:   "read LOGID",
+		Short: "Print the entries of a log: archived ones, then those still in the stream",
+		Long: `Read prints each entry of a log once, in the order of its sequences, whether it is archived or not yet.
+
+raw prints payload and newline; jsonl prints {"log","seq","time","headers","data"} with, where the payload is not
+UTF-8, data in base64 and "encoding":"base64".`,
+		Example: `  dormouse read acme.web
+  dormouse read acme.web --from 2026-01-31T08:00:00Z --to 15m --output jsonl
+  dormouse read acme.web --from 10m --follow`,
+		Args:              usageArgs(cobra.ExactArgs(1)),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			q := reader.Query{Log: args[0], Follow: follow}
+			if err := logid.Validate(q.Log); err != nil {
+				return usageError{err}
+			}
+			now := time.Now()
+			var err error
+			if q.From, q.FromTime, err = parseBound(from, now); err != nil {
+				return usageErrorf("--from %w", err)
+			}
+			if q.To, q.ToTime, err = parseBound(to, now); err != nil {
+				return usageErrorf("--to %w", err)
+			}
+			return read(cmd, q, newPrinter(cmd.OutOrStdout(), output.value))
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&from, "from", "", "first entry: a sequence, a time (RFC 3339) or a duration ago (10m)")
+	f.StringVar(&to, "to", "", "last entry, likewise")
+	f.BoolVar(&follow, "follow", false, "go on with new entries until interrupted")
+	output = addChoice(cmd, "output", "output format", "raw", "jsonl")
+	addConnectFlags(cmd)
+	addArchiveFlag(cmd, "bucket to read from (default: the one that the server names)")
+	return cmd
+}
+
+// parseBound reads a bound: a sequence above 0, a time, or a duration before now.
+func parseBound(s string, now time.Time) (seq uint64, at time.Time, err error) {
+	if s == "" {
+		return 0, at, nil
+	}
+	if seq, err := strconv.ParseUint(s, 10, 64); err == nil && seq > 0 {
+		return seq, at, nil
+	}
+	if at, err := time.Parse(time.RFC3339Nano, s); err == nil {
+		return 0, at, nil
+	}
+	if ago, err := time.ParseDuration(s); err == nil && ago >= 0 {
+		return 0, now.Add(-ago), nil
+	}
+	return 0, at, fmt.Errorf("%q: want a sequence from 1, a time like 2026-01-31T08:00:00Z or a duration ago like 10m", s)
+}
+
+func read(cmd *cobra.Command, q reader.Query, out *printer) error {
+	ctx := cmd.Context()
+	nc, js, err := connect(ctx, cmd)
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	client := reader.NewClient(nc, js)
+	at, err := client.Locate(ctx, q.Log)
+	if err != nil && !(q.Follow && errors.Is(err, reader.ErrNoLog) && at.Source.Stream != "") {
+		return err
+	}
+	bucket, err := openArchive(ctx, cmd, at.Archive)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = bucket.Close() }() // only read from
+	r, closeReader, err := client.Open(ctx, at, bucket)
+	if err != nil {
+		return err
+	}
+	defer closeReader()
+	err = out.during(func() error { return r.Read(ctx, q, out.print) })
+	if q.Follow && errors.Is(err, context.Canceled) {
+		return nil // the usual end of following
+	}
+	return err
+}
+
+// openArchive opens the bucket of --archive or, without it, the one that the server named.
+func openArchive(ctx context.Context, cmd *cobra.Command, named string) (*archive.Bucket, error) {
+	url := archiveURL(cmd)
+	if url == "" {
+		url = named
+	}
+	return archive.Open(ctx, url)
+}
+
+// printer writes entries, buffered; while following it flushes when nothing more comes at once.
+type printer struct {
+	out   *bufio.Writer
+	print func(entry.Entry) error
+	dirty chan struct{} // cap 1: something was printed since the last flush
+	lock  chan struct{} // cap 1: held by who uses out
+}
+
+// flushEvery is how long a printed entry may stay in the buffer.
+const flushEvery = 50 * time.Millisecond
+
+func newPrinter(w io.Writer, format string) *printer {
+	p := &printer{out: bufio.NewWriterSize(w, 64<<10), dirty: make(chan struct{}, 1), lock: make(chan struct{}, 1)}
+	one := p.raw
+	if format == "jsonl" {
+		one = p.jsonl
+	}
+	p.print = func(e entry.Entry) error {
+		p.lock <- struct{}{}
+		defer func() { <-p.lock }()
+		select {
+		case p.dirty <- struct{}{}:
+		default:
+		}
+		return one(e)
+	}
+	return p
+}
+
+// during flushes now and then while fn prints, and at its end.
+func (p *printer) during(fn func() error) error {
+	quit, joined := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(joined)
+		for {
+			select {
+			case <-quit:
+				return
+			case <-p.dirty:
+			}
+			select {
+			case <-quit:
+				return
+			case <-time.After(flushEvery):
+			}
+			p.lock <- struct{}{}
+			_ = p.out.Flush() // bufio keeps the error for the next write
+			<-p.lock
+		}
+	}()
+	err := fn()
+	close(quit)
+	<-joined
+	if ferr := p.out.Flush(); err == nil {
+		err = ferr
+	}
+	return err
+}
+
+func (p *printer) raw(e entry.Entry) error {
+	if _, err := p.out.Write(e.Data); err != nil {
+		return err
+	}
+	return p.out.WriteByte('\n')
+}
+
+// line is the jsonl form of an entry.
+type line struct {
+	Log      string              `json:"log"`
+	Seq      uint64              `json:"seq"`
+	Time     time.Time           `json:"time"`
+	Headers  map[string][]string `json:"headers"`
+	Data     string              `json:"data"`
+	Encoding string              `json:"encoding,omitempty"`
+}
+
+func (p *printer) jsonl(e entry.Entry) error {
+	l := line{Log: e.Log, Seq: e.Seq, Time: e.Time, Headers: e.Headers, Data: string(e.Data)}
+	if l.Headers == nil {
+		l.Headers = map[string][]string{}
+	}
+	if !utf8.Valid(e.Data) {
+		l.Data, l.Encoding = base64.StdEncoding.EncodeToString(e.Data), "base64"
+	}
+	enc := json.NewEncoder(p.out)
+	enc.SetEscapeHTML(false)
+	return enc.Encode(l)
+}

@@ -1,0 +1,78 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/schollz/progressbar/v3"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"dormouse/internal/logid"
+	"dormouse/store/reader"
+)
+
+func newVerifyCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "verify [LOGID]",
+		Short: "Read segments again and compare them with the record of them",
+		Long: `Verify reads every segment of the archive, or those of one log, and checks block checksums, the order and number of
+entries, and that the extents of each log follow each other without overlap. It exits 1 naming each object that is bad.`,
+		Example: `  dormouse verify
+  dormouse verify acme.web`,
+		Args:              usageArgs(cobra.MaximumNArgs(1)),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			log := ""
+			if len(args) > 0 {
+				if log = args[0]; logid.Validate(log) != nil {
+					return usageError{logid.Validate(log)}
+				}
+			}
+			return verify(cmd, log)
+		},
+	}
+	addConnectFlags(cmd)
+	addArchiveFlag(cmd, "bucket to verify (default: the one that the server names)")
+	return cmd
+}
+
+func verify(cmd *cobra.Command, log string) error {
+	ctx := cmd.Context()
+	nc, js, err := connect(ctx, cmd)
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	client := reader.NewClient(nc, js)
+	named, err := client.Archive(ctx)
+	if err != nil {
+		return err
+	}
+	bucket, err := openArchive(ctx, cmd, named)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = bucket.Close() }() // only read from
+
+	v := &reader.Verifier{Client: client, Bucket: bucket, Bad: func(err error) {
+		fmt.Fprintf(cmd.ErrOrStderr(), "dormouse: %v\n", err)
+	}}
+	if f, ok := cmd.ErrOrStderr().(interface{ Fd() uintptr }); ok && term.IsTerminal(int(f.Fd())) {
+		bar := progressbar.NewOptions64(-1, progressbar.OptionSetWriter(cmd.ErrOrStderr()), progressbar.OptionSetDescription("verifying"),
+			progressbar.OptionShowCount(), progressbar.OptionClearOnFinish())
+		v.Progress = func(done, total uint64) {
+			bar.ChangeMax64(int64(total))
+			_ = bar.Set64(int64(done)) // a bar that cannot be drawn stops nothing
+		}
+		defer func() { _ = bar.Finish() }()
+	}
+	report, err := v.Verify(ctx, log)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(cmd.OutOrStdout(), "verified %d segments, %d extents, %d entries: %d bad\n", report.Segments, report.Extents, report.Entries, report.Bad)
+	if report.Bad > 0 {
+		return fmt.Errorf("%d objects or logs are bad, see above", report.Bad)
+	}
+	return nil
+}
