@@ -1,0 +1,35 @@
+# Dormouse: targets for users first, then for developers. `make help` lists them.
+.DEFAULT_GOAL := help
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+TESTFLAGS ?=
+
+.PHONY: help run build test lint fuzz crash clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-8s %s\n", $$1, $$2}'
+
+run: ## Run everything in one process: embedded NATS on 127.0.0.1:4222, archive in ./data/archive
+	go run ./cmd/dormouse serve
+
+build: ## Build the static binary bin/dormouse
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/dormouse ./cmd/dormouse
+
+test: ## Run all tests with the race detector
+	go test -race -timeout 14m $(TESTFLAGS) ./...
+
+lint: ## Check formatting, go vet and staticcheck
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo 'run gofmt -w on these files'; exit 1; }
+	go vet ./...
+	go run $(STATICCHECK) ./...
+
+fuzz: ## Fuzz every decoder for 20 seconds each
+	@set -e; for dir in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
+	  for name in $$(grep -ho '^func Fuzz[A-Za-z]*' $$dir/*_test.go | cut -c6-); do \
+	    echo "$$dir $$name"; go test $$dir -run '^$$' -fuzz "^$$name$$" -fuzztime 20s; done; done
+
+crash: ## Long crash campaign: 200 kill -9 restarts under load, judged by what publishers were acked
+	DORMOUSE_CRASH_RESTARTS=200 go test -race -timeout 60m -count=1 -v -run 'TestCrash' ./integration
+
+clean: ## Remove what make build and make run leave
+	rm -rf bin data
