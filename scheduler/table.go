@@ -38,7 +38,7 @@ type logState struct {
 const chunkStates = 1024
 
 // shrinkStates is the size below which giving memory back is not worth the copying.
-const shrinkStates = 64 * chunkStates
+const shrinkStates = 4 * chunkStates
 
 // table finds the state of a log. States live in a slab and name each other by index, which costs the garbage collector
 // nothing and half of a pointer's memory; index 0 is nobody.
@@ -92,7 +92,7 @@ func (t *table) setFirst(l *logState, first uint64) {
 
 // sparse reports whether the table holds far more memory than its logs need, since neither a Go map nor the slab shrinks.
 func (t *table) sparse() bool {
-	return t.used > shrinkStates && len(t.index) < int(t.used)/16 || len(t.index) == 0 && t.used > chunkStates
+	return t.used > shrinkStates && len(t.index) < int(t.used)/4 || len(t.index) == 0 && t.used > chunkStates
 }
 
 // list is a doubly linked list of states; the zero list is empty.
