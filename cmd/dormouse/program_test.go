@@ -1,0 +1,101 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"log/slog"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+func get(t *testing.T, url string) (int, string) {
+	t.Helper()
+	response, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response.StatusCode, string(body)
+}
+
+// TestProgramServesAndStops runs the whole program in this process, with goleak watching what it leaves.
+func TestProgramServesAndStops(t *testing.T) {
+	c := &serveConfig{data: t.TempDir(), natsListen: "127.0.0.1:0", http: "127.0.0.1:0", roles: []string{roleIngest, roleWorker}, workers: 2,
+		maxDelay: time.Second, requeueAfter: time.Minute, tick: 10 * time.Millisecond, lease: 10 * time.Second, linger: time.Millisecond,
+		syncInterval: time.Second, grace: time.Second, maxBytes: 1 << 20, bufferLimit: 1 << 20, segmentBytes: 1 << 20,
+		trim: &choice{value: "auto"}, compression: &choice{value: "zstd"}, replicas: 1}
+	if err := c.complete(""); err != nil {
+		t.Fatal(err)
+	}
+	p, err := newProgram(t.Context(), c, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- p.run(ctx) }()
+	base := "http://" + p.http.addr()
+	deadline := time.Now().Add(20 * time.Second)
+	code, body := get(t, base+"/readyz")
+	for ; code != http.StatusOK; code, body = get(t, base+"/readyz") {
+		if time.Now().After(deadline) {
+			t.Fatalf("never ready: %s", body)
+		}
+	}
+	for path, want := range map[string]string{"/livez": "ok", "/": "Ready.", "/debug/pprof/": "goroutine", "/debug/pprof/cmdline": "test"} {
+		if code, body := get(t, base+path); code != http.StatusOK || !strings.Contains(body, want) {
+			t.Errorf("%s: %d, %q", path, code, body)
+		}
+	}
+	_, metrics := get(t, base+"/metrics")
+	for _, name := range []string{"dormouse_logs_active", "dormouse_entries_ingested_total", "dormouse_entries_synced_total",
+		"dormouse_segments_committed_total", "dormouse_buffer_bytes", "dormouse_deadline_lateness_seconds_count",
+		"dormouse_sync_delay_seconds_count", "dormouse_workers_busy", "go_goroutines", "process_resident_memory_bytes"} {
+		if !strings.Contains(metrics, "\n"+name+" ") {
+			t.Errorf("no metric %s", name)
+		}
+	}
+	if code, _ := get(t, base+"/nonsense"); code != http.StatusNotFound {
+		t.Errorf("/nonsense: %d", code)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	http.DefaultClient.CloseIdleConnections()
+}
+
+func TestReadinessNamesWhatIsWrong(t *testing.T) {
+	h, err := newHTTPServer("127.0.0.1:0", prometheus.NewRegistry(), []check{
+		{"archive", func(context.Context) error { return errors.New("no such bucket") }},
+		{"nats", func(context.Context) error { return nil }},
+	}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- h.run(ctx) }()
+	code, body := get(t, "http://"+h.addr()+"/readyz")
+	if code != http.StatusServiceUnavailable || !strings.Contains(body, "archive: no such bucket") || strings.Contains(body, "nats") {
+		t.Errorf("%d, %q", code, body)
+	}
+	if code, _ := get(t, "http://"+h.addr()+"/livez"); code != http.StatusOK {
+		t.Errorf("a process that is not ready is alive all the same: %d", code)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	http.DefaultClient.CloseIdleConnections()
+}

@@ -1,0 +1,206 @@
+package topology
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/goleak"
+	"golang.org/x/sync/errgroup"
+
+	"dormouse/internal/wire"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var testConfig = Config{RequeueAfter: time.Minute, Lease: 10 * time.Second}
+
+func newServer(t *testing.T) *server.Server {
+	t.Helper()
+	srv, err := server.NewServer(&server.Options{JetStream: true, StoreDir: t.TempDir(), DontListen: true, NoLog: true, NoSigs: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv.Start()
+	t.Cleanup(func() { srv.Shutdown(); srv.WaitForShutdown() })
+	return srv
+}
+
+func dial(t *testing.T, srv *server.Server) jetstream.JetStream {
+	t.Helper()
+	nc, err := nats.Connect("", nats.InProcessServer(srv))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return js
+}
+
+func TestEnsureManyTimesAtOnce(t *testing.T) {
+	srv := newServer(t)
+	var group errgroup.Group
+	for range 6 {
+		js := dial(t, srv)
+		group.Go(func() error {
+			_, err := Ensure(t.Context(), js, testConfig)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	js := dial(t, srv)
+	warnings, err := Ensure(t.Context(), js, testConfig)
+	if err != nil || len(warnings) > 0 {
+		t.Fatalf("again: %v, %v", warnings, err)
+	}
+	sources, err := Sources(t.Context(), js)
+	if err != nil || len(sources) != 1 {
+		t.Fatalf("sources %v, %v", sources, err)
+	}
+	if s := sources[0]; s.Shard != 0 || s.Stream != wire.DefaultSource || s.Prefix != wire.DefaultPrefix || !s.Managed || s.Created.IsZero() {
+		t.Fatalf("source %+v", s)
+	}
+}
+
+func TestChangedTimesAreApplied(t *testing.T) {
+	js := dial(t, newServer(t))
+	for _, cfg := range []Config{testConfig, {RequeueAfter: 7 * time.Second, Lease: 3 * time.Second}} {
+		if _, err := Ensure(t.Context(), js, cfg); err != nil {
+			t.Fatal(err)
+		}
+		queue, err := js.Stream(t.Context(), wire.SyncQueueStream)
+		if err != nil || queue.CachedInfo().Config.MaxAge != cfg.RequeueAfter {
+			t.Fatalf("the SyncQueue keeps items for %v, %v", queue.CachedInfo().Config.MaxAge, err)
+		}
+		kv, err := js.KeyValue(t.Context(), wire.LeaseBucket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if status, err := kv.Status(t.Context()); err != nil || status.TTL() != cfg.Lease {
+			t.Fatalf("leases live for %v, %v", status.TTL(), err)
+		}
+	}
+}
+
+// TestRefusals makes each stream with one setting that breaks an invariant. The error must name stream, setting and value.
+func TestRefusals(t *testing.T) {
+	source := func(change func(*jetstream.StreamConfig)) jetstream.StreamConfig {
+		c := jetstream.StreamConfig{Name: wire.DefaultSource, Subjects: []string{"logs.>"}}
+		change(&c)
+		return c
+	}
+	queue := func(change func(*jetstream.StreamConfig)) jetstream.StreamConfig {
+		c := jetstream.StreamConfig{Name: wire.SyncQueueStream, Subjects: []string{wire.SyncQueueSubjects}, Retention: jetstream.WorkQueuePolicy,
+			Discard: jetstream.DiscardNew, MaxAge: time.Minute}
+		change(&c)
+		return c
+	}
+	record := func(change func(*jetstream.StreamConfig)) jetstream.StreamConfig {
+		c := jetstream.StreamConfig{Name: wire.ManifestStream, Subjects: []string{wire.ManifestSubjects}}
+		change(&c)
+		return c
+	}
+	for name, tc := range map[string]struct {
+		stream jetstream.StreamConfig
+		trim   bool
+		says   []string
+	}{
+		"work-queue source": {source(func(c *jetstream.StreamConfig) { c.Retention = jetstream.WorkQueuePolicy }), false, []string{"LOGS", "retention", "WorkQueue", "Limits"}},
+		"interest source":   {source(func(c *jetstream.StreamConfig) { c.Retention = jetstream.InterestPolicy }), false, []string{"LOGS", "retention", "Interest"}},
+		"memory source":     {source(func(c *jetstream.StreamConfig) { c.Storage = jetstream.MemoryStorage }), false, []string{"LOGS", "storage", "Memory"}},
+		"source no_ack":     {source(func(c *jetstream.StreamConfig) { c.NoAck = true }), false, []string{"LOGS", "no_ack"}},
+		"source deny_purge": {source(func(c *jetstream.StreamConfig) { c.DenyPurge = true }), true, []string{"LOGS", "deny_purge"}},
+		"source subjects":   {source(func(c *jetstream.StreamConfig) { c.Subjects = []string{"other.>"} }), false, []string{"LOGS", "subjects"}},
+		"source elsewhere":  {source(func(c *jetstream.StreamConfig) { c.Name = "MINE" }), false, []string{"logs.", wire.MetadataShard}},
+		"source bad shard": {source(func(c *jetstream.StreamConfig) { c.Metadata = map[string]string{wire.MetadataShard: "one"} }), false,
+			[]string{"LOGS", wire.MetadataShard, "one"}},
+		"queue retention":  {queue(func(c *jetstream.StreamConfig) { c.Retention = jetstream.LimitsPolicy }), false, []string{wire.SyncQueueStream, "retention"}},
+		"queue discard":    {queue(func(c *jetstream.StreamConfig) { c.Discard = jetstream.DiscardOld }), false, []string{wire.SyncQueueStream, "discard"}},
+		"manifest age":     {record(func(c *jetstream.StreamConfig) { c.MaxAge = time.Hour }), false, []string{wire.ManifestStream, "max_age", "1h"}},
+		"manifest direct":  {record(func(c *jetstream.StreamConfig) { c.AllowDirect = true }), false, []string{wire.ManifestStream, "allow_direct"}},
+		"manifest memory":  {record(func(c *jetstream.StreamConfig) { c.Storage = jetstream.MemoryStorage }), false, []string{wire.ManifestStream, "storage"}},
+		"manifest limited": {record(func(c *jetstream.StreamConfig) { c.MaxMsgsPerSubject = 10 }), false, []string{wire.ManifestStream, "max_msgs_per_subject", "10"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			js := dial(t, newServer(t))
+			if _, err := js.CreateStream(t.Context(), tc.stream); err != nil {
+				t.Fatal(err)
+			}
+			cfg := testConfig
+			cfg.Trim = tc.trim
+			_, err := Ensure(t.Context(), js, cfg)
+			if !errors.Is(err, ErrRefused) {
+				t.Fatalf("got %v, want it refused", err)
+			}
+			for _, part := range tc.says {
+				if !strings.Contains(err.Error(), part) {
+					t.Errorf("%q does not say %q", err, part)
+				}
+			}
+		})
+	}
+}
+
+func TestConsumerOfTheQueueIsChecked(t *testing.T) {
+	js := dial(t, newServer(t))
+	if _, err := Ensure(t.Context(), js, testConfig); err != nil {
+		t.Fatal(err)
+	}
+	if err := js.DeleteConsumer(t.Context(), wire.SyncQueueStream, wire.SyncQueuePool); err != nil {
+		t.Fatal(err)
+	}
+	_, err := js.CreateConsumer(t.Context(), wire.SyncQueueStream, jetstream.ConsumerConfig{Durable: wire.SyncQueuePool,
+		AckPolicy: jetstream.AckExplicitPolicy, MaxDeliver: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Ensure(t.Context(), js, testConfig); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "max_deliver") {
+		t.Fatalf("got %v, want max_deliver refused", err)
+	}
+}
+
+func TestStreamThatWasThereIsAdoptedAndNotManaged(t *testing.T) {
+	js := dial(t, newServer(t))
+	_, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: wire.DefaultSource, Subjects: []string{"logs.>"},
+		MaxAge: time.Hour, MaxBytes: 1 << 20, Metadata: map[string]string{"mine": "yes"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	warnings, err := Ensure(t.Context(), js, testConfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all := strings.Join(warnings, "\n"); !strings.Contains(all, "max_age") || !strings.Contains(all, "max_bytes") {
+		t.Errorf("limits that lose entries are not warned of: %q", warnings)
+	}
+	sources, err := Sources(t.Context(), js)
+	if err != nil || len(sources) != 1 || sources[0].Managed {
+		t.Fatalf("sources %+v, %v", sources, err)
+	}
+	stream, err := js.Stream(t.Context(), wire.DefaultSource)
+	if err != nil || stream.CachedInfo().Config.Metadata["mine"] != "yes" || stream.CachedInfo().Config.MaxAge != time.Hour {
+		t.Fatalf("adopting changed the stream: %+v, %v", stream.CachedInfo().Config, err)
+	}
+}
+
+func TestTwoStreamsOfOneShardAreRefused(t *testing.T) {
+	js := dial(t, newServer(t))
+	for _, name := range []string{"A", "B"} {
+		_, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: name, Subjects: []string{name + ".>"}, Metadata: map[string]string{wire.MetadataShard: "4"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := Sources(t.Context(), js); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "A and B") {
+		t.Fatalf("got %v", err)
+	}
+}
