@@ -14,6 +14,7 @@ import (
 
 	"dormouse/internal/entry"
 	"dormouse/internal/extent"
+	"dormouse/internal/topology"
 	"dormouse/internal/wire"
 	"dormouse/store/manifest"
 )
@@ -317,11 +318,11 @@ func TestBackPressureEndsInJetStream(t *testing.T) {
 	}
 	<-s.js.PublishAsyncComplete()
 	s.until("the limit to be met", func() bool { return n.metric("dormouse_buffer_bytes") > limit })
+	s.takeReady(logs[0]) // not due for an hour, and ready all the same, or the buffer would stay full
 	for done := 0; done < entries; {
 		if buffered := n.metric("dormouse_buffer_bytes"); buffered > limit+batchBytes+float64(len(payload)) {
 			t.Fatalf("%v bytes buffered with a limit of %d and batches of %d", buffered, limit, batchBytes)
 		}
-		// Logs that are not due for an hour must come all the same, or the buffer would stay full.
 		for _, log := range logs[done:min(done+32, entries)] {
 			s.until("log "+log, func() bool {
 				_, extents := s.drain(log)
@@ -357,16 +358,27 @@ func TestSourceThatLostItsEnd(t *testing.T) {
 // TestTwoNodesOneOwner: the second stands by, ready, and takes over when the first has gone.
 func TestTwoNodesOneOwner(t *testing.T) {
 	s := newSystem(t)
-	first := s.start("a", t.TempDir())
+	const shortLease = 600 * time.Millisecond
+	short := func(c *Config) { c.Lease = shortLease }
+	_, err := topology.Ensure(t.Context(), s.js, topology.Config{RequeueAfter: time.Minute, Lease: shortLease, Replicas: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := s.start("a", t.TempDir(), short)
 	first.awaitOwned()
 	epoch := s.epoch()
-	second := s.start("b", t.TempDir())
+	second := s.start("b", t.TempDir(), short)
 	s.until("the second to stand by", func() bool { return second.node.Ready() == nil })
 	if second.metric("dormouse_shards_owned") != 0 || s.epoch() != epoch {
 		t.Fatal("the second node claimed a shard that is owned")
 	}
 	s.publish("logs.t.a", "1")
 	s.takeReady("t.a")
+	for began := time.Now(); time.Since(began) < 3*shortLease; { // a lease that is kept does not run out
+		if second.metric("dormouse_shards_owned") != 0 || s.epoch() != epoch {
+			t.Fatal("the second node took over a shard whose owner lives")
+		}
+	}
 	first.stop()
 	second.awaitOwned()
 	s.takeReady("t.a")

@@ -8,20 +8,20 @@ import (
 	"slices"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2"
-	"github.com/cockroachdb/pebble/v2/batchrepr"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"dormouse/internal/entry"
 	"dormouse/internal/wire"
 )
 
-// replyMargin is what a reply's limit leaves free of max_payload; maxReply bounds it on servers with a large one.
 const (
-	replyMargin = 16 << 10
-	maxReply    = 8 << 20
-	maxEntry    = 64 << 20 // an entry is at most max_payload, which nobody sets higher
+	maxReply = 8 << 20  // bounds a reply on servers with a large max_payload
+	maxEntry = 64 << 20 // an entry is at most max_payload, which nobody sets higher
 )
+
+// errMoved means that an entry was archived by another worker while this one was taking it in parts. The logs must be
+// drained from their new beginning.
+var errMoved = errors.New("an entry was archived while it was being drained")
 
 // archive works on fetched items: one drain and its segments for each owner.
 func (p *Pool) archive(ctx context.Context, items []jetstream.Msg, ackWait time.Duration) {
@@ -49,10 +49,13 @@ func (p *Pool) archive(ctx context.Context, items []jetstream.Msg, ackWait time.
 func (p *Pool) archiveBatch(ctx context.Context, b *batch) error {
 	pack := p.newPack(b)
 	defer pack.close()
-	req := wire.DrainRequest{Logs: b.logs, MaxBytes: min(int(p.cfg.NC.MaxPayload()), maxReply) - replyMargin}
+	req := wire.DrainRequest{Logs: b.logs, MaxBytes: min(p.room(), maxReply)}
 	sink := &sink{logs: b.logs, add: func(key, value []byte) error { return pack.add(ctx, key, value) }}
 	for {
 		reply, err := ask[wire.DrainReply](ctx, p, b, wire.OpDrain, req)
+		if req.Offset > 0 && errors.Is(err, wire.ErrBadRequest) {
+			return fmt.Errorf("%w: the next one is shorter", errMoved)
+		}
 		if err != nil {
 			return err
 		}
@@ -74,6 +77,7 @@ type sink struct {
 	add   func(key, value []byte) error
 }
 
+// piece is a value of which total bytes are to come. Invariant: len(value) < total.
 type piece struct {
 	key, value []byte
 	total      int
@@ -85,7 +89,6 @@ func malformed(format string, args ...any) error {
 
 // take passes a reply's entries on and makes req the request for what follows.
 func (s *sink) take(reply wire.DrainReply, req *wire.DrainRequest) error {
-	before := *req
 	if len(reply.Data) > 0 {
 		if err := s.takeBatch(reply.Data); err != nil {
 			return err
@@ -98,45 +101,34 @@ func (s *sink) take(reply wire.DrainReply, req *wire.DrainRequest) error {
 	}
 	if reply.Done {
 		if s.piece != nil {
-			return malformed("done amid an entry")
+			return fmt.Errorf("%w: nothing is left", errMoved)
 		}
 		return nil
 	}
+	return advance(req, reply)
+}
+
+// advance makes req the request for what follows reply, which must be further on: an exchange always ends.
+func advance(req *wire.DrainRequest, reply wire.DrainReply) error {
 	if reply.Skip < 0 || reply.Skip >= len(req.Logs) || reply.Offset < 0 {
 		return malformed("go on after %d of %d logs at byte %d", reply.Skip, len(req.Logs), reply.Offset)
 	}
-	req.Logs, req.After, req.Offset = req.Logs[reply.Skip:], reply.After, reply.Offset
-	if reply.Skip == 0 && req.After == before.After && req.Offset == before.Offset {
-		return malformed("goes on where it began")
+	forward := reply.Skip > 0 || reply.After > req.After || reply.After == req.After && reply.Offset > req.Offset
+	if !forward {
+		return malformed("goes on at byte %d after %d, not beyond byte %d after %d", reply.Offset, reply.After, req.Offset, req.After)
 	}
+	req.Logs, req.After, req.Offset = req.Logs[reply.Skip:], reply.After, reply.Offset
 	return nil
 }
 
 func (s *sink) takeBatch(data []byte) error {
 	if s.piece != nil {
-		return malformed("another entry amid one")
+		return fmt.Errorf("%w: another one came", errMoved)
 	}
-	if len(data) < batchrepr.HeaderLen {
-		return malformed("batch of %d bytes", len(data))
-	}
-	reader := batchrepr.Read(data)
-	for {
-		kind, key, value, ok, err := reader.Next()
-		if err != nil {
-			return malformed("%v", err)
-		}
-		if !ok {
-			return nil
-		}
-		if kind != pebble.InternalKeyKindSet {
-			return malformed("a record of kind %v", kind)
-		}
-		if err := s.pass(key, value); err != nil {
-			return err
-		}
-	}
+	return eachSet(data, s.pass)
 }
 
+// takePiece adds a part to the value that is coming in parts, and passes it on when it is whole.
 func (s *sink) takePiece(p wire.Piece) error {
 	if s.piece == nil {
 		if p.Total <= 0 || p.Total > maxEntry {
@@ -144,9 +136,13 @@ func (s *sink) takePiece(p wire.Piece) error {
 		}
 		s.piece = &piece{key: bytes.Clone(p.Key), total: p.Total}
 	}
-	if !bytes.Equal(p.Key, s.piece.key) || p.Total != s.piece.total || p.Offset != len(s.piece.value) ||
+	if !bytes.Equal(p.Key, s.piece.key) {
+		return fmt.Errorf("%w: a part of another one came", errMoved)
+	}
+	if p.Total != s.piece.total || p.Offset != len(s.piece.value) ||
 		len(p.Bytes) == 0 || len(p.Bytes) > p.Total-p.Offset {
-		return malformed("part at %d of an entry of %d bytes does not follow part at %d of %d", p.Offset, p.Total, len(s.piece.value), s.piece.total)
+		return malformed("part at %d of an entry of %d bytes does not follow part at %d of %d",
+			p.Offset, p.Total, len(s.piece.value), s.piece.total)
 	}
 	s.piece.value = append(s.piece.value, p.Bytes...)
 	if len(s.piece.value) < s.piece.total {
@@ -157,10 +153,14 @@ func (s *sink) takePiece(p wire.Piece) error {
 	return s.pass(whole.key, whole.value)
 }
 
+// pass hands on one whole entry that is what was asked for.
 func (s *sink) pass(key, value []byte) error {
-	log, _, err := entry.SplitKey(key)
+	log, seq, err := entry.SplitKey(key)
 	if err != nil {
 		return malformed("%v", err)
+	}
+	if seq == 0 {
+		return malformed("log %s has an entry with sequence 0", log)
 	}
 	if _, asked := slices.BinarySearch(s.logs, string(log)); !asked {
 		return malformed("log %s was not asked for", log)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"github.com/google/uuid"
 
 	"dormouse/internal/extent"
@@ -15,8 +16,9 @@ import (
 	"dormouse/store/segment"
 )
 
-// extentBytes is the most that one extent takes of a commit: its LogID and seven numbers with their CBOR heads.
-const extentBytes = logid.MaxBytes + 3 + 7*10
+// extentBytes is the most that one extent takes of a commit, where it is its LogID and six numbers with their CBOR heads,
+// and of the reply, where a refusal is its LogID and a sentence.
+const extentBytes = logid.MaxBytes + 192
 
 // pack collects entries into a segment, in memory, and commits it when it is full. Segments of one pack are committed one
 // after the other, since a log may go on in the next one.
@@ -28,10 +30,10 @@ type pack struct {
 }
 
 func (p *Pool) newPack(b *batch) *pack {
-	room := (int(p.cfg.NC.MaxPayload()) - replyMargin) / extentBytes
-	return &pack{pool: p, batch: b, maxLogs: max(1, min(room, wire.MaxCommitLogs))}
+	return &pack{pool: p, batch: b, maxLogs: max(1, min(p.room()/extentBytes, wire.MaxCommitLogs))}
 }
 
+// add puts one entry into the segment that is being packed, after committing a full one.
 func (k *pack) add(ctx context.Context, key, value []byte) error {
 	if k.writer != nil && (k.writer.Size() >= k.pool.cfg.SegmentBytes || k.writer.Extents() >= k.maxLogs) {
 		if err := k.flush(ctx); err != nil {
@@ -71,6 +73,7 @@ func (k *pack) flush(ctx context.Context) error {
 	return k.pool.commit(ctx, k.batch, s, extents)
 }
 
+// close drops what was not flushed.
 func (k *pack) close() {
 	if k.writer != nil {
 		k.writer.Close()
@@ -78,7 +81,8 @@ func (k *pack) close() {
 }
 
 // put stores a segment under its key. A try that seemed to fail may have gone through: the key is unique, so that it
-// exists at a later try means that it is ours.
+// exists at a later try means that it is ours. At the first try it does not: the work is given up and done again under
+// another key.
 func (p *Pool) put(ctx context.Context, key string, data []byte) error {
 	tried := false
 	_, err := retry(ctx, p, "put", func() (struct{}, error) {
@@ -86,7 +90,10 @@ func (p *Pool) put(ctx context.Context, key string, data []byte) error {
 		defer cancel()
 		began := time.Now()
 		err := p.cfg.Bucket.Put(attempt, key, data)
-		if tried && errors.Is(err, archive.ErrExists) {
+		if errors.Is(err, archive.ErrExists) {
+			if !tried {
+				return struct{}{}, backoff.Permanent(err)
+			}
 			err = nil
 		}
 		tried = true

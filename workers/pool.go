@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -19,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"dormouse/internal/wire"
+	"dormouse/store/segment"
 )
 
 // Putter stores objects for good: an existing key is refused with archive.ErrExists, never overwritten, and what was put
@@ -66,6 +68,11 @@ func (c *Config) complete() error {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
+	probe, err := segment.NewWriter(segment.Options{Compression: c.Compression})
+	if err != nil { // now, rather than once for every piece of work
+		return fmt.Errorf("workers: %w", err)
+	}
+	probe.Close()
 	return nil
 }
 
@@ -82,6 +89,7 @@ func orDefault[T int | time.Duration](v *T, def T) {
 type Pool struct {
 	cfg    Config
 	gather chan struct{} // cap 1: held by the one worker that is fetching
+	rest   time.Duration // about how long an abandoned item rests before it is delivered again
 }
 
 // New checks the configuration and makes a pool; Run starts it.
@@ -89,10 +97,11 @@ func New(cfg Config) (*Pool, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	return &Pool{cfg: cfg, gather: make(chan struct{}, 1)}, nil
+	return &Pool{cfg: cfg, gather: make(chan struct{}, 1), rest: 5 * time.Second}, nil
 }
 
 // Run works until ctx is done. Work in hand then has the grace period to finish; what does not is given back to the queue.
+// The connection must outlive Run, which still acknowledges work over it.
 // Run returns when no goroutine of the pool is left: nil after ctx was done, else why it could not begin.
 func (p *Pool) Run(ctx context.Context) error {
 	consumer, err := p.cfg.JS.Consumer(ctx, wire.SyncQueueStream, wire.SyncQueuePool)
@@ -101,7 +110,16 @@ func (p *Pool) Run(ctx context.Context) error {
 	}
 	hard, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	stop := context.AfterFunc(ctx, func() {
+	var group errgroup.Group
+	for range p.cfg.Size {
+		group.Go(func() error {
+			p.work(ctx, hard, consumer)
+			return nil
+		})
+	}
+	var grace sync.WaitGroup
+	grace.Go(func() {
+		<-ctx.Done()
 		timer := time.NewTimer(p.cfg.Grace)
 		defer timer.Stop()
 		select {
@@ -110,15 +128,10 @@ func (p *Pool) Run(ctx context.Context) error {
 		case <-hard.Done():
 		}
 	})
-	defer stop()
-	var group errgroup.Group
-	for range p.cfg.Size {
-		group.Go(func() error {
-			p.work(ctx, hard, consumer)
-			return nil
-		})
-	}
-	return group.Wait()
+	err = group.Wait() // workers end only after ctx is done
+	cancel()
+	grace.Wait()
+	return err
 }
 
 // work is one worker: ctx ends fetching, hard ends what is in hand.

@@ -13,8 +13,12 @@ import (
 	"dormouse/internal/wire"
 )
 
-// fetchWait is how long one pull waits for a first item; longer pulls cost an idle process less.
-const fetchWait = 30 * time.Second
+const (
+	// fetchWait is how long one pull waits for a first item; longer pulls cost an idle process less.
+	fetchWait = 30 * time.Second
+	// heartbeat of such a pull: a server that restarts forgets the pull, which is noticed after two missing heartbeats.
+	heartbeat = 2 * time.Second
+)
 
 // fetch waits for ready logs and takes several work items at once.
 //
@@ -28,10 +32,10 @@ func (p *Pool) fetch(ctx context.Context, consumer jetstream.Consumer) []jetstre
 	case p.gather <- struct{}{}:
 	}
 	defer func() { <-p.gather }()
-	items, err := pull(ctx, consumer, 1, fetchWait)
+	items, err := first(ctx, consumer)
 	if err == nil && len(items) > 0 && p.cfg.ItemsPerFetch > 1 {
 		var more []jetstream.Msg
-		more, err = pull(ctx, consumer, p.cfg.ItemsPerFetch-1, p.cfg.Linger)
+		more, err = pull(consumer, p.cfg.ItemsPerFetch-1, jetstream.FetchMaxWait(p.cfg.Linger))
 		items = append(items, more...)
 	}
 	if err != nil && ctx.Err() == nil {
@@ -52,11 +56,19 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// pull takes up to n items, waiting at most wait for them. Items may come with an error.
-func pull(ctx context.Context, consumer jetstream.Consumer, n int, wait time.Duration) (items []jetstream.Msg, err error) {
-	ctx, cancel := context.WithTimeout(ctx, wait)
+// first takes one item, for which it waits until fetchWait is over or ctx is done.
+func first(ctx context.Context, consumer jetstream.Consumer) ([]jetstream.Msg, error) {
+	ctx, cancel := context.WithTimeout(ctx, fetchWait)
 	defer cancel()
-	batch, err := consumer.Fetch(n, jetstream.FetchContext(ctx))
+	return pull(consumer, 1, jetstream.FetchContext(ctx), jetstream.FetchHeartbeat(heartbeat))
+}
+
+// pull takes up to n items. Items may come with an error.
+//
+// Short pulls must be bounded by FetchMaxWait, whose client waits a second longer than the server. FetchContext leaves a
+// tenth: what the server sends that late finds nobody and rests until the AckWait is over, far beyond the logs' deadline.
+func pull(consumer jetstream.Consumer, n int, opts ...jetstream.FetchOpt) (items []jetstream.Msg, err error) {
+	batch, err := consumer.Fetch(n, opts...)
 	if err != nil {
 		return nil, err
 	}
@@ -74,10 +86,12 @@ type batch struct {
 	shard wire.Shard
 	epoch uint64
 	logs  []string // ascending, each once
+	bytes int      // of logs as they were in the items
 	items []jetstream.Msg
 }
 
-// group sorts the items by owner. Items that are none are ended: they would fail for every worker.
+// group sorts the items by owner; a batch's logs fit into one request. Items that are none are ended: they would fail for
+// every worker.
 func (p *Pool) group(items []jetstream.Msg) []*batch {
 	type owner struct {
 		shard wire.Shard
@@ -97,12 +111,13 @@ func (p *Pool) group(items []jetstream.Msg) []*batch {
 		}
 		key := owner{item.Shard, item.Epoch}
 		b := byOwner[key]
-		if b == nil {
+		if b == nil || b.bytes+len(msg.Data()) > p.room() {
 			b = &batch{shard: item.Shard, epoch: item.Epoch}
 			byOwner[key] = b
 			batches = append(batches, b)
 		}
 		b.logs = append(b.logs, item.Logs...)
+		b.bytes += len(msg.Data())
 		b.items = append(b.items, msg)
 	}
 	for _, b := range batches {
@@ -122,9 +137,6 @@ const (
 	abandoned outcome = "abandoned"
 )
 
-// retryDelay is about how long an abandoned item rests before it is delivered again.
-const retryDelay = 5 * time.Second
-
 // end tells the queue what became of an item. An answer that is lost means a redelivery, which drains nothing.
 func (p *Pool) end(msg jetstream.Msg, what outcome, cause error) {
 	p.cfg.Metrics.items.WithLabelValues(string(what)).Inc()
@@ -138,7 +150,11 @@ func (p *Pool) end(msg jetstream.Msg, what outcome, cause error) {
 	case abandoned:
 		// The owner will queue the logs again as well. Both are harmless, and whichever comes first is sooner.
 		p.cfg.Logger.Warn("gave a work item back", "error", cause)
-		err = msg.NakWithDelay(retryDelay/2 + rand.N(retryDelay))
+		if errors.Is(cause, context.Canceled) { // the pool ends: another process may go on at once
+			err = msg.Nak()
+		} else {
+			err = msg.NakWithDelay(p.rest/2 + rand.N(p.rest))
+		}
 	}
 	if err != nil {
 		p.cfg.Logger.Debug("a work item's end was not heard", "outcome", what, "error", err)

@@ -18,6 +18,15 @@ var errStale = errors.New("the owner is gone")
 // errImpossible marks what fails however often it is tried.
 var errImpossible = errors.New("impossible")
 
+// room is how many bytes of a message to or from an owner may be other than its few fixed fields.
+func (p *Pool) room() int {
+	limit := int(p.cfg.NC.MaxPayload())
+	return max(limit-messageMargin, limit/2)
+}
+
+// messageMargin is what room leaves free of max_payload.
+const messageMargin = 16 << 10
+
 // ask makes one exchange with the batch's owner, again and again until it succeeds, is pointless, or GiveUpAfter is over.
 func ask[R interface{ Err() error }](ctx context.Context, p *Pool, b *batch, op wire.Operation, request any) (R, error) {
 	var none R

@@ -42,6 +42,7 @@ type program struct {
 	registry *prometheus.Registry
 	closers  []func() error // in the order of opening
 
+	server *natsserver.Server // nil with an outside NATS
 	nc     *nats.Conn
 	js     jetstream.JetStream
 	bucket *archive.Bucket
@@ -51,17 +52,12 @@ type program struct {
 }
 
 // newProgram opens everything, in the order in which the parts need each other; on an error it closes what was opened.
-func newProgram(ctx context.Context, cfg *serveConfig, log *slog.Logger) (p *program, err error) {
-	p = &program{cfg: cfg, log: log, registry: prometheus.NewRegistry()}
+func newProgram(ctx context.Context, cfg *serveConfig, log *slog.Logger) (*program, error) {
+	p := &program{cfg: cfg, log: log, registry: prometheus.NewRegistry()}
 	p.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, p.close())
-		}
-	}()
 	for _, step := range []func(context.Context) error{p.openNATS, p.openBucket, p.openStreams, p.openIngest, p.openWorkers, p.openHTTP} {
 		if err := step(ctx); err != nil {
-			return nil, err
+			return nil, errors.Join(err, p.close())
 		}
 	}
 	return p, nil
@@ -82,20 +78,21 @@ func (p *program) close() error {
 func (p *program) openNATS(context.Context) error {
 	options := serverOptions(p.log)
 	if p.cfg.embedded() {
-		server, err := natsserver.Start(natsserver.Config{
+		var err error
+		p.server, err = natsserver.Start(natsserver.Config{
 			Dir: filepath.Join(p.cfg.data, "nats"), Listen: p.cfg.natsListen,
 			SyncInterval: p.cfg.syncInterval, SyncAlways: p.cfg.syncAlways, Logger: p.log,
 		})
 		if err != nil {
 			return err
 		}
-		p.onClose(server.Shutdown)
+		p.onClose(p.server.Shutdown)
 		durability := fmt.Sprintf("a power failure can take the last %s of acked entries, a killed process none", p.cfg.syncInterval)
 		if p.cfg.syncAlways {
 			durability = "every ack follows a sync"
 		}
-		p.log.Info("embedded NATS server is running", "url", server.URL(), "durability", durability)
-		options = append(options, server.InProcess())
+		p.log.Info("embedded NATS server is running", "url", p.server.URL(), "durability", durability)
+		options = append(options, p.server.InProcess())
 	}
 	var err error
 	if p.nc, err = p.cfg.target.dial("dormouse serve", options...); err != nil {
@@ -220,6 +217,16 @@ func (p *program) checkNATS(ctx context.Context) error {
 	return err
 }
 
+// watchServer waits for the embedded server to fail.
+func (p *program) watchServer(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-p.server.Failed():
+		return err
+	}
+}
+
 // run works until ctx is done or a part fails, and then stops in the order of the data path reversed: the workers first,
 // which need the owner to commit what they have in hand.
 func (p *program) run(ctx context.Context) (err error) {
@@ -241,6 +248,9 @@ func (p *program) run(ctx context.Context) (err error) {
 		})
 	}
 	part("http", ctx, p.http.run, func() {})
+	if p.server != nil {
+		part("nats", ctx, p.watchServer, func() {})
+	}
 	if p.node != nil {
 		part("ingest", ownerCtx, p.node.Run, func() {})
 	}

@@ -31,13 +31,19 @@ and the last one's sequence. Any NATS client can do the same: the subject is log
 			if err := logid.Validate(args[0]); err != nil {
 				return usageError{err}
 			}
-			nc, js, err := connect(cmd.Context(), cmd)
+			nc, _, err := connect(cmd.Context(), cmd)
 			if err != nil {
 				return err
 			}
 			defer nc.Close()
-			p := &publisher{js: js, subject: prefix + "." + args[0], limit: int(nc.MaxPayload())}
+			js, err := jetstream.New(nc, jetstream.WithPublishAsyncTimeout(ackTimeout))
+			if err != nil {
+				return err
+			}
+			show, end := progress(cmd, "publishing")
+			p := &publisher{js: js, subject: prefix + "." + args[0], limit: int(nc.MaxPayload()), progress: show}
 			err = p.publish(cmd.Context(), cmd.InOrStdin())
+			end()
 			fmt.Fprintf(cmd.OutOrStdout(), "%d entries, last sequence %d\n", p.acked, p.last)
 			return err
 		},
@@ -49,70 +55,111 @@ and the last one's sequence. Any NATS client can do the same: the subject is log
 
 // Bounds of what is published but not acked; a slow stream holds the reading of lines up, and memory stays small.
 const (
-	publishWindow = 256     // entries
+	publishWindow = 1024    // entries
 	publishBytes  = 8 << 20 // of payload
 	ackTimeout    = 30 * time.Second
 )
 
 // publisher publishes lines in order. The first failure ends it.
 type publisher struct {
-	js      jetstream.JetStream
-	subject string
-	limit   int // longest line, bytes
+	js       jetstream.JetStream // with a time-out for acks
+	subject  string
+	limit    int                      // longest line, bytes
+	progress func(done, total uint64) // entries; the total is not known, 0
 
-	window []jetstream.PubAckFuture
-	bytes  int
-	acked  uint64
-	last   uint64
+	window []unacked // in the order of lines
+	bytes  int       // in window
+	acked  uint64    // lines
+	last   uint64    // sequence
 }
 
-func (p *publisher) publish(ctx context.Context, lines io.Reader) error {
-	in := bufio.NewReaderSize(lines, 64<<10)
-	for number := uint64(1); ; number++ {
-		line, err := readLine(in, p.limit)
-		if errors.Is(err, io.EOF) {
-			return p.flush(ctx)
-		}
-		if err != nil {
-			return errors.Join(fmt.Errorf("line %d: %w", number, err), p.flush(ctx))
-		}
-		ack, err := p.js.PublishAsync(p.subject, line)
-		if err != nil {
-			return errors.Join(fmt.Errorf("line %d: %w", number, err), p.flush(ctx))
-		}
-		p.window = append(p.window, ack)
-		if p.bytes += len(line); len(p.window) >= publishWindow || p.bytes >= publishBytes {
-			if err := p.flush(ctx); err != nil {
-				return err
-			}
-		}
-	}
+type unacked struct {
+	jetstream.PubAckFuture
+	bytes int
 }
 
-// flush waits for the acks of the window.
-func (p *publisher) flush(ctx context.Context) error {
-	timeout := time.NewTimer(ackTimeout)
-	defer timeout.Stop()
-	for _, ack := range p.window {
+// publish publishes lines until their end, an error or an interrupt, and returns when all that was sent is acked or
+// cannot be. An ack is seen as soon as it comes, so that a failure shows while the input is silent.
+func (p *publisher) publish(ctx context.Context, input io.Reader) error {
+	reading, stop := context.WithCancel(ctx)
+	defer stop()
+	lines, interrupted := readLines(reading, input, p.limit), ctx.Done()
+	var end error // why no more lines are taken; lines is nil then
+	for lines != nil || len(p.window) > 0 {
+		in := lines
+		if len(p.window) >= publishWindow || p.bytes >= publishBytes {
+			in = nil
+		}
+		var oldest unacked
+		var acks <-chan *jetstream.PubAck
+		var failures <-chan error
+		if len(p.window) > 0 {
+			oldest = p.window[0]
+			acks, failures = oldest.Ok(), oldest.Err()
+		}
 		select {
-		case a := <-ack.Ok():
+		case l, more := <-in:
+			if more {
+				end = p.send(l)
+			}
+			if !more || end != nil {
+				lines = nil
+			}
+		case ack := <-acks:
+			p.window, p.bytes = p.window[1:], p.bytes-oldest.bytes
 			p.acked++
-			p.last = max(p.last, a.Sequence)
-		case err := <-ack.Err():
-			return p.failed(err)
-		case <-timeout.C:
-			return p.failed(fmt.Errorf("no ack in %s", ackTimeout))
-		case <-ctx.Done():
-			return p.failed(ctx.Err())
+			p.last = max(p.last, ack.Sequence)
+			p.progress(p.acked, 0)
+		case err := <-failures:
+			return fmt.Errorf("line %d was not stored: %w (the lines before it are; of the %d after it some may be. Is there a stream for %s, and is it not full?)",
+				p.acked+1, err, len(p.window)-1, p.subject)
+		case <-interrupted:
+			interrupted, lines, end = nil, nil, errors.New("interrupted: the rest of the input was not published")
 		}
 	}
-	p.window, p.bytes = p.window[:0], 0
+	return end
+}
+
+func (p *publisher) send(l inputLine) error {
+	if l.err != nil {
+		return fmt.Errorf("line %d: %w", l.number, l.err)
+	}
+	// Without retries by the library: they would store a line after later ones.
+	ack, err := p.js.PublishAsync(p.subject, l.data, jetstream.WithRetryAttempts(0))
+	if err != nil {
+		return fmt.Errorf("line %d: %w", l.number, err)
+	}
+	p.window, p.bytes = append(p.window, unacked{ack, len(l.data)}), p.bytes+len(l.data)
 	return nil
 }
 
-func (p *publisher) failed(err error) error {
-	return fmt.Errorf("line %d was not acked: %w (the %d lines before it are stored, of the next %d some may be; is there a stream for %s?)",
-		p.acked+1, err, p.acked, publishWindow, p.subject)
+// inputLine is one line of the input, or what ended it.
+type inputLine struct {
+	number uint64
+	data   []byte
+	err    error
+}
+
+// readLines hands over one line after the other until the input ends, which closes the channel, or there is an error, which
+// is the last thing to come, or ctx ends. Its goroutine may stay in a read of the input that never returns, so that an
+// interrupt ends the command also at a silent terminal or pipe.
+func readLines(ctx context.Context, input io.Reader, limit int) <-chan inputLine {
+	lines := make(chan inputLine)
+	go func() {
+		in := bufio.NewReaderSize(input, 64<<10)
+		for l := (inputLine{number: 1}); l.err == nil; l.number++ {
+			if l.data, l.err = readLine(in, limit); errors.Is(l.err, io.EOF) {
+				close(lines)
+				return
+			}
+			select {
+			case lines <- l:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return lines
 }
 
 // readLine returns the next line without its newline, in memory of its own; a last line need not have one. Lines longer
@@ -121,7 +168,7 @@ func readLine(in *bufio.Reader, limit int) ([]byte, error) {
 	var line []byte
 	for {
 		part, err := in.ReadSlice('\n')
-		if len(line)+len(part) > limit+1 {
+		if len(line)+len(bytes.TrimSuffix(part, []byte("\n"))) > limit {
 			return nil, fmt.Errorf("longer than the server's max_payload of %d bytes: split it, or raise the limit", limit)
 		}
 		line = append(line, part...)

@@ -67,13 +67,14 @@ func parseBound(s string, now time.Time) (seq uint64, at time.Time, err error) {
 	if s == "" {
 		return 0, at, nil
 	}
-	if seq, err := strconv.ParseUint(s, 10, 64); err == nil && seq > 0 {
+	seq, err = strconv.ParseUint(s, 10, 64)
+	if err == nil && seq > 0 {
 		return seq, at, nil
 	}
 	if at, err := time.Parse(time.RFC3339Nano, s); err == nil {
 		return 0, at, nil
 	}
-	if ago, err := time.ParseDuration(s); err == nil && ago >= 0 {
+	if ago, derr := time.ParseDuration(s); derr == nil && ago >= 0 && err != nil { // a bare 0 is no duration
 		return 0, now.Add(-ago), nil
 	}
 	return 0, at, fmt.Errorf("%q: want a sequence from 1, a time like 2026-01-31T08:00:00Z or a duration ago like 10m", s)
@@ -102,8 +103,8 @@ func read(cmd *cobra.Command, q reader.Query, out *printer) error {
 	}
 	defer closeReader()
 	err = out.during(func() error { return r.Read(ctx, q, out.print) })
-	if q.Follow && errors.Is(err, context.Canceled) {
-		return nil // the usual end of following
+	if q.Follow && ctx.Err() != nil {
+		return nil // an interrupt is the usual end of following
 	}
 	return err
 }

@@ -3,9 +3,7 @@ package main
 import (
 	"fmt"
 
-	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"dormouse/internal/logid"
 	"dormouse/store/reader"
@@ -57,16 +55,10 @@ func verify(cmd *cobra.Command, log string) error {
 	v := &reader.Verifier{Client: client, Bucket: bucket, Bad: func(err error) {
 		fmt.Fprintf(cmd.ErrOrStderr(), "dormouse: %v\n", err)
 	}}
-	if f, ok := cmd.ErrOrStderr().(interface{ Fd() uintptr }); ok && term.IsTerminal(int(f.Fd())) {
-		bar := progressbar.NewOptions64(-1, progressbar.OptionSetWriter(cmd.ErrOrStderr()), progressbar.OptionSetDescription("verifying"),
-			progressbar.OptionShowCount(), progressbar.OptionClearOnFinish())
-		v.Progress = func(done, total uint64) {
-			bar.ChangeMax64(int64(total))
-			_ = bar.Set64(int64(done)) // a bar that cannot be drawn stops nothing
-		}
-		defer func() { _ = bar.Finish() }()
-	}
+	show, end := progress(cmd, "verifying")
+	v.Progress = show
 	report, err := v.Verify(ctx, log)
+	end()
 	if err != nil {
 		return err
 	}

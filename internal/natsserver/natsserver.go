@@ -5,6 +5,7 @@
 package natsserver
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -37,10 +39,14 @@ const startTimeout = 2 * time.Minute
 // ErrInUse is wrapped when another process has the directory or the address.
 var ErrInUse = errors.New("in use by another process")
 
+// ErrDiskFull is what Failed delivers when JetStream's files could not be written.
+var ErrDiskFull = errors.New("the disk is full")
+
 // Server is a running server.
 type Server struct {
 	server *server.Server
 	lock   *os.File
+	failed chan error
 }
 
 // Start starts a server and returns when clients can connect. The directory is locked before anything in it is touched.
@@ -59,14 +65,15 @@ func Start(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := start(cfg, host, port)
+	failed := make(chan error, 1)
+	s, err := start(cfg, host, port, failed)
 	if err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
-	return &Server{server: s, lock: lock}, nil
+	return &Server{server: s, lock: lock, failed: failed}, nil
 }
 
-func start(cfg Config, host string, port int) (*server.Server, error) {
+func start(cfg Config, host string, port int, failed chan<- error) (*server.Server, error) {
 	if port != server.RANDOM_PORT { // the server itself would end the process on a taken port
 		l, err := net.Listen("tcp", cfg.Listen)
 		if err != nil {
@@ -84,7 +91,7 @@ func start(cfg Config, host string, port int) (*server.Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configuring the embedded NATS server: %w", err)
 	}
-	s.SetLoggerV2(natsLogger{cfg.Logger}, false, false, false)
+	s.SetLoggerV2(natsLogger{cfg.Logger, cfg.Dir, failed}, false, false, false)
 	s.Start()
 	if !s.ReadyForConnections(startTimeout) || !s.JetStreamEnabled() {
 		s.Shutdown()
@@ -136,22 +143,33 @@ func (s *Server) Shutdown() error {
 	return s.lock.Close()
 }
 
-// natsLogger passes the server's messages on; its notices are chatter to us.
-type natsLogger struct{ log *slog.Logger }
+// Failed delivers one error when the server can no longer do its work: after a write fails for want of space, JetStream
+// goes on refusing what it is told, also when there is space again. Only a new start helps.
+func (s *Server) Failed() <-chan error { return s.failed }
 
-func (l natsLogger) Noticef(format string, v ...any) {
-	l.log.Debug("nats: " + fmt.Sprintf(format, v...))
+// natsLogger passes the server's messages on; its notices are chatter to us. The messages are also the only sign that
+// JetStream gives of a disk that is full.
+type natsLogger struct {
+	log    *slog.Logger
+	dir    string
+	failed chan<- error // cap 1
 }
-func (l natsLogger) Warnf(format string, v ...any) { l.log.Warn("nats: " + fmt.Sprintf(format, v...)) }
-func (l natsLogger) Errorf(format string, v ...any) {
-	l.log.Error("nats: " + fmt.Sprintf(format, v...))
+
+func (l natsLogger) pass(level slog.Level, format string, v []any) {
+	text := fmt.Sprintf(format, v...)
+	l.log.Log(context.Background(), level, "nats: "+text)
+	if level < slog.LevelWarn || !strings.Contains(text, "no space left") && !strings.Contains(text, "will be DISABLED") {
+		return
+	}
+	select {
+	case l.failed <- fmt.Errorf("%w: JetStream cannot write to %s; make room and start again, no acked entry is lost: %s", ErrDiskFull, l.dir, text):
+	default:
+	}
 }
-func (l natsLogger) Fatalf(format string, v ...any) {
-	l.log.Error("nats: " + fmt.Sprintf(format, v...))
-}
-func (l natsLogger) Debugf(format string, v ...any) {
-	l.log.Debug("nats: " + fmt.Sprintf(format, v...))
-}
-func (l natsLogger) Tracef(format string, v ...any) {
-	l.log.Debug("nats: " + fmt.Sprintf(format, v...))
-}
+
+func (l natsLogger) Noticef(format string, v ...any) { l.pass(slog.LevelDebug, format, v) }
+func (l natsLogger) Warnf(format string, v ...any)   { l.pass(slog.LevelWarn, format, v) }
+func (l natsLogger) Errorf(format string, v ...any)  { l.pass(slog.LevelError, format, v) }
+func (l natsLogger) Fatalf(format string, v ...any)  { l.pass(slog.LevelError, format, v) }
+func (l natsLogger) Debugf(format string, v ...any)  { l.pass(slog.LevelDebug, format, v) }
+func (l natsLogger) Tracef(format string, v ...any)  { l.pass(slog.LevelDebug, format, v) }

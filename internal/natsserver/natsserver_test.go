@@ -2,6 +2,7 @@ package natsserver
 
 import (
 	"errors"
+	"log/slog"
 	"net"
 	"strings"
 	"testing"
@@ -84,5 +85,21 @@ func TestBadAddresses(t *testing.T) {
 		if _, err := Start(Config{Dir: t.TempDir(), Listen: addr}); err == nil || !strings.Contains(err.Error(), "host:port") {
 			t.Errorf("%q: %v", addr, err)
 		}
+	}
+}
+
+func TestFullDiskIsAFailure(t *testing.T) {
+	failed := make(chan error, 1)
+	l := natsLogger{slog.New(slog.DiscardHandler), "/data", failed}
+	l.Warnf("stream %q is slow", "S")
+	l.Debugf("no space left")
+	if len(failed) != 0 {
+		t.Fatal("chatter counted as a failure")
+	}
+	for range 3 { // the log repeats itself, and nobody may be listening
+		l.Errorf("JetStream failed to store a msg: write %s: no space left on device", "1.blk")
+	}
+	if err := <-failed; !errors.Is(err, ErrDiskFull) || !strings.Contains(err.Error(), "/data") {
+		t.Fatalf("got %v", err)
 	}
 }

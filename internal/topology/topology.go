@@ -27,10 +27,12 @@ type Config struct {
 // does not help; somebody has to decide.
 var ErrRefused = errors.New("refused")
 
+// JetStream reserves the bytes that a stream may take when it makes it, and refuses on a disk with less than that (and a
+// third) free; so these two are modest.
 const (
 	queueMessages = 100_000   // work items in the SyncQueue, 256 logs each
-	queueBytes    = 512 << 20 // of work items
-	rejectedBytes = 1 << 30   // of rejected messages, the oldest go first
+	queueBytes    = 64 << 20  // of work items
+	rejectedBytes = 128 << 20 // of rejected messages, the oldest go first
 	ackWait       = 30 * time.Second
 	maxAckPending = 100_000 // the default of 1,000 would throttle the workers
 )

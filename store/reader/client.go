@@ -36,7 +36,7 @@ func NewClient(nc *nats.Conn, js jetstream.JetStream) *Client {
 
 const (
 	askTimeout   = 3 * time.Second  // of one try
-	ownerTimeout = 15 * time.Second // for an owner to be there, which covers a takeover
+	ownerTimeout = 15 * time.Second // for an answer to come, which covers a takeover and a restart
 )
 
 var (
@@ -92,6 +92,23 @@ func (c *Client) epoch(ctx context.Context, shard wire.Shard, again bool) (uint6
 	return epoch, nil
 }
 
+// persist tries something again and again until it succeeds, fails for good, or patience ends.
+func persist[R any](ctx context.Context, try func(context.Context) (R, error)) (R, error) {
+	policy := backoff.NewExponentialBackOff()
+	policy.InitialInterval, policy.MaxInterval = 20*time.Millisecond, time.Second
+	return backoff.Retry(ctx, func() (R, error) {
+		attempt, cancel := context.WithTimeout(ctx, askTimeout)
+		defer cancel()
+		result, err := try(attempt)
+		var api *jetstream.APIError
+		switch {
+		case errors.As(err, &api) && api.Code < 500, errors.Is(err, wire.ErrBadRequest), errors.Is(err, nats.ErrConnectionClosed):
+			return result, backoff.Permanent(err)
+		}
+		return result, err
+	}, backoff.WithBackOff(policy), backoff.WithMaxElapsedTime(ownerTimeout))
+}
+
 // askOwner sends one request to the shard's owner, again and again while there is none or it is busy.
 func askOwner[R interface{ Err() error }](ctx context.Context, c *Client, shard wire.Shard, op wire.Operation, request any) (R, error) {
 	data, err := wire.Encode(request)
@@ -99,30 +116,22 @@ func askOwner[R interface{ Err() error }](ctx context.Context, c *Client, shard 
 		var none R
 		return none, err
 	}
-	policy := backoff.NewExponentialBackOff()
-	policy.InitialInterval, policy.MaxInterval = 20*time.Millisecond, time.Second
 	again := false
-	return backoff.Retry(ctx, func() (R, error) {
-		var reply R
-		attempt, cancel := context.WithTimeout(ctx, askTimeout)
-		defer cancel()
-		epoch, err := c.epoch(attempt, shard, again)
+	return persist(ctx, func(ctx context.Context) (reply R, err error) {
+		epoch, err := c.epoch(ctx, shard, again)
 		if err != nil {
 			return reply, err
 		}
 		again = true
-		msg, err := c.nc.RequestWithContext(attempt, wire.OwnerSubject(shard, epoch, op), data)
+		msg, err := c.nc.RequestWithContext(ctx, wire.OwnerSubject(shard, epoch, op), data)
 		if err != nil {
 			return reply, fmt.Errorf("%w: shard %s: %w (is `dormouse serve` running?)", ErrNoOwner, shard, err)
 		}
 		if err := wire.Decode(msg.Data, &reply); err != nil {
-			return reply, backoff.Permanent(err)
-		}
-		if err := reply.Err(); errors.Is(err, wire.ErrBadRequest) {
-			return reply, backoff.Permanent(err)
+			return reply, err // wraps ErrBadRequest
 		}
 		return reply, reply.Err()
-	}, backoff.WithBackOff(policy), backoff.WithMaxElapsedTime(ownerTimeout))
+	})
 }
 
 // Extents asks for one page of extents.
@@ -144,7 +153,10 @@ type remoteCatalog struct {
 func (c remoteCatalog) Extents(ctx context.Context, log string, after uint64, fresh bool) ([]extent.Located, bool, error) {
 	request := wire.ExtentsRequest{Log: log, After: after}
 	if fresh {
-		head, _, err := c.client.manifestHead(ctx, c.shard)
+		head, err := persist(ctx, func(ctx context.Context) (uint64, error) {
+			head, _, err := c.client.manifestHead(ctx, c.shard)
+			return head, err
+		})
 		if err != nil {
 			return nil, false, err
 		}

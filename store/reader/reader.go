@@ -39,7 +39,8 @@ type Tail interface {
 	// Bounds returns the first and the last sequence that the stream holds.
 	Bounds(ctx context.Context) (first, last uint64, err error)
 	// Fetch returns some entries of log above after, ascending, and nothing only when the stream holds none. With wait
-	// it waits for one instead.
+	// it waits for one instead, but not for ever: it returns nothing now and then, so that the caller can see whether
+	// entries have left the stream.
 	Fetch(ctx context.Context, log string, after uint64, wait bool) ([]entry.Entry, error)
 }
 
@@ -48,7 +49,7 @@ type Query struct {
 	Log              string
 	From, To         uint64    // sequences, both inclusive
 	FromTime, ToTime time.Time // entry times, both inclusive
-	Follow           bool      // go on with what is published later, until the context is done
+	Follow           bool      // go on with what is published later, until the context is done or To is reached
 }
 
 // Reader reads logs of one shard.
@@ -61,12 +62,16 @@ type Reader struct {
 // errEnough ends a read at the query's upper bound.
 var errEnough = errors.New("all that was asked for has been read")
 
-// Read calls emit for each entry of the query in ascending sequence. Without Follow it reads what the stream had taken when
-// Read was called. The entry's memory is valid during the call of emit only. emit's errors end the read.
+// Read calls emit for each entry of the query in ascending sequence. Without Follow it reads all that the stream had taken
+// when Read was called, and of what comes later only what is archived while it reads. The entry's memory is valid during
+// the call of emit only. emit's errors end the read.
 func (r *Reader) Read(ctx context.Context, q Query, emit func(entry.Entry) error) error {
 	_, end, err := r.Tail.Bounds(ctx)
 	if err != nil {
 		return err
+	}
+	if q.To > 0 && q.To <= end || !q.ToTime.IsZero() && !q.ToTime.After(time.Now()) {
+		q.Follow = false // all that is wanted is there already
 	}
 	if q.To > 0 {
 		end = min(end, q.To)
@@ -130,9 +135,13 @@ func (w *walk) readArchive(ctx context.Context, fresh bool) error {
 				return err
 			}
 		}
-		if !more {
-			fresh = false // ask once more for what was committed while we read
+		if more {
+			continue
 		}
+		if !w.query.Follow && w.position >= w.end {
+			return nil // else a log that is written without pause would be read without end
+		}
+		fresh = false // ask once more for what was committed while we read
 	}
 }
 
@@ -218,10 +227,14 @@ func (w *walk) take(e entry.Entry) error {
 	}
 	w.position = e.Seq
 	q := w.query
-	if !q.FromTime.IsZero() && e.Time.Before(q.FromTime) || !q.ToTime.IsZero() && e.Time.After(q.ToTime) {
-		return nil
+	early := !q.FromTime.IsZero() && e.Time.Before(q.FromTime)
+	late := !q.ToTime.IsZero() && e.Time.After(q.ToTime)
+	if !early && !late {
+		if err := w.emit(e); err != nil {
+			return err
+		}
 	}
-	return w.emit(e)
+	return w.enough(e.Seq + 1) // so that following does not wait for an entry beyond the last that is wanted
 }
 
 // enough ends the read when seq is above the last that is wanted.

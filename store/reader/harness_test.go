@@ -1,0 +1,238 @@
+package reader
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"dormouse/internal/entry"
+	"dormouse/internal/extent"
+	"dormouse/internal/topology"
+	"dormouse/internal/wire"
+	"dormouse/store/archive"
+	"dormouse/store/manifest"
+	"dormouse/store/segment"
+)
+
+// system is a NATS server with Dormouse's streams, a bucket, and an owner of shard 0 that answers from a list.
+type system struct {
+	t      *testing.T
+	nc     *nats.Conn
+	js     jetstream.JetStream
+	bucket *archive.Bucket
+
+	mu struct {
+		sync.Mutex
+		manifest *manifest.Manifest
+		extents  []extent.Located // what the owner's catalog holds, ascending
+		busy     int              // requests that the owner still refuses
+		asked    []wire.ExtentsRequest
+	}
+}
+
+func newSystem(t *testing.T) *system {
+	t.Helper()
+	srv, err := server.NewServer(&server.Options{JetStream: true, StoreDir: t.TempDir(), DontListen: true, NoLog: true, NoSigs: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv.Start()
+	t.Cleanup(func() { srv.Shutdown(); srv.WaitForShutdown() })
+	s := &system{t: t}
+	if s.nc, err = nats.Connect("", nats.InProcessServer(srv)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.nc.Close)
+	if s.js, err = jetstream.New(s.nc); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := topology.Ensure(t.Context(), s.js, topology.Config{RequeueAfter: time.Minute, Lease: time.Second}); err != nil {
+		t.Fatal(err)
+	}
+	if s.bucket, err = archive.Open(t.Context(), "file://"+t.TempDir()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.bucket.Close() })
+	if s.mu.manifest, err = manifest.Open(t.Context(), s.js, 0); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// publish publishes entries of a log and returns the last one's sequence.
+func (s *system) publish(log string, payloads ...string) (last uint64) {
+	s.t.Helper()
+	for _, p := range payloads {
+		ack, err := s.js.Publish(s.t.Context(), wire.DefaultPrefix+"."+log, []byte(p))
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		last = ack.Sequence
+	}
+	return last
+}
+
+// trim purges the source stream up to and including a sequence.
+func (s *system) trim(upTo uint64) {
+	s.t.Helper()
+	stream, err := s.js.Stream(s.t.Context(), wire.DefaultSource)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if err := stream.Purge(s.t.Context(), jetstream.WithPurgeSequence(upTo+1)); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// claim appends a claim to the manifest, which makes epoch the current one.
+func (s *system) claim(epoch uint64) {
+	s.t.Helper()
+	s.append(manifest.Record{Kind: manifest.Claim, Epoch: epoch, Owner: "n"})
+}
+
+func (s *system) append(r manifest.Record) {
+	s.t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, err := s.mu.manifest.Append(s.t.Context(), r); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// own answers for the shard in an epoch, until the test ends.
+func (s *system) own(epoch uint64) {
+	s.t.Helper()
+	sub, err := s.nc.Subscribe(wire.OwnerSubjects(0, epoch), func(msg *nats.Msg) {
+		var req wire.ExtentsRequest
+		if err := wire.Decode(msg.Data, &req); err != nil {
+			s.t.Error(err)
+			return
+		}
+		data, err := wire.Encode(s.answer(req))
+		if err == nil {
+			err = msg.Respond(data)
+		}
+		if err != nil {
+			s.t.Error(err)
+		}
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { _ = sub.Unsubscribe() })
+}
+
+func (s *system) answer(req wire.ExtentsRequest) (reply wire.ExtentsReply) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mu.asked = append(s.mu.asked, req)
+	if s.mu.busy > 0 {
+		s.mu.busy--
+		return wire.ExtentsReply{Status: wire.Status{Code: wire.Busy, Message: "at its bound"}}
+	}
+	reply = wire.ExtentsReply{Archive: s.bucket.URL(), Stream: wire.DefaultSource}
+	for _, l := range s.mu.extents {
+		switch wanted := l.Extent.Log == req.Log && l.Extent.Last > req.After || req.All && l.Extent.Log > req.Log; {
+		case wanted && len(reply.Extents) == 2:
+			reply.More = true
+		case wanted:
+			reply.Extents = append(reply.Extents, l)
+		}
+	}
+	return reply
+}
+
+// archive moves what the stream holds of some logs, up to a sequence, into one segment and commits it.
+func (s *system) archive(key string, upTo uint64, logs ...string) {
+	s.t.Helper()
+	w, err := segment.NewWriter(segment.Options{})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer w.Close()
+	stream, err := s.js.Stream(s.t.Context(), wire.DefaultSource)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	state := stream.CachedInfo().State
+	slices.Sort(logs)
+	for _, log := range logs {
+		for seq := state.FirstSeq; seq <= min(upTo, state.LastSeq); seq++ {
+			msg, err := stream.GetMsg(s.t.Context(), seq)
+			if err != nil || strings.TrimPrefix(msg.Subject, wire.DefaultPrefix+".") != log || s.archived(log, seq) {
+				continue
+			}
+			if err := w.Add(entry.AppendKey(nil, log, seq), entry.AppendValue(nil, msg.Time, msg.Header, msg.Data)); err != nil {
+				s.t.Fatal(err)
+			}
+		}
+	}
+	data, extents, err := w.Finish()
+	if err == nil {
+		err = s.bucket.Put(s.t.Context(), key, data)
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.commit(extent.Segment{Key: key, Size: uint64(len(data))}, extents...)
+}
+
+func (s *system) archived(log string, seq uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(s.mu.extents, func(l extent.Located) bool { return l.Extent.Log == log && l.Extent.Last >= seq })
+}
+
+// commit puts extents of a segment into the manifest and the owner's catalog.
+func (s *system) commit(in extent.Segment, extents ...extent.Extent) {
+	s.t.Helper()
+	s.append(manifest.Record{Kind: manifest.Commit, Epoch: 1, Owner: "n", Segments: []manifest.Committed{{Segment: in, Extents: extents}}})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range extents {
+		s.mu.extents = append(s.mu.extents, extent.Located{Extent: e, Segment: in})
+	}
+	slices.SortFunc(s.mu.extents, func(a, b extent.Located) int {
+		if c := strings.Compare(a.Extent.Log, b.Extent.Log); c != 0 {
+			return c
+		}
+		return int(a.Extent.First) - int(b.Extent.First)
+	})
+}
+
+// open locates a log and makes its reader.
+func (s *system) open(log string) *Reader {
+	s.t.Helper()
+	c := NewClient(s.nc, s.js)
+	at, err := c.Locate(s.t.Context(), log)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	r, closeReader, err := c.Open(s.t.Context(), at, s.bucket)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(closeReader)
+	return r
+}
+
+// read returns sequence=payload of what a query brings.
+func (s *system) read(q Query) string {
+	s.t.Helper()
+	var got []string
+	err := s.open(q.Log).Read(s.t.Context(), q, func(e entry.Entry) error {
+		got = append(got, fmt.Sprintf("%d=%s", e.Seq, e.Data))
+		return nil
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return strings.Join(got, " ")
+}

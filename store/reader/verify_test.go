@@ -1,0 +1,99 @@
+package reader
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"dormouse/internal/extent"
+)
+
+// archivedSystem has three segments of two logs, and an owner.
+func archivedSystem(t *testing.T) *system {
+	s := newSystem(t)
+	s.claim(1)
+	s.own(1)
+	for i, key := range []string{"0/one.sst", "0/two.sst", "0/three.sst"} {
+		s.publish("a.b", "x", "y")
+		s.publish("a.c", strings.Repeat("z", 1000))
+		s.archive(key, uint64(3*i+3), "a.b", "a.c")
+	}
+	return s
+}
+
+func (s *system) verify(log string) (Report, string) {
+	s.t.Helper()
+	var bad []string
+	v := &Verifier{Client: NewClient(s.nc, s.js), Bucket: s.bucket, Bad: func(err error) { bad = append(bad, err.Error()) }}
+	r, err := v.Verify(s.t.Context(), log)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return r, strings.Join(bad, "\n")
+}
+
+func TestVerifySound(t *testing.T) {
+	s := archivedSystem(t)
+	if r, bad := s.verify(""); bad != "" || r != (Report{Segments: 3, Extents: 6, Entries: 9}) {
+		t.Errorf("everything: %+v\n%s", r, bad)
+	}
+	if r, bad := s.verify("a.b"); bad != "" || r != (Report{Segments: 3, Extents: 3, Entries: 6}) {
+		t.Errorf("one log: %+v\n%s", r, bad)
+	}
+	v := &Verifier{Client: NewClient(s.nc, s.js), Bucket: s.bucket}
+	if _, err := v.Verify(t.Context(), "a.nothing"); !errors.Is(err, ErrNoLog) {
+		t.Errorf("unknown log: %v", err)
+	}
+}
+
+func TestVerifyNamesWhatIsBad(t *testing.T) {
+	file := func(s *system, key string) string {
+		return filepath.Join(strings.TrimPrefix(s.bucket.URL(), "file://"), key)
+	}
+	for name, tc := range map[string]struct {
+		harm func(*testing.T, *system)
+		want string
+	}{
+		"a flipped byte": {func(t *testing.T, s *system) {
+			data, err := os.ReadFile(file(s, "0/two.sst"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			data[10] ^= 1
+			if err := os.WriteFile(file(s, "0/two.sst"), data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}, "0/two.sst"},
+		"a short object": {func(t *testing.T, s *system) {
+			if err := os.Truncate(file(s, "0/two.sst"), 100); err != nil {
+				t.Fatal(err)
+			}
+		}, "0/two.sst"},
+		"a missing object": {func(t *testing.T, s *system) {
+			if err := os.Remove(file(s, "0/three.sst")); err != nil {
+				t.Fatal(err)
+			}
+		}, "0/three.sst"},
+		"another number of entries": {func(_ *testing.T, s *system) {
+			in := s.mu.extents[0].Segment
+			s.commit(in, extent.Extent{Log: "a.b", First: 1, Last: 2, Count: 1, Bytes: 2})
+		}, "0/one.sst"},
+		"an overlap": {func(_ *testing.T, s *system) {
+			first := s.mu.extents[0]
+			s.commit(first.Segment, first.Extent)
+		}, "overlaps"},
+		"a catalog with less": {func(_ *testing.T, s *system) {
+			s.mu.extents = s.mu.extents[1:]
+		}, "the catalog of shard 0 has 5 extents"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := archivedSystem(t)
+			tc.harm(t, s)
+			if r, bad := s.verify(""); r.Bad == 0 || !strings.Contains(bad, tc.want) {
+				t.Errorf("got %+v\n%s\nwant %q", r, bad, tc.want)
+			}
+		})
+	}
+}
