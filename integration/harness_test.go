@@ -27,6 +27,11 @@ import (
 var binary string
 
 func TestMain(m *testing.M) {
+	// For the processes under test: a race ends them, and their end does not wait a second for one, which is the default.
+	if err := os.Setenv("GORACE", "halt_on_error=1 atexit_sleep_ms=0"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	dir, err := os.MkdirTemp("", "dormouse-integration-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -44,12 +49,24 @@ func TestMain(m *testing.M) {
 	}))
 }
 
+// plainBinary is the program as it is released: static, and without the race detector, which slows it down several times.
+var plainBinary = sync.OnceValues(func() (string, error) {
+	name := binary + "-plain"
+	build := exec.Command("go", "build", "-o", name, "dormouse/cmd/dormouse")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building the program: %w\n%s", err, out)
+	}
+	return name, nil
+})
+
 // patience bounds every wait; reaching it is a failure.
 const patience = 60 * time.Second
 
 // instance is one `dormouse serve`, or what is left of it between two runs.
 type instance struct {
 	t       *testing.T
+	program string // the binary
 	data    string
 	nats    string // address of its NATS server, or of the outside one
 	http    string
@@ -82,7 +99,7 @@ func (s *syncBuffer) String() string {
 // newInstance prepares a server on free ports with a data directory of its own. args are further flags of serve.
 func newInstance(t *testing.T, args ...string) *instance {
 	t.Helper()
-	return &instance{t: t, data: t.TempDir(), nats: freeAddr(t), http: freeAddr(t), args: args, log: &syncBuffer{}}
+	return &instance{t: t, program: binary, data: t.TempDir(), nats: freeAddr(t), http: freeAddr(t), args: args, log: &syncBuffer{}}
 }
 
 // fast are flags with which things happen within test time.
@@ -107,9 +124,8 @@ func (in *instance) launch() {
 	} else {
 		args = append(args, "--nats-listen", in.nats)
 	}
-	in.cmd = exec.Command(binary, append(args, in.args...)...)
+	in.cmd = exec.Command(in.program, append(args, in.args...)...)
 	in.cmd.Stdout, in.cmd.Stderr = in.log, in.log
-	in.cmd.Env = append(os.Environ(), "GORACE=halt_on_error=1")
 	if err := in.cmd.Start(); err != nil {
 		in.t.Fatal(err)
 	}

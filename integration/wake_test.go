@@ -8,12 +8,16 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// TestManyLogsInOneTick lets 100,000 logs of one entry each fall due in the same tick: they are in the stream before the
-// server starts, so all of them are overdue when it finds them. It holds invariant 6, that goroutines do not follow the
+// TestManyLogsInOneTick lets 100,000 logs of one entry each fall due together: they are taken in before the first of them
+// is due, and a slot is so wide that all of them are in one or two. It holds invariant 6, that goroutines do not follow the
 // number of logs, and invariant 7, that sleeping logs leave nothing behind.
 func TestManyLogsInOneTick(t *testing.T) {
 	const logs, limit = 100_000, 200
-	in := newInstance(t, "--max-delay", "300ms", "--trim-delay", "1100ms")
+	in := newInstance(t, "--max-delay", "20s", "--tick", "4s", "--trim-delay", "1100ms")
+	var err error
+	if in.program, err = plainBinary(); err != nil {
+		t.Fatal(err)
+	}
 	in.start()
 	in.args = append(in.args, "--roles", "worker") // nobody takes entries in while they are published
 	if code := in.stop(); code != 0 {
@@ -65,6 +69,9 @@ func TestManyLogsInOneTick(t *testing.T) {
 	t.Logf("%d logs archived in %s: peak %v goroutines, at most %v logs active at once, %.0f logs a segment", logs, time.Since(began).Round(time.Millisecond), peak, active, perPut)
 	if peak == 0 || peak >= limit {
 		t.Errorf("%v goroutines at the peak, the limit is %d", peak, limit)
+	}
+	if active != logs {
+		t.Errorf("at most %v logs were active at once, want all %d", active, logs)
 	}
 	in.awaitMetric("dormouse_logs_active", 0)
 	if m := in.metrics(); m["dormouse_entries_synced_total"] != logs || m["dormouse_buffer_bytes"] != 0 {

@@ -1,0 +1,130 @@
+package integration
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// TestFolderArchiveGone puts a regular file in the place of the archive's folder under load, which no permission of a
+// superuser overcomes, and then the folder back.
+func TestFolderArchiveGone(t *testing.T) {
+	in := newInstance(t, fast...).start()
+	folder := filepath.Join(in.data, "archive")
+	o := newOracle()
+	load := startPublishers(t, in.nats, o, 5)
+	in.until("some commits", func() bool { return in.metrics()["dormouse_segments_committed_total"] > 3 })
+	if err := os.Rename(folder, folder+".away"); err != nil {
+		t.Fatal(err)
+	}
+	// A put that is under way may make the folder again: nothing that it puts there may count as archived then.
+	if err := os.RemoveAll(folder); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(folder, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	stored := in.streamLast()
+	in.until("it to notice", func() bool { return !in.ready() })
+	in.until("more load", func() bool {
+		if n := in.metrics()["go_goroutines"]; n > 200 {
+			t.Fatalf("%v goroutines", n)
+		}
+		return in.streamLast() > stored+500
+	})
+	if err := errors.Join(os.Remove(folder), os.Rename(folder+".away", folder)); err != nil {
+		t.Fatal(err)
+	}
+	in.until("readiness", in.ready)
+	load.stop()
+	_, last := o.count()
+	in.awaitQuiet(last)
+	o.check(in)
+	t.Log(in.must("", "verify"))
+}
+
+// TestDiskFull fills the disk that holds the server's state. Publishers are refused; what they were acked is there when
+// there is room again and the server was started again. It ends by itself: JetStream takes nothing more into a file that
+// it once could not write to.
+func TestDiskFull(t *testing.T) {
+	if testing.Short() {
+		t.Skip("left out of the short run")
+	}
+	in := newInstance(t, fast...)
+	archive := "file://" + filepath.Join(t.TempDir(), "archive")
+	in.args = append(in.args, "--archive", archive)
+	if err := syscall.Mount("tmpfs", in.data, "tmpfs", 0, "size=288m"); err != nil {
+		t.Skipf("a small disk needs the right to mount a tmpfs: %v", err)
+	}
+	t.Cleanup(func() {
+		in.kill()
+		if err := syscall.Unmount(in.data, 0); err != nil {
+			t.Errorf("unmounting %s: %v", in.data, err)
+		}
+	})
+	in.start()
+	o := newOracle()
+	load := startPublishers(t, in.nats, o, 6)
+	in.until("some commits", func() bool { return in.metrics()["dormouse_segments_committed_total"] > 3 })
+	filler := filepath.Join(in.data, "filler")
+	fill(t, filler)
+	poll(t, "the process to end", func() bool {
+		select {
+		case err := <-in.exited:
+			in.exited <- err
+			return true
+		default:
+			return false
+		}
+	})
+	if o.refusals() == 0 {
+		t.Error("no publisher was refused")
+	}
+	if code := exitCode(in.wait()); code != 1 || !strings.Contains(in.log.String(), "no space left on device") {
+		t.Errorf("exit %d, want 1 and why:\n%s", code, in.tailOfLog())
+	}
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	in.start()
+	before, _ := o.count()
+	in.until("publishers to get on", func() bool { n, _ := o.count(); return n > before+100 })
+	load.stop()
+	_, last := o.count()
+	in.awaitQuiet(last)
+	o.check(in)
+	t.Log(in.must("", "verify"))
+}
+
+// fill writes to a file until the disk is full.
+func fill(t *testing.T, name string) {
+	t.Helper()
+	f, err := os.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, size := range []int{1 << 20, 4 << 10, 1} {
+		block := bytes.Repeat([]byte{1}, size)
+		for err = nil; err == nil; {
+			_, err = f.Write(block)
+		}
+		if !errors.Is(err, syscall.ENOSPC) {
+			t.Fatal(err)
+		}
+	}
+}
+
+// refusals counts the publishes that were not acked.
+func (o *oracle) refusals() (n int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, unknown := range o.unknown {
+		n += len(unknown)
+	}
+	return n
+}

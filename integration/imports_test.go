@@ -1,0 +1,72 @@
+package integration
+
+import (
+	"encoding/json"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "dormouse/"
+
+// mayImport says which of our own folders a folder may import, tests left aside. Arrows point one way; ingest and workers
+// do not know each other.
+var mayImport = map[string][]string{
+	"cmd":       {"cmd", "ingest", "workers", "scheduler", "store", "internal"},
+	"ingest":    {"ingest", "scheduler", "store", "internal"},
+	"workers":   {"workers", "scheduler", "store", "internal"},
+	"scheduler": {"scheduler", "store", "internal"},
+	"store":     {"store", "internal"},
+	"internal":  {"internal"},
+}
+
+// mustNotImport names foreign packages that a folder has no business with: the scheduler stays pure, and
+// what travels between processes stays light.
+var mustNotImport = map[string][]string{
+	"scheduler":      {"github.com/nats-io/", "github.com/cockroachdb/pebble"},
+	"internal/wire":  {"github.com/nats-io/", "github.com/cockroachdb/pebble"},
+	"internal/entry": {"github.com/nats-io/nats-server", "github.com/cockroachdb/pebble"},
+}
+
+// TestImportDirections asserts the direction of imports from `go list`.
+func TestImportDirections(t *testing.T) {
+	out, err := exec.Command("go", "list", "-json=ImportPath,Imports", "dormouse/...").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	for decoder := json.NewDecoder(strings.NewReader(string(out))); decoder.More(); {
+		var p struct {
+			ImportPath string
+			Imports    []string
+		}
+		if err := decoder.Decode(&p); err != nil {
+			t.Fatal(err)
+		}
+		path := strings.TrimPrefix(p.ImportPath, module)
+		folder, _, _ := strings.Cut(path, "/")
+		allowed, known := mayImport[folder]
+		if !known {
+			continue // deploy and integration hold tests only
+		}
+		seen++
+		for _, imported := range p.Imports {
+			if own, ok := strings.CutPrefix(imported, module); ok {
+				if to, _, _ := strings.Cut(own, "/"); !slices.Contains(allowed, to) {
+					t.Errorf("%s imports %s: %s may import only %v", path, own, folder, allowed)
+				}
+			}
+			for where, banned := range mustNotImport {
+				for _, b := range banned {
+					if (path == where || strings.HasPrefix(path, where+"/")) && strings.HasPrefix(imported, b) {
+						t.Errorf("%s imports %s, which %s must not know", path, imported, where)
+					}
+				}
+			}
+		}
+	}
+	if seen < len(mayImport) {
+		t.Errorf("go list showed only %d packages", seen)
+	}
+}

@@ -1,0 +1,133 @@
+package integration
+
+import (
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+)
+
+// gateway is a real S3 server (versitygw on a folder, built from the pinned module in tools) behind a relay that the test
+// can break.
+type gateway struct {
+	url   string // for --archive
+	relay *relay
+}
+
+// s3Server builds the server once; a second test finds it.
+var s3Server struct {
+	sync.Once
+	path string
+	err  error
+	out  []byte
+}
+
+func startGateway(t *testing.T) *gateway {
+	t.Helper()
+	s3Server.Do(func() {
+		s3Server.path = filepath.Join(filepath.Dir(binary), "versitygw")
+		build := exec.Command("go", "build", "-C", "tools", "-o", s3Server.path, "github.com/versity/versitygw/cmd/versitygw")
+		s3Server.out, s3Server.err = build.CombinedOutput()
+	})
+	if s3Server.err != nil {
+		t.Fatalf("building the S3 server: %v\n%s", s3Server.err, s3Server.out)
+	}
+	t.Setenv("AWS_ACCESS_KEY_ID", "dormouse")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "asleep-in-the-hedge")
+	t.Setenv("AWS_EC2_METADATA_DISABLED", "true")
+	root, addr := t.TempDir(), freeAddr(t)
+	for _, dir := range []string{"objects/logs", "attributes"} {
+		if err := os.MkdirAll(filepath.Join(root, dir), 0o750); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.Command(s3Server.path, "--port", addr, "--access", "dormouse", "--secret", "asleep-in-the-hedge", "--quiet",
+		"posix", "--sidecar", filepath.Join(root, "attributes"), filepath.Join(root, "objects"))
+	log := &syncBuffer{}
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // killed
+	})
+	poll(t, "the S3 server: "+log.String(), func() bool {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			return false
+		}
+		return c.Close() == nil
+	})
+	g := &gateway{relay: startRelay(t, addr)}
+	g.url = "s3://logs/some/prefix?endpoint=http://" + g.relay.addr()
+	return g
+}
+
+// TestMainJobOnS3 is the README's tour with a real S3 server for a bucket.
+func TestMainJobOnS3(t *testing.T) {
+	in := newInstance(t, fast...)
+	in.args = append(in.args, "--archive", startGateway(t).url)
+	mainJob(t, in.start())
+}
+
+// TestS3Outage takes the bucket away under load, first with connections that are refused, then with ones that hang: work is
+// delayed, nothing is lost, and neither goroutines nor the memory of the buffer grow beyond their bounds.
+func TestS3Outage(t *testing.T) {
+	g := startGateway(t)
+	in := newInstance(t, fast...)
+	in.args = append(in.args, "--archive", g.url, "--buffer-limit", "1MiB")
+	in.start()
+	o := newOracle()
+	load := startPublishers(t, in.nats, o, 11)
+	for _, broken := range []relayMode{refuses, hangs} {
+		before := in.metrics()["dormouse_segments_committed_total"]
+		in.until("some commits", func() bool { return in.metrics()["dormouse_segments_committed_total"] > before+3 })
+		g.relay.set(broken)
+		stored := in.streamLast()
+		in.until("it to notice", func() bool { return !in.ready() })
+		in.until("more load", func() bool {
+			if m := in.metrics(); m["go_goroutines"] > 200 || m["dormouse_buffer_bytes"] > 4<<20 {
+				t.Fatalf("%v goroutines, %v bytes buffered", m["go_goroutines"], m["dormouse_buffer_bytes"])
+			}
+			return in.streamLast() > stored+2000
+		})
+		g.relay.set(passes)
+		in.until("readiness", in.ready)
+	}
+	load.stop()
+	_, last := o.count()
+	o.check(in)
+	in.awaitQuiet(last)
+	o.check(in)
+	t.Log(in.must("", "verify"))
+}
+
+// TestSecondSignal sends SIGTERM to a server whose work in hand cannot finish, and again: the first waits for the grace
+// period, the second does not.
+func TestSecondSignal(t *testing.T) {
+	g := startGateway(t)
+	in := newInstance(t, fast...)
+	in.args = append(in.args, "--archive", g.url, "--grace", "10m")
+	in.start()
+	g.relay.set(hangs)
+	in.must(lines(10, "stuck"), "publish", "t.stuck")
+	in.until("a worker to be stuck", func() bool { return in.metrics()["dormouse_workers_busy"] > 0 })
+	if err := in.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	in.until("the first signal", func() bool { return strings.Contains(in.log.String(), "a second signal ends at once") })
+	if code := in.stop(); code == 0 {
+		t.Error("the second signal made the server exit with 0")
+	}
+	g.relay.set(passes)
+	in.start()
+	in.awaitQuiet(10)
+	if got := in.must("", "read", "t.stuck"); got != lines(10, "stuck") {
+		t.Errorf("read %q after the restart", got)
+	}
+}
