@@ -214,6 +214,7 @@ func TestEntryThatMovesWhileItIsDrained(t *testing.T) {
 		"nothing is left":     nil,
 		"a shorter one next":  {{2, []byte("next")}},
 		"a large one next":    {noise(3, 200<<10)},
+		"just a part's size":  {noise(3, 48<<10-512-12)}, // too large for a reply, and ends before the next part would begin
 		"one before is added": {{1, []byte("odd")}, noise(3, 200<<10)},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -19,6 +19,7 @@ import (
 
 	"dormouse/internal/entry"
 	"dormouse/internal/extent"
+	"dormouse/internal/natstest"
 	"dormouse/internal/wire"
 	"dormouse/store/archive"
 	"dormouse/store/segment"
@@ -46,21 +47,10 @@ type settings struct {
 
 func newSystem(t *testing.T, set settings) *system {
 	t.Helper()
-	srv, err := server.NewServer(&server.Options{JetStream: true, StoreDir: t.TempDir(), DontListen: true, NoLog: true,
-		NoSigs: true, MaxPayload: set.maxPayload})
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv.Start()
-	t.Cleanup(func() { srv.Shutdown(); srv.WaitForShutdown() })
+	srv := natstest.Start(t, func(o *server.Options) { o.MaxPayload = set.maxPayload })
 	s := &system{t: t, bucket: &bucket{objects: make(map[string][]byte)}}
-	if s.nc, err = nats.Connect("", nats.InProcessServer(srv)); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.nc.Close)
-	if s.js, err = jetstream.New(s.nc); err != nil {
-		t.Fatal(err)
-	}
+	s.nc, s.js = natstest.Dial(t, srv)
+	var err error
 	s.queue, err = s.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: wire.SyncQueueStream,
 		Subjects: []string{wire.SyncQueueSubjects}, Retention: jetstream.WorkQueuePolicy})
 	if err != nil {

@@ -7,11 +7,11 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
 	"golang.org/x/sync/errgroup"
 
+	"dormouse/internal/natstest"
 	"dormouse/internal/wire"
 )
 
@@ -19,33 +19,14 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var testConfig = Config{RequeueAfter: time.Minute, Lease: 10 * time.Second}
 
-func newServer(t *testing.T) *server.Server {
-	t.Helper()
-	srv, err := server.NewServer(&server.Options{JetStream: true, StoreDir: t.TempDir(), DontListen: true, NoLog: true, NoSigs: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv.Start()
-	t.Cleanup(func() { srv.Shutdown(); srv.WaitForShutdown() })
-	return srv
-}
-
 func dial(t *testing.T, srv *server.Server) jetstream.JetStream {
 	t.Helper()
-	nc, err := nats.Connect("", nats.InProcessServer(srv))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, js := natstest.Dial(t, srv)
 	return js
 }
 
 func TestEnsureManyTimesAtOnce(t *testing.T) {
-	srv := newServer(t)
+	srv := natstest.Start(t)
 	var group errgroup.Group
 	for range 6 {
 		js := dial(t, srv)
@@ -72,7 +53,7 @@ func TestEnsureManyTimesAtOnce(t *testing.T) {
 }
 
 func TestChangedTimesAreApplied(t *testing.T) {
-	js := dial(t, newServer(t))
+	js := dial(t, natstest.Start(t))
 	for _, cfg := range []Config{testConfig, {RequeueAfter: 7 * time.Second, Lease: 3 * time.Second}} {
 		if _, err := Ensure(t.Context(), js, cfg); err != nil {
 			t.Fatal(err)
@@ -131,7 +112,7 @@ func TestRefusals(t *testing.T) {
 		"manifest limited": {record(func(c *jetstream.StreamConfig) { c.MaxMsgsPerSubject = 10 }), false, []string{wire.ManifestStream, "max_msgs_per_subject", "10"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			js := dial(t, newServer(t))
+			js := dial(t, natstest.Start(t))
 			if _, err := js.CreateStream(t.Context(), tc.stream); err != nil {
 				t.Fatal(err)
 			}
@@ -151,7 +132,7 @@ func TestRefusals(t *testing.T) {
 }
 
 func TestConsumerOfTheQueueIsChecked(t *testing.T) {
-	js := dial(t, newServer(t))
+	js := dial(t, natstest.Start(t))
 	if _, err := Ensure(t.Context(), js, testConfig); err != nil {
 		t.Fatal(err)
 	}
@@ -169,7 +150,7 @@ func TestConsumerOfTheQueueIsChecked(t *testing.T) {
 }
 
 func TestStreamThatWasThereIsAdoptedAndNotManaged(t *testing.T) {
-	js := dial(t, newServer(t))
+	js := dial(t, natstest.Start(t))
 	_, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: wire.DefaultSource, Subjects: []string{"logs.>"},
 		MaxAge: time.Hour, MaxBytes: 1 << 20, Metadata: map[string]string{"mine": "yes"}})
 	if err != nil {
@@ -193,7 +174,7 @@ func TestStreamThatWasThereIsAdoptedAndNotManaged(t *testing.T) {
 }
 
 func TestTwoStreamsOfOneShardAreRefused(t *testing.T) {
-	js := dial(t, newServer(t))
+	js := dial(t, natstest.Start(t))
 	for _, name := range []string{"A", "B"} {
 		_, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: name, Subjects: []string{name + ".>"}, Metadata: map[string]string{wire.MetadataShard: "4"}})
 		if err != nil {

@@ -7,12 +7,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
 
 	"dormouse/internal/extent"
+	"dormouse/internal/natstest"
 	"dormouse/internal/wire"
 )
 
@@ -21,22 +21,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // newStream starts a server with an empty manifest stream.
 func newStream(t *testing.T) jetstream.JetStream {
 	t.Helper()
-	srv, err := server.NewServer(&server.Options{JetStream: true, StoreDir: t.TempDir(), DontListen: true, NoLog: true, NoSigs: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv.Start()
-	t.Cleanup(func() { srv.Shutdown(); srv.WaitForShutdown() })
-	nc, err := nats.Connect("", nats.InProcessServer(srv))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = js.CreateStream(t.Context(), jetstream.StreamConfig{Name: wire.ManifestStream, Subjects: []string{wire.ManifestSubjects}})
+	_, js := natstest.Dial(t, natstest.Start(t))
+	_, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: wire.ManifestStream, Subjects: []string{wire.ManifestSubjects}})
 	if err != nil {
 		t.Fatal(err)
 	}
