@@ -289,11 +289,11 @@ func TestGraceEnds(t *testing.T) {
 }
 
 func TestLongUploadKeepsTheItem(t *testing.T) {
-	const ackWait = 300 * time.Millisecond
+	const ackWait = 2 * time.Second
 	s := newSystem(t, settings{ackWait: ackWait})
 	s.bucket.before = func(ctx context.Context, _ int, _ string) error {
 		select {
-		case <-time.After(4 * ackWait): // the upload takes that long
+		case <-time.After(ackWait * 5 / 2): // the upload takes that long
 			return nil
 		case <-ctx.Done():
 			return ctx.Err()
