@@ -112,6 +112,9 @@ func (p *program) openBucket(ctx context.Context) error {
 	return nil
 }
 
+// errCodeStorage is JetStream's error code for a stream that asks for more storage than is left.
+const errCodeStorage = 10047
+
 // streamsTimeout bounds one try at the streams; while JetStream has no leader they are tried again until ctx ends.
 const streamsTimeout = 10 * time.Second
 
@@ -128,6 +131,8 @@ func (p *program) openStreams(ctx context.Context) error {
 			return nil, backoff.Permanent(err)
 		case errors.Is(err, nats.ErrNoResponders), errors.Is(err, jetstream.ErrJetStreamNotEnabled):
 			p.log.Warn("JetStream does not answer; trying again", "error", err, "try", "is JetStream enabled on the server, and for this account?")
+		case errors.As(err, &api) && api.ErrorCode == errCodeStorage:
+			p.log.Warn("JetStream has no room to reserve for the streams; trying again", "error", err, "try", "free 256 MiB on its disk, or raise its limits")
 		case err != nil:
 			p.log.Warn("the streams are not ready; trying again", "error", err)
 		}
