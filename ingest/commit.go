@@ -137,7 +137,7 @@ func (o *owner) validate(group []commitCall) []manifest.Committed {
 			o.log.Warn("refused a malformed commit", "error", call.err)
 			continue
 		}
-		segment := manifest.Committed{Segment: call.request.Segment}
+		segment := manifest.Committed{Segment: call.request.Segment, Extents: make([]extent.Extent, 0, len(call.request.Extents))}
 		for _, e := range call.request.Extents {
 			again, reason := o.judge(e, call.request.Segment, taken)
 			switch {
@@ -192,13 +192,12 @@ func (o *owner) applyRecord(seq uint64, record manifest.Record) error {
 	pos.ManifestSeq, pos.Floor, pos.Highest = seq, record.Floor, max(pos.Highest, record.Highest())
 	for _, s := range record.Segments {
 		for _, e := range s.Extents {
-			err := o.catalog.Put(batch, e, s.Segment)
-			if err == nil {
-				err = o.buffer.Delete(batch, e.Log, e.First, e.Last, e.Count)
-			}
-			if err != nil {
+			if err := o.catalog.Put(batch, e, s.Segment); err != nil {
 				return err
 			}
+		}
+		if err := o.buffer.Remove(batch, s.Extents); err != nil {
+			return err
 		}
 	}
 	if err := store.SetPosition(batch, o.source.Shard, pos); err != nil {
@@ -222,6 +221,7 @@ func (o *owner) settleLocked(record manifest.Record) error {
 	}
 	defer func() { _ = cursor.Close() }() // read errors have shown in Seek
 	now := time.Now()
+	var entries uint64
 	for _, s := range record.Segments {
 		for _, e := range s.Extents {
 			var rest uint64
@@ -235,10 +235,11 @@ func (o *owner) settleLocked(record manifest.Record) error {
 				}
 			}
 			o.sched.Committed(e.Log, e.Count, e.Bytes, rest, at)
-			o.metrics.synced.Add(float64(e.Count))
+			entries += e.Count
 			o.metrics.syncDelay.Observe(now.Sub(time.Unix(0, e.MinTime)).Seconds())
 		}
 	}
+	o.metrics.synced.Add(float64(entries))
 	o.metrics.segments.Add(float64(len(record.Segments)))
 	offer(o.roomy, struct{}{})
 	return nil

@@ -79,18 +79,39 @@ func (o *owner) consumeOnce(ctx context.Context, from uint64) error {
 		return fmt.Errorf("%w: %w", errSource, err)
 	}
 	defer messages.Stop()
+	defer o.sched.Release()
 	for {
 		if err := o.awaitRoom(ctx); err != nil {
 			return err
 		}
 		batch, err := o.gather(ctx, messages)
-		if err == nil {
-			err = o.apply(ctx, batch)
-		}
 		if err != nil {
 			return err
 		}
+		if err := o.takeIn(ctx, batch); err != nil {
+			return err
+		}
 	}
+}
+
+// collectBytes is how much of a backlog is taken in before its logs are made ready, see scheduler.Collect.
+const collectBytes = 64 << 20
+
+// takeIn applies a batch. Logs of a backlog wait for each other until it is caught up with or collectBytes came.
+func (o *owner) takeIn(ctx context.Context, batch *intake) error {
+	behind := batch.pending > 0
+	if behind {
+		o.sched.Collect()
+	}
+	if err := o.apply(ctx, batch); err != nil {
+		return err
+	}
+	o.collected += uint64(batch.bytes + entryCost*batch.messages)
+	if !behind || o.collected >= min(collectBytes, o.cfg.BufferLimit/2) {
+		o.collected = 0
+		o.sched.Release()
+	}
+	return nil
 }
 
 // gather waits for one message and takes those that follow at once: until the server has none pending or a bound is met.
@@ -110,7 +131,8 @@ func (o *owner) gather(ctx context.Context, messages jetstream.MessagesContext) 
 			in.close()
 			return nil, fmt.Errorf("taking in a message of %s: %w", o.source.Stream, err)
 		}
-		if meta.NumPending == 0 || in.messages >= batchMessages || in.bytes >= batchBytes {
+		in.pending = meta.NumPending
+		if in.pending == 0 || in.messages >= batchMessages || in.bytes >= batchBytes {
 			return in, nil
 		}
 	}

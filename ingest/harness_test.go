@@ -32,12 +32,12 @@ const patience = 20 * time.Second
 
 // system is a NATS server with Dormouse's streams. Nodes come and go on it.
 type system struct {
-	t  *testing.T
+	t  testing.TB
 	nc *nats.Conn
 	js jetstream.JetStream
 }
 
-func newSystem(t *testing.T) *system {
+func newSystem(t testing.TB) *system {
 	t.Helper()
 	nc, js := natstest.Dial(t, natstest.Start(t))
 	s := &system{t: t, nc: nc, js: js}

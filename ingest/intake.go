@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -18,11 +17,12 @@ import (
 // intake is one batch of messages on their way into the buffer.
 type intake struct {
 	owner    *owner
-	batch    *pebble.Batch
+	batch    *store.Batch // nil until the first message: waiting for one must not keep the database from resting
 	arrivals []scheduler.Arrival
 	aside    []*nats.Msg // to be published elsewhere before the batch counts as applied: rejected, or published again
 
 	messages, bytes           int
+	pending                   uint64 // messages that the stream holds beyond this batch
 	expected, applied         uint64 // the sequence that should come next; the last that came
 	appliedTime               time.Time
 	skipped, rejected, reused int
@@ -34,16 +34,23 @@ type intake struct {
 func (o *owner) newIntake() *intake {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return &intake{owner: o, batch: o.cfg.DB.NewBatch(), expected: o.pos.Applied + 1, highest: o.pos.Highest}
+	return &intake{owner: o, expected: o.pos.Applied + 1, highest: o.pos.Highest}
 }
 
-func (in *intake) close() { _ = in.batch.Close() } // a batch in memory; closing cannot lose anything
+func (in *intake) close() {
+	if in.batch != nil {
+		_ = in.batch.Close() // in memory; closing cannot lose anything
+	}
+}
 
 // take sorts one message in: an entry for the buffer, one that is archived already, or one to be put aside.
 func (in *intake) take(msg jetstream.Msg, meta *jetstream.MsgMetadata) error {
 	seq, o := meta.Sequence.Stream, in.owner
 	if seq < in.expected {
 		return nil // the consumer began again below what is taken in
+	}
+	if in.batch == nil {
+		in.batch = o.cfg.DB.NewBatch()
 	}
 	in.lost += seq - in.expected
 	in.expected, in.applied, in.appliedTime = seq+1, seq, meta.Timestamp

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -114,7 +115,40 @@ func (n *Node) Run(ctx context.Context) error {
 		k := &keeper{node: n, source: source, leases: leases, log: n.cfg.Logger.With("shard", source.Shard.String(), "stream", source.Stream)}
 		group.Go(func() error { return k.run(ctx) })
 	}
+	group.Go(func() error { return n.restWhenIdle(ctx) })
 	return group.Wait()
+}
+
+// restAfter is how long a node without active logs waits before it gives its memory back: long enough that a log which is
+// written every few seconds does not have it built up anew each time.
+const restAfter = 10 * time.Second
+
+// restWhenIdle gives back what a burst has grown, once all logs sleep and nothing is written any more, until ctx is done.
+func (n *Node) restWhenIdle(ctx context.Context) error {
+	ticker := time.NewTicker(restAfter)
+	defer ticker.Stop()
+	seen, rested := n.cfg.DB.Batches(), n.cfg.DB.Batches()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+		now := n.cfg.DB.Batches()
+		quiet := now == seen
+		seen = now
+		if !quiet || now == rested || n.shards.stats().Active > 0 {
+			continue
+		}
+		ok, err := n.cfg.DB.Rest()
+		if err != nil {
+			return err
+		}
+		if ok {
+			rested = now
+			debug.FreeOSMemory()
+		}
+	}
 }
 
 // Ready returns nil when every shard is served: by this node, which has caught up with the manifest, or by another one.

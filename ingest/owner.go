@@ -40,6 +40,8 @@ type owner struct {
 	mu  sync.Mutex
 	pos store.Position
 
+	collected uint64 // bytes taken in since logs were last made ready for the sake of a backlog; the consumer's alone
+
 	floors  floorLog
 	roomy   chan struct{}   // cap 1: the buffer may have shrunk
 	commits chan commitCall // bounded: a full one answers Busy

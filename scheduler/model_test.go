@@ -285,8 +285,20 @@ func (g *rig) step(refusedUntil *time.Time) {
 // redrain is a redelivered work item: the log is drained again, and its requeue put off.
 func (g *rig) redrain(log string) {
 	defer g.lock()()
-	if at, published := g.queuedAt[log]; published && time.Since(at) < testRequeue {
+	if _, published := g.queuedAt[log]; published && g.awaitsCommit(log) {
 		g.queuedAt[log] = time.Now()
 	}
 	g.s.Drained([]string{log})
+}
+
+// awaitsCommit reports whether a log waits to be queued again. One that is being queued again already is not put off.
+func (g *rig) awaitsCommit(log string) bool {
+	g.s.mu.Lock()
+	defer g.s.mu.Unlock()
+	i, ok := g.s.mu.table.index[log]
+	if !ok {
+		return false
+	}
+	l := g.s.mu.table.get(i)
+	return l.state == queued && l.place == inSlot
 }

@@ -83,11 +83,17 @@ type Scheduler struct {
 	mu struct {
 		sync.Mutex
 		table  table
+		tables int             // tables before this one; a state's index holds in one table only
 		slots  map[int64]*slot // by slot number; only those with logs
 		outbox list            // queued logs that wait to be published
 		unset  []int64         // slots that have no timer on the wheel yet
-		flight int64           // number of the last batch that was taken off the outbox
+		run    run             // taken off the outbox, being published batch by batch
+		flight int64           // number of the last run
 		stats  Stats
+
+		sorting    bool // a publisher has taken the next run and is sorting it
+		collecting bool // see Collect
+		collected  int  // logs that were armed while collecting, since the last Release
 	}
 	fired chan struct{} // cap 1: a timer has fired
 	arm   chan struct{} // cap 1: unset has grown
@@ -105,8 +111,11 @@ func New(cfg Config) (*Scheduler, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
+	// Slots must end where the wheel's ticks do, which are those of the wall clock.
+	start := time.Now()
+	start = start.Add(-time.Duration(start.UnixNano() % int64(cfg.Tick)))
 	s := &Scheduler{
-		cfg: cfg, start: time.Now(), newWheel: newTimingWheel,
+		cfg: cfg, start: start, newWheel: newTimingWheel,
 		fired: make(chan struct{}, 1), arm: make(chan struct{}, 1), ready: make(chan struct{}, cfg.Publishers),
 	}
 	s.mu.table.reset()

@@ -324,7 +324,7 @@ func BenchmarkArm(b *testing.B) {
 	})
 	b.Run("sleeping", func(b *testing.B) {
 		b.ReportAllocs()
-		i := 0
+		i := 1 // names[0] is active: one allocation less, and the average would be rounded down to none
 		for b.Loop() {
 			batch[0] = Arrival{Log: names[i%len(names)], Seq: uint64(i + 1), Bytes: 1, Time: now}
 			s.Append(batch)

@@ -40,41 +40,57 @@ func (s *Scheduler) placeLocked(i uint32, l *logState, k int64) {
 	s.mu.table.push(&sl.logs, i)
 }
 
-// takeSlotLocked moves the logs of a slot that want to go into the outbox.
-func (s *Scheduler) takeSlotLocked(k int64, sl *slot, want func(*logState) bool) {
-	for i := sl.logs.head; i != 0; {
+// takeSlotLocked moves the logs of a slot that want to go into the outbox, after looking at most at so many of them.
+func (s *Scheduler) takeSlotLocked(sl *slot, most int, want func(*logState) bool) {
+	for i := sl.logs.head; i != 0 && most > 0; most-- {
 		l := s.mu.table.get(i)
 		next := l.next
 		if want(l) {
-			s.unplaceLocked(i, l)
+			s.mu.table.unlink(&sl.logs, i)
 			if !s.moveLocked(l, armed, queued) {
 				l.due = 0
 				s.cfg.Metrics.requeued.Inc()
 			}
-			s.toOutboxLocked(i, l)
+			l.place, l.at = inOutbox, 0
+			s.mu.table.push(&s.mu.outbox, i)
 		}
 		i = next
 	}
-	for range min(s.cfg.Publishers, s.mu.stats.Queued/s.cfg.BatchLogs) {
-		signal(s.ready)
+	if s.mu.outbox.head != 0 {
+		signal(s.ready) // a publisher that leaves something behind wakes the next
 	}
 }
 
-// serveDue empties the slots that are due. early is what the wheel may fire before the end of a slot: it knows
-// milliseconds of its own clock and rounds down to its tick.
+// serveLogs is how many logs are served before the publishers have their turn at the lock: those of a big slot begin to
+// publish while the rest is being served.
+const serveLogs = 1024
+
+// serveDue empties a slot that is due, or returns how long it is until then if that is more than half a tick: the wheel
+// goes by the wall clock, which may have been moved a little.
 func (s *Scheduler) serveDue(k int64) (left time.Duration) {
+	for {
+		if left, more := s.serveSome(k); !more {
+			return left
+		}
+	}
+}
+
+func (s *Scheduler) serveSome(k int64) (left time.Duration, more bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sl := s.mu.slots[k]
 	if sl == nil {
-		return 0
+		return 0, false
 	}
-	if left := s.dueOf(k) - time.Since(s.start); left > s.cfg.Tick {
-		return left
+	if left := s.dueOf(k) - time.Since(s.start); left > s.cfg.Tick/2 {
+		return left, false
 	}
-	s.takeSlotLocked(k, sl, func(*logState) bool { return true })
+	s.takeSlotLocked(sl, serveLogs, func(*logState) bool { return true })
+	if sl.logs.head != 0 {
+		return 0, true
+	}
 	delete(s.mu.slots, k)
-	return 0
+	return 0, false
 }
 
 // overdueLocked returns the slots that are overdue by more than bound.

@@ -125,11 +125,12 @@ func (s *Scheduler) Drained(logs []string) {
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	again := s.requeueSlot(now)
 	for _, log := range logs {
 		if i, ok := s.mu.table.index[log]; ok {
 			if l := s.mu.table.get(i); l.state == queued && l.place == inSlot {
 				s.leaveLocked(i, l)
-				s.awaitCommitLocked(i, l, now)
+				s.awaitCommitLocked(i, l, again)
 			}
 		}
 	}
@@ -142,8 +143,31 @@ func (s *Scheduler) Expedite() {
 	if s.mu.stats.Armed == 0 {
 		return
 	}
-	for k, sl := range s.mu.slots {
-		s.takeSlotLocked(k, sl, func(l *logState) bool { return l.state == armed })
+	for _, sl := range s.mu.slots {
+		s.takeSlotLocked(sl, math.MaxInt, func(l *logState) bool { return l.state == armed })
+	}
+}
+
+// Collect has logs that are overdue when they are armed wait for more entries, at most MaxDelay long, instead of being
+// ready at once, until Release. It is for catching up with a backlog: a log's entries lie all over it, and every time that
+// a log is drained costs an extent.
+func (s *Scheduler) Collect() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mu.collecting = true
+}
+
+// Release makes the logs ready that wait because of Collect.
+func (s *Scheduler) Release() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mu.collecting = false
+	if s.mu.collected == 0 {
+		return
+	}
+	s.mu.collected = 0
+	for _, sl := range s.mu.slots {
+		s.takeSlotLocked(sl, math.MaxInt, func(l *logState) bool { return l.state == armed && l.collected })
 	}
 }
 
@@ -154,18 +178,18 @@ func (s *Scheduler) moveLocked(l *logState, from, to state) bool {
 		return false
 	}
 	l.state = to
-	for _, c := range [...]struct {
-		state state
-		by    int
-	}{{from, -1}, {to, 1}} {
-		switch c.state {
-		case armed:
-			s.mu.stats.Armed += c.by
-		case queued:
-			s.mu.stats.Queued += c.by
-		}
-	}
+	s.mu.stats.count(from, -1)
+	s.mu.stats.count(to, 1)
 	return true
+}
+
+func (st *Stats) count(s state, by int) {
+	switch s {
+	case armed:
+		st.Armed += by
+	case queued:
+		st.Queued += by
+	}
 }
 
 // leaveLocked takes a log out of its place and its state. The caller gives it new ones.
@@ -195,6 +219,10 @@ func (s *Scheduler) armLocked(i uint32, l *logState, arrival, now time.Time) {
 	// The arrival's clock may be ahead of ours, or have been stepped: never wait longer than MaxDelay from now. An
 	// arrival long ago is due at once.
 	wait := min(max(s.cfg.MaxDelay-now.Sub(arrival.Round(0)), 0), s.cfg.MaxDelay)
+	if l.collected = wait == 0 && s.mu.collecting; l.collected {
+		wait = s.cfg.MaxDelay
+		s.mu.collected++
+	}
 	l.due = max(int64(now.Sub(s.start)+wait), 1)
 	s.placeLocked(i, l, s.slotOf(l.due))
 }
@@ -216,10 +244,11 @@ func (s *Scheduler) toOutboxLocked(i uint32, l *logState) {
 	signal(s.ready)
 }
 
-// awaitCommitLocked puts a log that the workers know of where it is found again if they never commit it.
-func (s *Scheduler) awaitCommitLocked(i uint32, l *logState, now time.Time) {
+// awaitCommitLocked puts a log that the workers know of where it is found again if they never commit
+// it: slot again, see requeueSlot.
+func (s *Scheduler) awaitCommitLocked(i uint32, l *logState, again int64) {
 	if l.state != queued {
 		s.moveLocked(l, l.state, queued)
 	}
-	s.placeLocked(i, l, s.requeueSlot(now))
+	s.placeLocked(i, l, again)
 }

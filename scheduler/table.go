@@ -32,6 +32,7 @@ type logState struct {
 	prev, next  uint32 // on the list of its place
 	state       state
 	place       place
+	collected   bool // armed while collecting: overdue all along
 }
 
 // Chunks of the slab; growing never moves a state.
@@ -128,6 +129,7 @@ func (t *table) unlink(ls *list, i uint32) {
 func (s *Scheduler) compactLocked() {
 	old := s.mu.table
 	s.mu.table.reset()
+	s.mu.tables++
 	fresh := &s.mu.table
 	move := func(i uint32) uint32 {
 		from := old.get(i)

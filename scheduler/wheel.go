@@ -78,6 +78,9 @@ func (c *clock) run() {
 		c.mu.Unlock()
 		for _, k := range todo {
 			wait := c.s.dueOf(k) - time.Since(c.s.start)
+			if wait > 0 {
+				wait += c.s.cfg.Tick / 2 // the wheel rounds down to its tick: aim at the middle of the one that begins then
+			}
 			c.wheel.AfterFunc(min(max(wait, 0), c.half), func() { c.fire(k) })
 		}
 	}

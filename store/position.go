@@ -25,19 +25,18 @@ type Position struct {
 // Position returns the shard's position; the zero Position when the database knows nothing of the shard.
 func (db *DB) Position(shard wire.Shard) (Position, error) {
 	var p Position
-	value, closer, err := db.Get(Prefix(spaceMeta, shard))
+	value, err := db.get(Prefix(spaceMeta, shard))
 	if errors.Is(err, pebble.ErrNotFound) {
 		return p, nil
 	}
 	if err != nil {
 		return p, fmt.Errorf("reading the position of shard %s: %w", shard, err)
 	}
-	defer closer.Close()
 	return p, wire.Decode(value, &p)
 }
 
 // SetPosition adds the shard's new position to batch.
-func SetPosition(batch *pebble.Batch, shard wire.Shard, p Position) error {
+func SetPosition(batch *Batch, shard wire.Shard, p Position) error {
 	value, err := wire.Encode(p)
 	if err != nil {
 		return fmt.Errorf("encoding the position of shard %s: %w", shard, err)
@@ -47,7 +46,7 @@ func SetPosition(batch *pebble.Batch, shard wire.Shard, p Position) error {
 
 // Forget adds the deletion of all that is kept of a shard in the given spaces (all of them when none is given, with
 // its position).
-func Forget(batch *pebble.Batch, shard wire.Shard, spaces ...byte) error {
+func Forget(batch *Batch, shard wire.Shard, spaces ...byte) error {
 	if len(spaces) == 0 {
 		spaces = []byte{SpaceBuffer, SpaceCatalog, spaceMeta}
 	}

@@ -17,6 +17,7 @@ import (
 	"os"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"dormouse/internal/wire"
@@ -29,22 +30,19 @@ const (
 	spaceMeta    = 'm'
 )
 
-// Sizes that keep an idle process small; a busy one is bounded by the buffer limit, not by these.
+// Sizes of a busy database; see Rest for an idle one.
 const (
-	memTableBytes = 16 << 20
+	memTableBytes = 32 << 20 // most buffers are drained and removed before they would reach a file
 	cacheBytes    = 16 << 20
 	maxOpenFiles  = 256
+
+	indexBlockBytes = 256 << 10 // a file's index is one block, as a rule
 )
 
 // Options configure Open. The zero Options are usable.
 type Options struct {
 	FS     vfs.FS       // nil: the operating system's
 	Logger *slog.Logger // nil: slog.Default()
-}
-
-// DB is the open database. It is safe for concurrent use.
-type DB struct {
-	*pebble.DB
 }
 
 // Open opens the database in dir, making it when there is none. A database that is corrupt is moved aside to dir+".corrupt"
@@ -69,26 +67,36 @@ func Open(dir string, opts Options) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the local cache %s: %w (is another process using it? it may be deleted while none runs)", dir, err)
 	}
-	return db, nil
+	return &DB{pebble: db, reopen: func() (*pebble.DB, error) { return open(dir, opts) }, logger: opts.Logger}, nil
 }
 
-func open(dir string, opts Options) (*DB, error) {
+func open(dir string, opts Options) (*pebble.DB, error) {
 	cache := pebble.NewCache(cacheBytes)
 	defer cache.Unref()
-	db, err := pebble.Open(dir, &pebble.Options{
+	options := &pebble.Options{
 		FS:                         opts.FS,
 		Cache:                      cache,
 		MemTableSize:               memTableBytes,
+		L0CompactionThreshold:      8,
+		L0StopWritesThreshold:      32,
 		MaxOpenFiles:               maxOpenFiles,
 		FormatMajorVersion:         pebble.FormatNewest,
 		Logger:                     logger{opts.Logger},
 		LoggerAndTracer:            nil,
 		CompactionConcurrencyRange: func() (int, int) { return 1, 2 },
-	})
+	}
+	for i := range options.Levels {
+		level := &options.Levels[i]
+		level.IndexBlockSize = indexBlockBytes
+		// What reaches the upper levels is buffered entries that are about to be drained: compressing them would only cost.
+		level.Compression = func() *sstable.CompressionProfile { return sstable.NoCompression }
+	}
+	options.Levels[len(options.Levels)-1].Compression = func() *sstable.CompressionProfile { return sstable.SnappyCompression }
+	db, err := pebble.Open(dir, options)
 	if err != nil {
 		return nil, err
 	}
-	return &DB{DB: db}, nil
+	return db, nil
 }
 
 // Prefix returns the beginning of all keys of one shard in one space.

@@ -73,6 +73,7 @@ func (p *Pool) archiveBatch(ctx context.Context, b *batch) error {
 type sink struct {
 	logs  []string // that were asked for, ascending
 	last  []byte   // key of the last entry that was passed on
+	log   string   // its log
 	piece *piece   // of a value that comes in parts
 	add   func(key, value []byte) error
 }
@@ -162,8 +163,12 @@ func (s *sink) pass(key, value []byte) error {
 	if seq == 0 {
 		return malformed("log %s has an entry with sequence 0", log)
 	}
-	if _, asked := slices.BinarySearch(s.logs, string(log)); !asked {
-		return malformed("log %s was not asked for", log)
+	if s.log != string(log) {
+		i, asked := slices.BinarySearch(s.logs, string(log))
+		if !asked {
+			return malformed("log %s was not asked for", log)
+		}
+		s.log = s.logs[i]
 	}
 	if s.last != nil && bytes.Compare(s.last, key) >= 0 {
 		return malformed("entries out of order at %q", key)

@@ -61,7 +61,11 @@ JetStream, to which clients connect.`,
 			if err := c.complete(archiveURL(cmd)); err != nil {
 				return usageError{err}
 			}
-			p, err := newProgram(cmd.Context(), c, newLogger(cmd.ErrOrStderr(), c.logFormat.value, c.logLevel.value))
+			log := newLogger(cmd.ErrOrStderr(), c.logFormat.value, c.logLevel.value)
+			if err := limitMemory(log); err != nil {
+				return err
+			}
+			p, err := newProgram(cmd.Context(), c, log)
 			if err != nil {
 				return err
 			}

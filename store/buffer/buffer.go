@@ -6,6 +6,7 @@
 package buffer
 
 import (
+	"bytes"
 	"fmt"
 	"time"
 
@@ -37,21 +38,9 @@ func (b *Buffer) key(dst []byte, log string, seq uint64) []byte {
 }
 
 // Put adds an entry to batch. Scratch is memory to build the key in; it is returned for the next call.
-func (b *Buffer) Put(batch *pebble.Batch, scratch []byte, log string, seq uint64, value []byte) ([]byte, error) {
+func (b *Buffer) Put(batch *store.Batch, scratch []byte, log string, seq uint64, value []byte) ([]byte, error) {
 	scratch = b.key(scratch[:0], log, seq)
 	return scratch, batch.Set(scratch, value, nil)
-}
-
-// Delete adds to batch the removal of a log's entries from first to last, of which there are count. Up to two are
-// deleted as keys, since range tombstones cost every later read of the region until they are compacted away.
-func (b *Buffer) Delete(batch *pebble.Batch, log string, first, last, count uint64) error {
-	if count <= 2 {
-		if err := batch.Delete(b.key(nil, log, first), nil); err != nil || first == last {
-			return err
-		}
-		return batch.Delete(b.key(nil, log, last), nil)
-	}
-	return batch.DeleteRange(b.key(nil, log, first), b.key(nil, log, last+1), nil)
 }
 
 // Iter opens a cursor over the buffer as it is now. The caller closes it.
@@ -66,8 +55,11 @@ func (b *Buffer) Iter() (*Cursor, error) {
 // Cursor walks over buffered entries in key order. It is for one goroutine.
 type Cursor struct {
 	buffer  *Buffer
-	it      *pebble.Iterator
+	it      *store.Iterator
 	scratch []byte
+
+	near, far int  // how often forward found the log within its steps, and how often not
+	passed    bool // the last forward may have gone past entries
 }
 
 // Seek moves to the first entry of log at or above seq, and reports whether there is one.
@@ -75,6 +67,41 @@ func (c *Cursor) Seek(log string, seq uint64) (found uint64, at time.Time, ok bo
 	c.scratch = c.buffer.key(c.scratch[:0], log, seq)
 	return c.at(log, c.it.SeekGE(c.scratch))
 }
+
+// forward moves to the first entry of log at or above seq, or to another log if there is none, for a cursor that visits logs
+// in ascending order. Logs that are ready together lie together when many are, and then a step costs a fraction of a seek.
+// When stepping has mostly been in vain it only seeks.
+func (c *Cursor) forward(log string, seq uint64) {
+	c.scratch = c.buffer.key(c.scratch[:0], log, seq)
+	for steps := 0; !c.sparse() && steps < forwardSteps && c.it.Valid(); steps++ {
+		if bytes.Compare(c.it.Key(), c.scratch) >= 0 {
+			c.near++
+			c.passed = steps > 0
+			return
+		}
+		c.it.Next()
+	}
+	c.far++
+	c.passed = true
+	c.it.SeekGE(c.scratch)
+}
+
+// sparse reports whether forward has found the logs to lie apart.
+func (c *Cursor) sparse() bool { return c.far >= farEnough && c.far > c.near }
+
+// on reports whether the cursor stands on an entry of log.
+func (c *Cursor) on(log string) bool {
+	if !c.it.Valid() {
+		return false
+	}
+	key := c.Key()
+	return len(key) > len(log) && key[len(log)] == 0 && string(key[:len(log)]) == log
+}
+
+const (
+	forwardSteps = 8 // keys that forward passes before it seeks
+	farEnough    = 8 // seeks before forward judges whether stepping pays
+)
 
 // Last moves to the last entry of log, and reports whether there is one.
 func (c *Cursor) Last(log string) (found uint64, at time.Time, ok bool, err error) {

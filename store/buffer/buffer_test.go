@@ -13,6 +13,7 @@ import (
 	"go.uber.org/goleak"
 
 	"dormouse/internal/entry"
+	"dormouse/internal/extent"
 	"dormouse/internal/wire"
 	"dormouse/store"
 )
@@ -167,7 +168,7 @@ func TestDrainRefusesAnOffsetBeyondTheEntry(t *testing.T) {
 	}
 }
 
-func TestDeleteAndRestore(t *testing.T) {
+func TestRemoveAndRestore(t *testing.T) {
 	db, b := open(t)
 	var all []stored
 	for seq := uint64(1); seq <= 30; seq++ {
@@ -177,13 +178,10 @@ func TestDeleteAndRestore(t *testing.T) {
 	fill(t, db, New(db, 4), []stored{{"other.shard", 1, value(1, nil)}})
 	batch := db.NewBatch()
 	// b.z has 2, 5, ... 29; a.x has 3, 6, ... 30; a.x.y has 1, 4, ... 28
-	for _, d := range []struct {
-		log                string
-		first, last, count uint64
-	}{{"b.z", 2, 29, 10}, {"a.x", 3, 15, 5}, {"a.x.y", 1, 4, 2}} {
-		if err := b.Delete(batch, d.log, d.first, d.last, d.count); err != nil {
-			t.Fatal(err)
-		}
+	err := b.Remove(batch, []extent.Extent{ // out of order on purpose
+		{Log: "b.z", First: 2, Last: 29, Count: 10}, {Log: "a.x", First: 3, Last: 15, Count: 5}, {Log: "a.x.y", First: 1, Last: 4, Count: 2}})
+	if err != nil {
+		t.Fatal(err)
 	}
 	if err := batch.Commit(pebble.NoSync); err != nil {
 		t.Fatal(err)
@@ -198,5 +196,61 @@ func TestDeleteAndRestore(t *testing.T) {
 	}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Fatalf("got  %v\nwant %v", got, want)
+	}
+}
+
+// TestRemoveTakesNothingElse removes random extents of random buffers and compares what is left with a plain list.
+func TestRemoveTakesNothingElse(t *testing.T) {
+	for seed := range uint64(100) {
+		r := rand.New(rand.NewPCG(seed, 2))
+		db, b := open(t)
+		var all []stored
+		for i := range 1 + r.IntN(100) {
+			seq := uint64(0)
+			for range r.IntN(6) {
+				seq += 1 + uint64(r.IntN(3))
+				all = append(all, stored{fmt.Sprintf("t.log%03d", i), seq, value(seq, nil)})
+			}
+		}
+		fill(t, db, b, all)
+		var extents []extent.Extent
+		var left []stored
+		for i, chance := 0, 1+r.IntN(5); i < len(all); {
+			n := 1
+			for i+n < len(all) && all[i+n].log == all[i].log {
+				n++
+			}
+			gone := 0
+			if r.IntN(chance) > 0 {
+				gone = 1 + r.IntN(n)
+				extents = append(extents, extent.Extent{Log: all[i].log, First: all[i].seq, Last: all[i+gone-1].seq, Count: uint64(gone)})
+			}
+			left = append(left, all[i+gone:i+n]...)
+			i += n
+		}
+		if r.IntN(4) == 0 {
+			r.Shuffle(len(extents), func(i, j int) { extents[i], extents[j] = extents[j], extents[i] })
+		}
+		batch := db.NewBatch()
+		if err := b.Remove(batch, extents); err != nil {
+			t.Fatal(err)
+		}
+		if err := batch.Commit(pebble.NoSync); err != nil {
+			t.Fatal(err)
+		}
+		c, err := b.Iter()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for ok := c.First(); ok; ok = c.Next() {
+			log, seq, err := entry.SplitKey(c.Key())
+			if err != nil || len(left) == 0 || left[0].log != string(log) || left[0].seq != seq {
+				t.Fatalf("seed %d: found %s %d, want the first of %v (%v)", seed, log, seq, left, err)
+			}
+			left = left[1:]
+		}
+		if err := c.Close(); err != nil || len(left) > 0 {
+			t.Fatalf("seed %d: %v is missing (%v)", seed, left, err)
+		}
 	}
 }

@@ -3,10 +3,9 @@ package buffer
 import (
 	"fmt"
 
-	"github.com/cockroachdb/pebble/v2"
-
 	"dormouse/internal/entry"
 	"dormouse/internal/wire"
+	"dormouse/store"
 )
 
 // replyOverhead is what a drain reply needs besides Data or a Piece's bytes: the CBOR fields, the batch header and a key.
@@ -53,21 +52,25 @@ func (b *Buffer) Drain(req wire.DrainRequest) (reply wire.DrainReply, err error)
 
 // drainLog adds the entries of log at or above from to batch until the next would not fit into room. It reports whether
 // one did not fit, on which the cursor then stands, and the sequence before that one to go on after.
-func (c *Cursor) drainLog(batch *pebble.Batch, log string, from uint64, room int) (full bool, after uint64, err error) {
+func (c *Cursor) drainLog(batch *store.Batch, log string, from uint64, room int) (full bool, after uint64, err error) {
 	after = from - 1
-	seq, _, ok, err := c.Seek(log, from)
-	for ok && err == nil {
+	c.forward(log, from)
+	for c.on(log) {
 		key, value := c.Key(), c.Value()
 		if batch.Len()+len(key)+len(value)+2*5 > room { // two lengths of up to 5 bytes each
 			return true, after, nil
 		}
-		if err := batch.Set(key, value, nil); err != nil {
+		_, seq, err := entry.SplitKey(key)
+		if err == nil {
+			err = batch.Set(key, value, nil)
+		}
+		if err != nil {
 			return false, 0, err
 		}
 		after = seq
-		seq, _, ok, err = c.at(log, c.Next())
+		c.it.Next()
 	}
-	return false, after, err
+	return false, after, c.it.Error()
 }
 
 // piece answers with a part of the one value that the cursor stands on, which is too large for a reply of its own.

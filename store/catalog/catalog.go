@@ -34,14 +34,17 @@ func New(db *store.DB, shard wire.Shard) *Catalog {
 }
 
 // Put adds a committed extent to batch. Putting the same extent again changes nothing.
-func (c *Catalog) Put(batch *pebble.Batch, e extent.Extent, s extent.Segment) error {
-	return batch.Set(entry.AppendKey(append([]byte(nil), c.prefix...), e.Log, e.First), appendRow(nil, e, s), nil)
+func (c *Catalog) Put(batch *store.Batch, e extent.Extent, s extent.Segment) error {
+	scratch := make([]byte, 0, len(c.prefix)+len(e.Log)+len(s.Key)+rowBytes) // one allocation for key and row
+	key := entry.AppendKey(append(scratch, c.prefix...), e.Log, e.First)
+	row := appendRow(key[len(key):], e, s)
+	return batch.Set(key, row, nil)
 }
 
 // Covering returns the last extent of log that begins at or before seq. ok is false when there is none; the extent may
 // end before seq.
 func (c *Catalog) Covering(log string, seq uint64) (located extent.Located, ok bool, err error) {
-	err = c.read(func(it *pebble.Iterator) error {
+	err = c.read(func(it *store.Iterator) error {
 		key := entry.AppendKey(append([]byte(nil), c.prefix...), log, seq)
 		key = append(key, 0) // just above, so that an extent that begins at seq is found too
 		if !it.SeekLT(key) {
@@ -68,7 +71,7 @@ func (c *Catalog) Extents(log string, after uint64, all bool, limit int) (page [
 	} else if ok {
 		from = covering.Extent.First
 	}
-	err = c.read(func(it *pebble.Iterator) error {
+	err = c.read(func(it *store.Iterator) error {
 		for ok := it.SeekGE(entry.AppendKey(append([]byte(nil), c.prefix...), log, from)); ok; ok = it.Next() {
 			located, err := c.row(it)
 			if err != nil {
@@ -95,7 +98,7 @@ func (c *Catalog) Extents(log string, after uint64, all bool, limit int) (page [
 // Summaries calls fn for each log that begins with prefix and sorts at or after from, in order, with the number of its
 // extents and what they hold in all, until fn returns false.
 func (c *Catalog) Summaries(prefix, from string, fn func(log string, extents uint64, all wire.Part) bool) error {
-	return c.read(func(it *pebble.Iterator) error {
+	return c.read(func(it *store.Iterator) error {
 		var log string
 		var extents uint64
 		var all wire.Part
@@ -127,7 +130,7 @@ func (c *Catalog) Summaries(prefix, from string, fn func(log string, extents uin
 	})
 }
 
-func (c *Catalog) read(fn func(*pebble.Iterator) error) (err error) {
+func (c *Catalog) read(fn func(*store.Iterator) error) (err error) {
 	it, err := c.db.NewIter(&pebble.IterOptions{LowerBound: c.prefix, UpperBound: c.upperBound})
 	if err != nil {
 		return fmt.Errorf("reading the catalog: %w", err)
@@ -140,6 +143,6 @@ func (c *Catalog) read(fn func(*pebble.Iterator) error) (err error) {
 	return fn(it)
 }
 
-func (c *Catalog) row(it *pebble.Iterator) (extent.Located, error) {
+func (c *Catalog) row(it *store.Iterator) (extent.Located, error) {
 	return decodeRow(it.Key()[len(c.prefix):], it.Value())
 }

@@ -20,6 +20,9 @@ var ErrCorrupt = errors.New("corrupt catalog row")
 //	+---------+-----------+----------+----------+----------+-----------+--------------+-------------+
 const rowVersion = 1
 
+// rowBytes is the most that a row takes besides the key of its segment.
+const rowBytes = 128
+
 func appendRow(dst []byte, e extent.Extent, s extent.Segment) []byte {
 	dst = append(dst, rowVersion)
 	dst = binary.AppendUvarint(dst, e.Last-e.First)

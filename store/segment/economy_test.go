@@ -135,7 +135,7 @@ func BenchmarkWrite(b *testing.B) {
 		b.Run(compression, func(b *testing.B) {
 			b.ReportAllocs()
 			var size int
-			for range b.N {
+			for b.Loop() {
 				w, err := NewWriter(Options{Compression: compression})
 				if err != nil {
 					b.Fatal(err)
@@ -165,7 +165,7 @@ func BenchmarkOpenAndScan(b *testing.B) {
 	}
 	src := Bytes("x", s.write(b, Options{}))
 	b.ReportAllocs()
-	for range b.N {
+	for b.Loop() {
 		r, err := Open(context.Background(), src)
 		if err != nil {
 			b.Fatal(err)

@@ -1,0 +1,60 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"runtime/metrics"
+
+	"github.com/KimMachineGun/automemlimit/memlimit"
+)
+
+// cgroupShare of a container's memory limit is Go's memory limit; the rest is for what Go does not count.
+const cgroupShare = 0.9
+
+// limitMemory keeps the process's memory near what it uses: it takes the memory limit from the cgroup unless GOMEMLIMIT is
+// set, and paces the garbage collector unless GOGC is set.
+func limitMemory(log *slog.Logger) error {
+	_, err := memlimit.SetGoMemLimitWithOpts(memlimit.WithRatio(cgroupShare), memlimit.WithProvider(memlimit.FromCgroup), memlimit.WithLogger(slog.New(slog.DiscardHandler)))
+	switch {
+	case errors.Is(err, memlimit.ErrNoLimit), errors.Is(err, memlimit.ErrNoCgroup), errors.Is(err, memlimit.ErrCgroupsNotSupported):
+		log.Debug("no memory limit of a container found", "reason", err)
+	case err != nil:
+		return fmt.Errorf("setting the memory limit: %w (set GOMEMLIMIT to choose it, or GOMEMLIMIT=off)", err)
+	}
+	if os.Getenv("GOGC") == "" {
+		pace()
+	}
+	return nil
+}
+
+// Headroom of garbage above what is live. Go's default, as much again as is live, would double the write buffers, which
+// are most of the memory of a busy process and cost the collector nothing; a part of it alone would collect all the time
+// while little is live.
+const (
+	leastHeadroom = 48 << 20
+	headroomShare = 4 // of what is live, a fourth
+)
+
+// pace sets GOGC after every collection. The finalizer of an object that nobody holds runs after each.
+func pace() {
+	type sentinel struct{ _ [16]byte }
+	runtime.SetFinalizer(&sentinel{}, func(*sentinel) {
+		live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+		metrics.Read(live)
+		if live[0].Value.Kind() == metrics.KindUint64 {
+			debug.SetGCPercent(gcPercent(live[0].Value.Uint64()))
+		}
+		pace()
+	})
+}
+
+// gcPercent is what GOGC has to be for the headroom.
+func gcPercent(live uint64) int {
+	live = max(live, 1<<20)
+	headroom := max(leastHeadroom, live/headroomShare)
+	return int(headroom * 100 / live)
+}

@@ -1,0 +1,113 @@
+package ingest
+
+import (
+	"fmt"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"dormouse/internal/extent"
+	"dormouse/internal/topology"
+	"dormouse/internal/wire"
+	"dormouse/store"
+)
+
+// claimed returns an owner that nobody runs: what it does is what the benchmark calls.
+func claimed(b *testing.B) *owner {
+	b.Helper()
+	s := newSystem(b)
+	db, err := store.Open(b.TempDir(), store.Options{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = db.Close() })
+	n, err := New(Config{
+		NC: s.nc, JS: s.js, DB: db, NodeID: "bench", ArchiveURL: "mem://", MaxDelay: time.Hour, RequeueAfter: time.Hour,
+		Lease: time.Minute, MaxBytes: 1 << 20, BufferLimit: 64 << 20, Trim: TrimNever, TrimDelay: time.Second,
+		Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	sources, err := topology.Sources(b.Context(), s.js)
+	if err != nil {
+		b.Fatal(err)
+	}
+	o, err := claim(b.Context(), n, sources[0], n.cfg.Logger)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return o
+}
+
+// message is what the intake looks at of a message.
+type message struct {
+	jetstream.Msg
+	subject string
+	data    []byte
+}
+
+func (m *message) Subject() string      { return m.subject }
+func (m *message) Data() []byte         { return m.data }
+func (m *message) Headers() nats.Header { return nil }
+
+// fill gives each log perLog entries of 256 bytes, one log after the other again and again, and returns what a worker
+// would commit of them.
+func fill(b *testing.B, o *owner, logs []string, perLog int) []extent.Extent {
+	b.Helper()
+	in := o.newIntake()
+	msg := &message{data: make([]byte, 256)}
+	extents := make([]extent.Extent, len(logs))
+	for range perLog {
+		for i, log := range logs {
+			msg.subject = o.source.Prefix + "." + log
+			meta := &jetstream.MsgMetadata{Sequence: jetstream.SequencePair{Stream: in.expected}, Timestamp: time.Now()}
+			if err := in.take(msg, meta); err != nil {
+				b.Fatal(err)
+			}
+			extents[i].Log = log
+			extents[i].Add(meta.Sequence.Stream, meta.Timestamp, len(msg.data))
+		}
+	}
+	if err := o.apply(b.Context(), in); err != nil {
+		b.Fatal(err)
+	}
+	return extents
+}
+
+// BenchmarkCommit is a commit of 2,000 extents with five entries each, from the request's bytes to the logs asleep: the
+// manifest append goes to a real server, in this process.
+func BenchmarkCommit(b *testing.B) {
+	const extents, perLog = 2000, 5
+	o := claimed(b)
+	logs := make([]string, extents)
+	for i := range logs {
+		logs[i] = fmt.Sprintf("tenant%03d.log%05d", i/10, i)
+	}
+	segments := 0
+	b.ReportAllocs()
+	for b.Loop() {
+		b.StopTimer()
+		segments++
+		data, err := wire.Encode(wire.CommitRequest{
+			Segment: extent.Segment{Key: fmt.Sprintf("0/%036d.sst", segments), Size: 1 << 20},
+			Extents: fill(b, o, logs, perLog),
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+		group := []commitCall{{msg: &nats.Msg{Data: data}}} // the answer goes nowhere
+		b.StartTimer()
+		err = o.commitGroup(b.Context(), group)
+		if err != nil || group[0].err != nil || len(group[0].refused) > 0 {
+			b.Fatalf("%v, %v, %d extents refused", err, group[0].err, len(group[0].refused))
+		}
+	}
+	if stats := o.sched.Stats(); stats.Active > 0 {
+		b.Fatalf("%d logs are still active", stats.Active)
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*extents), "ns/extent")
+}

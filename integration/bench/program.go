@@ -1,0 +1,310 @@
+package bench
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+	"github.com/shirou/gopsutil/v4/process"
+
+	"dormouse/internal/wire"
+)
+
+// patience bounds every wait for the program to get somewhere.
+const patience = 10 * time.Minute
+
+// run is one run of one scenario.
+type run struct {
+	Config
+	dir     string
+	step    func(string)
+	samples []sample
+	program *program // the last one started; nil when it was stopped
+	used    bool     // streams were made on NATSURL
+}
+
+func (r *run) add(name, unit string, value float64, t *target) {
+	r.samples = append(r.samples, sample{name: name, unit: unit, value: value, target: t})
+}
+
+func (r *run) compare(name, unit string, value float64, baselineName string, baseline float64, t *target) {
+	r.samples = append(r.samples, sample{name: name, unit: unit, value: value, baselineName: baselineName, baseline: baseline, target: t})
+}
+
+// program is a running `dormouse serve`.
+type program struct {
+	cmd    *exec.Cmd
+	proc   *process.Process
+	exited chan struct{} // closed when the process is gone
+	err    error         // its exit; valid after exited
+	log    *tail
+	http   string
+	nc     *nats.Conn
+	js     jetstream.JetStream
+}
+
+// tail keeps the end of what a process printed.
+type tail struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+const tailBytes = 8 << 10
+
+// Write implements io.Writer.
+func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.b.Len() > 4*tailBytes {
+		rest := bytes.Clone(t.b.Bytes()[t.b.Len()-tailBytes:])
+		t.b.Reset()
+		t.b.Write(rest)
+	}
+	return t.b.Write(p)
+}
+
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return string(t.b.Bytes()[max(0, t.b.Len()-tailBytes):])
+}
+
+func (r *run) data() string { return filepath.Join(r.dir, "data") }
+
+// freeAddr returns an address that nobody listens on now.
+func freeAddr() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
+}
+
+// serve starts the program on the run's data directory and waits until it is ready. args are further flags of serve.
+func (r *run) serve(ctx context.Context, args ...string) (*program, error) {
+	if r.NATSURL != "" && !r.used {
+		if err := r.checkUnused(ctx); err != nil {
+			return nil, err
+		}
+		r.used = true
+	}
+	httpAddr, err := freeAddr()
+	if err != nil {
+		return nil, err
+	}
+	natsAddr, err := freeAddr()
+	if err != nil {
+		return nil, err
+	}
+	flags := []string{"serve", "--data", r.data(), "--http", httpAddr, "--log-level", "warn"}
+	url := r.NATSURL
+	if url == "" {
+		flags, url = append(flags, "--nats-listen", natsAddr), "nats://"+natsAddr
+	} else {
+		flags = append(flags, "--nats-url", url, "--trim-delay", "5s")
+	}
+	flags = append(flags, args...)
+	p := &program{log: &tail{}, http: "http://" + httpAddr, exited: make(chan struct{})}
+	p.cmd = exec.Command(r.Program[0], append(r.Program[1:len(r.Program):len(r.Program)], flags...)...)
+	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt at the terminal is ours to pass on
+	if err := p.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("starting %s: %w", r.Program[0], err)
+	}
+	go func() { p.err = p.cmd.Wait(); close(p.exited) }()
+	r.program = p
+	if p.proc, err = process.NewProcess(int32(p.cmd.Process.Pid)); err != nil {
+		return nil, err
+	}
+	if err := p.until(ctx, "readiness", 20*time.Millisecond, func() (bool, error) { return p.ready(ctx), nil }); err != nil {
+		return nil, err
+	}
+	if p.nc, err = nats.Connect(url, nats.Name("dormouse bench")); err != nil {
+		return nil, err
+	}
+	p.js, err = jetstream.New(p.nc, jetstream.WithPublishAsyncMaxPending(publishWindow), jetstream.WithPublishAsyncErrHandler(
+		func(jetstream.JetStream, *nats.Msg, error) {})) // publish looks at every future itself
+	return p, err
+}
+
+// checkUnused refuses a NATS where something of Dormouse is already: a benchmark must not touch what is in use.
+func (r *run) checkUnused(ctx context.Context) error {
+	nc, err := nats.Connect(r.NATSURL, nats.Name("dormouse bench"))
+	if err != nil {
+		return fmt.Errorf("connecting to %s: %w", r.NATSURL, err)
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return err
+	}
+	for _, name := range ownStreams {
+		_, err := js.Stream(ctx, name)
+		if err == nil {
+			return fmt.Errorf("the NATS at %s has a stream %s: benchmark on one without Dormouse, since its streams are deleted after each run", r.NATSURL, name)
+		}
+		if !errors.Is(err, jetstream.ErrStreamNotFound) {
+			return fmt.Errorf("looking at the NATS at %s: %w", r.NATSURL, err)
+		}
+	}
+	return nil
+}
+
+var ownStreams = []string{wire.DefaultSource, wire.SyncQueueStream, wire.ManifestStream, wire.RejectedStream, "KV_" + wire.LeaseBucket}
+
+// close stops what runs, and deletes the streams on a NATS that is not ours.
+func (r *run) close(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	err := r.stop()
+	if r.NATSURL == "" || !r.used {
+		return err
+	}
+	nc, cerr := nats.Connect(r.NATSURL, nats.Name("dormouse bench"))
+	if cerr != nil {
+		return errors.Join(err, cerr)
+	}
+	defer nc.Close()
+	js, cerr := jetstream.New(nc)
+	err = errors.Join(err, cerr)
+	for _, name := range ownStreams {
+		if derr := js.DeleteStream(ctx, name); derr != nil && !errors.Is(derr, jetstream.ErrStreamNotFound) {
+			err = errors.Join(err, derr)
+		}
+	}
+	return err
+}
+
+// stop ends the program with SIGTERM and waits for its end.
+func (r *run) stop() error {
+	p := r.program
+	if p == nil {
+		return nil
+	}
+	r.program = nil
+	if p.nc != nil {
+		p.nc.Close()
+	}
+	http.DefaultClient.CloseIdleConnections()
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		return fmt.Errorf("the program ended by itself: %w: %s", err, p.log)
+	}
+	select {
+	case <-p.exited:
+	case <-time.After(time.Minute):
+		_ = p.cmd.Process.Kill() // it may have ended meanwhile
+		<-p.exited
+	}
+	if p.err != nil {
+		return fmt.Errorf("the program ended with %w: %s", p.err, p.log)
+	}
+	return nil
+}
+
+// fresh stops the program and empties the data directory, or deletes the streams on a NATS that is not ours.
+func (r *run) fresh(ctx context.Context) error {
+	if err := r.close(ctx); err != nil {
+		return err
+	}
+	return os.RemoveAll(r.data())
+}
+
+func (p *program) get(ctx context.Context, path string, fn func(io.Reader) error) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, p.http+path, nil)
+	if err != nil {
+		return err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s", path, response.Status)
+	}
+	return fn(response.Body)
+}
+
+func (p *program) ready(ctx context.Context) bool {
+	return p.get(ctx, "/readyz", func(io.Reader) error { return nil }) == nil
+}
+
+// metrics returns the program's gauges and counters without labels.
+func (p *program) metrics(ctx context.Context) (map[string]float64, error) {
+	values := make(map[string]float64)
+	err := p.get(ctx, "/metrics", func(body io.Reader) error {
+		parser := expfmt.NewTextParser(model.UTF8Validation)
+		families, err := parser.TextToMetricFamilies(body)
+		for name, family := range families {
+			for _, m := range family.Metric {
+				if len(m.Label) == 0 {
+					values[name] = m.GetGauge().GetValue() + m.GetCounter().GetValue()
+				}
+			}
+		}
+		return err
+	})
+	return values, err
+}
+
+// until polls a condition. A process that ends meanwhile is an error.
+func (p *program) until(ctx context.Context, what string, every time.Duration, ok func() (bool, error)) error {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	deadline := time.Now().Add(patience)
+	for {
+		done, err := ok()
+		if done {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("waited %s for %s (last error: %w): %s", patience, what, err, p.log)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-p.exited:
+			return fmt.Errorf("the program ended while waiting for %s: %w: %s", what, p.err, p.log)
+		case <-tick.C:
+		}
+	}
+}
+
+// untilSynced waits until the process has committed n entries in its life.
+func (p *program) untilSynced(ctx context.Context, n int) error {
+	return p.until(ctx, fmt.Sprintf("%d entries to be committed", n), 100*time.Millisecond, func() (bool, error) {
+		m, err := p.metrics(ctx)
+		return m["dormouse_entries_synced_total"] >= float64(n), err
+	})
+}
+
+// untilAsleep waits until nothing is buffered and the source stream is trimmed.
+func (p *program) untilAsleep(ctx context.Context) error {
+	return p.until(ctx, "all logs to sleep and the stream to be trimmed", 250*time.Millisecond, func() (bool, error) {
+		stream, err := p.js.Stream(ctx, wire.DefaultSource)
+		if err != nil {
+			return false, err
+		}
+		if stream.CachedInfo().State.Msgs > 0 {
+			return false, nil
+		}
+		m, err := p.metrics(ctx)
+		return m["dormouse_logs_active"] == 0, err
+	})
+}
