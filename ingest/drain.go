@@ -33,23 +33,24 @@ func (o *owner) serveDrains(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case msg := <-o.drains:
-			o.reply(msg, o.drain(msg))
+			o.drain(msg)
 		}
 	}
 }
 
-func (o *owner) drain(msg *nats.Msg) wire.DrainReply {
+func (o *owner) drain(msg *nats.Msg) {
 	var req wire.DrainRequest
 	if err := decodeRequest(msg, &req); err != nil {
-		return wire.DrainReply{Status: wire.StatusOf(err)}
+		o.reply(msg, wire.DrainReply{Status: wire.StatusOf(err)})
+		return
 	}
 	req.MaxBytes = min(req.MaxBytes, int(o.cfg.NC.MaxPayload())-payloadMargin)
-	reply, err := o.buffer.Drain(req)
+	err := o.buffer.Drain(req, func(reply wire.DrainReply) { o.reply(msg, reply) })
 	if err != nil {
 		o.log.Warn("a drain failed", "error", err)
-		return wire.DrainReply{Status: wire.StatusOf(err)}
+		o.reply(msg, wire.DrainReply{Status: wire.StatusOf(err)})
+		return
 	}
 	o.metrics.drains.Inc()
 	o.sched.Drained(req.Logs)
-	return reply
 }

@@ -31,10 +31,12 @@ func limitMemory(log *slog.Logger) error {
 	return nil
 }
 
-// Headroom of garbage above what is live. Go's default, as much again as is live, would double the write buffers, which
-// are most of the memory of a busy process and cost the collector nothing; a part of it alone would collect all the time
-// while little is live.
+// Headroom of garbage above what is live. A process that holds little collects only when its heap has grown to easyHeap:
+// each collection has to look at every subject that the embedded server knows. One that holds much gets a part of it;
+// Go's default, as much again, would double the write buffers, which are most of a busy process and cost the collector
+// nothing.
 const (
+	easyHeap      = 224 << 20
 	leastHeadroom = 48 << 20
 	headroomShare = 4 // of what is live, a fourth
 )
@@ -56,5 +58,8 @@ func pace() {
 func gcPercent(live uint64) int {
 	live = max(live, 1<<20)
 	headroom := max(leastHeadroom, live/headroomShare)
+	if live < easyHeap {
+		headroom = max(headroom, easyHeap-live)
+	}
 	return int(headroom * 100 / live)
 }

@@ -37,7 +37,7 @@ func (p *program) usage(ctx context.Context) (u usage, err error) {
 
 // settled waits until resident memory stops falling, and returns it.
 func (p *program) settled(ctx context.Context) (float64, error) {
-	const still, limit = 10 * time.Second, 4 * time.Minute
+	const still, limit = 30 * time.Second, 4 * time.Minute
 	lowest, since, began := 0.0, time.Now(), time.Now()
 	for {
 		now, err := p.resident()

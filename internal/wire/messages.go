@@ -3,6 +3,7 @@ package wire
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/fxamacker/cbor/v2"
 
@@ -49,8 +50,9 @@ func (r DrainRequest) Validate() error {
 // DrainReply holds entries, ascending by (LogID, sequence), and where to go on.
 type DrainReply struct {
 	Status
-	// Data is a Pebble batch representation (readable with its batchrepr package) of Sets: entry.Key -> entry value.
-	Data []byte `cbor:"3,keyasint,omitempty"`
+	// Data is a Pebble batch representation (readable with its batchrepr package) of Sets: entry.Key -> entry value. It
+	// follows the CBOR, so that neither end copies it once more; a decoded one shares the message's memory.
+	Data []byte `cbor:"-"`
 	// Piece is set, and Data empty, when the next entry alone is larger than the byte limit.
 	Piece *Piece `cbor:"4,keyasint,omitempty"`
 	// Skip, After and Offset make the next request: the first Skip logs are finished.
@@ -261,13 +263,25 @@ var encMode = func() cbor.EncMode {
 	return mode
 }()
 
-// Encode returns the CBOR (RFC 8949) form of a message of this package.
-func Encode(message any) ([]byte, error) { return encMode.Marshal(message) }
+// Encode returns the bytes of a message of this package: its CBOR (RFC 8949) form, then a DrainReply's Data.
+func Encode(message any) ([]byte, error) {
+	data, err := encMode.Marshal(message)
+	if reply, ok := message.(DrainReply); ok && err == nil {
+		data = append(slices.Grow(data, len(reply.Data)), reply.Data...)
+	}
+	return data, err
+}
 
 // Decode reads a message of this package into the value that message points to.
 func Decode(data []byte, message any) error {
-	if err := decMode.Unmarshal(data, message); err != nil {
+	rest, err := decMode.UnmarshalFirst(data, message)
+	if err != nil {
 		return fmt.Errorf("%w: decoding %T: %w", ErrBadRequest, message, err)
+	}
+	if reply, ok := message.(*DrainReply); ok {
+		reply.Data = rest
+	} else if len(rest) > 0 {
+		return fmt.Errorf("%w: decoding %T: %d bytes too many", ErrBadRequest, message, len(rest))
 	}
 	return nil
 }

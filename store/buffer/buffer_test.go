@@ -62,7 +62,8 @@ func drainAll(t *testing.T, b *Buffer, logs []string, maxBytes int) (got []store
 	req := wire.DrainRequest{Logs: logs, MaxBytes: maxBytes}
 	var piece []byte
 	for {
-		reply, err := b.Drain(req)
+		var reply wire.DrainReply
+		err := b.Drain(req, func(r wire.DrainReply) { reply, reply.Data = r, bytes.Clone(r.Data) })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -162,7 +163,8 @@ func TestDrainYieldsEveryEntryOnce(t *testing.T) {
 func TestDrainRefusesAnOffsetBeyondTheEntry(t *testing.T) {
 	db, b := open(t)
 	fill(t, db, b, []stored{{"a.b", 1, value(1, make([]byte, 9000))}})
-	_, err := b.Drain(wire.DrainRequest{Logs: []string{"a.b"}, MaxBytes: 2048, Offset: 100_000})
+	err := b.Drain(wire.DrainRequest{Logs: []string{"a.b"}, MaxBytes: 2048, Offset: 100_000},
+		func(wire.DrainReply) { t.Error("it was answered") })
 	if !errors.Is(err, wire.ErrBadRequest) {
 		t.Fatalf("got %v, want ErrBadRequest", err)
 	}

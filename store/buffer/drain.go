@@ -11,12 +11,13 @@ import (
 // replyOverhead is what a drain reply needs besides Data or a Piece's bytes: the CBOR fields, the batch header and a key.
 const replyOverhead = 1024
 
-// Drain answers one drain request: entries from where the request stands until its byte limit is met. It keeps nothing
-// between calls, so a worker that dies costs the owner nothing and any worker can go on.
-func (b *Buffer) Drain(req wire.DrainRequest) (reply wire.DrainReply, err error) {
+// Drain answers one drain request: entries from where the request stands until its byte limit is met. It calls answer
+// once, with a reply that is valid until answer returns. It keeps nothing between calls, so a worker that dies costs the
+// owner nothing and any worker can go on.
+func (b *Buffer) Drain(req wire.DrainRequest, answer func(wire.DrainReply)) (err error) {
 	c, err := b.Iter()
 	if err != nil {
-		return reply, err
+		return err
 	}
 	defer func() {
 		if cerr := c.Close(); err == nil && cerr != nil {
@@ -31,23 +32,27 @@ func (b *Buffer) Drain(req wire.DrainRequest) (reply wire.DrainReply, err error)
 	for i, log := range req.Logs {
 		full, last, err := c.drainLog(batch, log, from, room)
 		if err != nil {
-			return reply, err
+			return err
 		}
 		if full && batch.Empty() {
-			return c.piece(log, req.Offset, i, room)
+			reply, err := c.piece(log, req.Offset, i, room)
+			if err == nil {
+				answer(reply)
+			}
+			return err
 		}
 		if full {
-			reply.Skip, reply.After = i, last
-			reply.Data = append([]byte(nil), batch.Repr()...)
-			return reply, nil
+			answer(wire.DrainReply{Data: batch.Repr(), Skip: i, After: last})
+			return nil
 		}
 		from = 1
 	}
-	reply.Skip, reply.Done = len(req.Logs), true
+	reply := wire.DrainReply{Skip: len(req.Logs), Done: true}
 	if !batch.Empty() {
-		reply.Data = append([]byte(nil), batch.Repr()...)
+		reply.Data = batch.Repr()
 	}
-	return reply, nil
+	answer(reply)
+	return nil
 }
 
 // drainLog adds the entries of log at or above from to batch until the next would not fit into room. It reports whether
