@@ -303,7 +303,7 @@ func (s *system) forgetEnd(dir string) {
 	pos.Applied++
 	pos.AppliedTime = pos.AppliedTime.Add(time.Nanosecond)
 	batch := db.NewBatch()
-	if err := errors.Join(store.SetPosition(batch, 0, pos), batch.Commit(noSync)); err != nil {
+	if err := errors.Join(store.SetPosition(batch, 0, pos), batch.Commit(noSync), batch.Close()); err != nil {
 		s.t.Fatal(err)
 	}
 }

@@ -123,29 +123,27 @@ func (n *Node) Run(ctx context.Context) error {
 // written every few seconds does not have it built up anew each time.
 const restAfter = 10 * time.Second
 
-// restWhenIdle gives back what a burst has grown, once all logs sleep and nothing is written any more, until ctx is done.
+// restWhenIdle closes the database and gives back what a burst has grown, once all logs sleep and nothing is written or
+// asked any more, until ctx is done.
 func (n *Node) restWhenIdle(ctx context.Context) error {
 	ticker := time.NewTicker(restAfter)
 	defer ticker.Stop()
-	seen, rested := n.cfg.DB.Batches(), n.cfg.DB.Batches()
-	for {
+	for seen := n.cfg.DB.Uses(); ; {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C:
 		}
-		now := n.cfg.DB.Batches()
+		now := n.cfg.DB.Uses()
 		quiet := now == seen
-		seen = now
-		if !quiet || now == rested || n.shards.stats().Active > 0 {
+		if seen = now; !quiet || n.shards.stats().Active > 0 {
 			continue
 		}
-		ok, err := n.cfg.DB.Rest()
+		rested, err := n.cfg.DB.Rest()
 		if err != nil {
 			return err
 		}
-		if ok {
-			rested = now
+		if rested {
 			debug.FreeOSMemory()
 		}
 	}

@@ -1,5 +1,5 @@
 // Package integration tests the whole program: the built binary in processes of its own, real publishers, kill -9, a real
-// S3 server. It asserts the direction of imports too. Nothing imports it.
+// S3 server. It asserts the direction of imports too.
 package integration
 
 import (

@@ -1,26 +1,53 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// DB is the open database. It is safe for concurrent use.
+// DB is the database. It is safe for concurrent use. Between Rest and the next use it is closed.
 type DB struct {
 	reopen func() (*pebble.DB, error)
 	logger *slog.Logger
 
-	// use is held for reading by every batch and iterator, and for writing while the database rests. Nobody waits for it to
-	// write, so that holding it twice for reading cannot block.
-	use     sync.RWMutex
-	pebble  *pebble.DB
-	batches atomic.Uint64
+	// use is held for reading by every batch and iterator, and for writing while the database is closed or opened. Nobody
+	// waits for it to write, so that holding it twice for reading cannot block.
+	use    sync.RWMutex
+	pebble *pebble.DB // nil while it rests
+	uses   atomic.Uint64
 }
+
+// hold returns the database, open until release is called.
+func (db *DB) hold() *pebble.DB {
+	db.uses.Add(1)
+	for {
+		db.use.RLock()
+		if db.pebble != nil {
+			return db.pebble
+		}
+		db.use.RUnlock()
+		if !db.use.TryLock() { // somebody else is waking it
+			runtime.Gosched()
+			continue
+		}
+		if db.pebble == nil {
+			var err error
+			if db.pebble, err = db.reopen(); err != nil {
+				db.fail("the local cache could not be opened again", err)
+			}
+		}
+		db.use.Unlock()
+	}
+}
+
+func (db *DB) release() { db.use.RUnlock() }
 
 // Batch is a set of changes that become visible together. Whoever asked for it must close it.
 type Batch struct {
@@ -30,15 +57,13 @@ type Batch struct {
 
 // Close drops what was not committed.
 func (b *Batch) Close() error {
-	defer b.db.use.RUnlock()
+	defer b.db.release()
 	return b.Batch.Close()
 }
 
 // NewBatch returns an empty batch.
 func (db *DB) NewBatch() *Batch {
-	db.use.RLock()
-	db.batches.Add(1)
-	return &Batch{Batch: db.pebble.NewBatch(), db: db}
+	return &Batch{Batch: db.hold().NewBatch(), db: db}
 }
 
 // Iterator is a pebble.Iterator over the database as it was when it was made. Whoever asked for it must close it.
@@ -49,16 +74,15 @@ type Iterator struct {
 
 // Close returns the error that ended the iterator, if one did.
 func (it *Iterator) Close() error {
-	defer it.db.use.RUnlock()
+	defer it.db.release()
 	return it.Iterator.Close()
 }
 
 // NewIter returns an iterator that stands nowhere yet.
 func (db *DB) NewIter(o *pebble.IterOptions) (*Iterator, error) {
-	db.use.RLock()
-	it, err := db.pebble.NewIter(o)
+	it, err := db.hold().NewIter(o)
 	if err != nil {
-		db.use.RUnlock()
+		db.release()
 		return nil, err
 	}
 	return &Iterator{Iterator: it, db: db}, nil
@@ -66,9 +90,8 @@ func (db *DB) NewIter(o *pebble.IterOptions) (*Iterator, error) {
 
 // get returns a copy of the value of key.
 func (db *DB) get(key []byte) ([]byte, error) {
-	db.use.RLock()
-	defer db.use.RUnlock()
-	value, closer, err := db.pebble.Get(key)
+	defer db.release()
+	value, closer, err := db.hold().Get(key)
 	if err != nil {
 		return nil, err
 	}
@@ -76,25 +99,27 @@ func (db *DB) get(key []byte) ([]byte, error) {
 	return value, closer.Close()
 }
 
-// Batches counts the batches that were ever asked for: as long as the count stays, nothing is written.
-func (db *DB) Batches() uint64 { return db.batches.Load() }
+// Uses counts what the database was ever asked for: while the count stays, nobody needs it.
+func (db *DB) Uses() uint64 { return db.uses.Load() }
 
-// Rest gives back the memory that a busy database has grown to, its write buffer and its cache, by closing and opening it.
-// It reports false, having done nothing, when the database is in use. Use waits while it rests, some 10 ms.
+// Rest closes the database until it is used again, which then waits some 10 ms: a busy database has grown a write buffer
+// and a cache, and even an idle one looks for work ten times a second. It reports false, having done nothing, when the
+// database is in use or rests already.
 func (db *DB) Rest() (rested bool, err error) {
 	if !db.use.TryLock() {
 		return false, nil
 	}
 	defer db.use.Unlock()
+	if db.pebble == nil {
+		return false, nil
+	}
 	if err := db.pebble.Flush(); err != nil {
 		return false, fmt.Errorf("flushing the local cache: %w", err)
 	}
 	if err := db.pebble.Close(); err != nil {
 		db.fail("closing the local cache failed", err)
 	}
-	if db.pebble, err = db.reopen(); err != nil {
-		db.fail("the local cache could not be opened again", err)
-	}
+	db.pebble = nil
 	return true, nil
 }
 
@@ -104,5 +129,14 @@ func (db *DB) fail(what string, err error) {
 	os.Exit(1)
 }
 
-// Close closes the database, which nobody may use any more.
-func (db *DB) Close() error { return db.pebble.Close() }
+// Close closes the database, which nobody may use any more. It fails, leaving it open, when a batch or an iterator still is.
+func (db *DB) Close() error {
+	if !db.use.TryLock() {
+		return errors.New("closing the local cache: a batch or an iterator of it is still open")
+	}
+	defer db.use.Unlock()
+	if db.pebble == nil {
+		return nil
+	}
+	return db.pebble.Close()
+}

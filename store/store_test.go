@@ -1,9 +1,11 @@
 package store
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -29,7 +31,7 @@ func TestPositionSurvivesReopening(t *testing.T) {
 	if err := SetPosition(batch, 7, want); err != nil {
 		t.Fatal(err)
 	}
-	if err := batch.Commit(pebble.NoSync); err != nil {
+	if err := errors.Join(batch.Commit(pebble.NoSync), batch.Close()); err != nil {
 		t.Fatal(err)
 	}
 	if err := db.Close(); err != nil {
@@ -52,6 +54,7 @@ func TestForgetTouchesOneShardOnly(t *testing.T) {
 	}
 	defer db.Close()
 	batch := db.NewBatch()
+	defer batch.Close()
 	const middle = wire.Shard(255) // its end carries over into the next byte
 	for _, shard := range []wire.Shard{middle - 1, middle, middle + 1} {
 		for _, space := range []byte{SpaceBuffer, SpaceCatalog} {
@@ -124,5 +127,68 @@ func TestOpenTwiceIsRefused(t *testing.T) {
 		t.Fatal("a second opener got the same directory")
 	} else if !strings.Contains(err.Error(), "another process") {
 		t.Fatalf("error %q does not say what to look for", err)
+	}
+}
+
+// TestRest lets a database rest while others use it: nothing that was written is lost, whoever uses it waits, and it does
+// not rest under anybody's hands.
+func TestRest(t *testing.T) {
+	db, err := Open(t.TempDir(), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	batch := db.NewBatch()
+	if rested, err := db.Rest(); rested || err != nil {
+		t.Fatalf("it rested with a batch open: %v, %v", rested, err)
+	}
+	if err := batch.Close(); err != nil {
+		t.Fatal(err)
+	}
+	const writers, writes = 4, 20
+	var group sync.WaitGroup
+	for w := range writers {
+		group.Go(func() {
+			for n := range writes {
+				outer := db.NewBatch()
+				err := SetPosition(outer, wire.Shard(w), Position{Applied: uint64(n + 1)})
+				if err == nil {
+					_, err = db.Position(wire.Shard(w)) // uses it twice at a time
+				}
+				if err == nil {
+					err = outer.Commit(pebble.NoSync)
+				}
+				if err := errors.Join(err, outer.Close()); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() { group.Wait(); close(done) }()
+	rests := 0
+	for working := true; working || rests == 0; {
+		select {
+		case <-done:
+			working = false
+		default:
+		}
+		rested, err := db.Rest()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if rested {
+			rests++
+		}
+	}
+	uses := db.Uses()
+	for w := range writers {
+		if p, err := db.Position(wire.Shard(w)); err != nil || p.Applied != writes {
+			t.Errorf("after %d rests, writer %d is at %d, want %d (%v)", rests, w, p.Applied, writes, err)
+		}
+	}
+	if db.Uses() == uses {
+		t.Error("uses are not counted")
 	}
 }

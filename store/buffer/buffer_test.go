@@ -32,7 +32,11 @@ func open(t testing.TB) (*store.DB, *Buffer) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { db.Close() })
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	return db, New(db, 3)
 }
 
@@ -185,7 +189,7 @@ func TestRemoveAndRestore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := batch.Commit(pebble.NoSync); err != nil {
+	if err := errors.Join(batch.Commit(pebble.NoSync), batch.Close()); err != nil {
 		t.Fatal(err)
 	}
 	var got []Active
@@ -237,7 +241,7 @@ func TestRemoveTakesNothingElse(t *testing.T) {
 		if err := b.Remove(batch, extents); err != nil {
 			t.Fatal(err)
 		}
-		if err := batch.Commit(pebble.NoSync); err != nil {
+		if err := errors.Join(batch.Commit(pebble.NoSync), batch.Close()); err != nil {
 			t.Fatal(err)
 		}
 		c, err := b.Iter()

@@ -30,6 +30,7 @@ func TestAgainstModel(t *testing.T) {
 	logs := []string{"a.x", "a.x.y", "a.xy", "b.a", "b.b"}
 	model := make(map[string][]extent.Located)
 	batch := db.NewBatch()
+	defer batch.Close()
 	for _, log := range logs[:4] {
 		seq := uint64(r.IntN(10))
 		for i := range 30 {
