@@ -32,13 +32,14 @@ func claim(ctx context.Context, n *Node, source topology.Source, log *slog.Logge
 		return nil, err
 	}
 	o := &owner{
-		cfg: n.cfg, metrics: n.metrics, load: n.shards.stats, source: source, log: log, stream: stream, manifest: m,
+		cfg: n.cfg, metrics: n.metrics, load: n.shards.stats, trims: &n.trims, source: source, log: log, stream: stream, manifest: m,
 		buffer:  buffer.New(n.cfg.DB, source.Shard),
 		catalog: catalog.New(n.cfg.DB, source.Shard),
 		roomy:   make(chan struct{}, 1),
 		commits: make(chan commitCall, commitLimit),
 		drains:  make(chan *nats.Msg, drainLimit),
 		queries: make(chan *nats.Msg, queryLimit),
+		moved:   make(chan struct{}, 1),
 		nudges:  make(chan struct{}, 1),
 	}
 	last, _ := m.Last()

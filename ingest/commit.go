@@ -206,7 +206,7 @@ func (o *owner) applyRecord(seq uint64, record manifest.Record) error {
 	if err := batch.Commit(noSync); err != nil {
 		return fmt.Errorf("applying manifest record %d: %w", seq, err)
 	}
-	o.pos = pos
+	o.moveLocked(pos)
 	return o.settleLocked(record)
 }
 

@@ -95,7 +95,7 @@ func (o *owner) consumeOnce(ctx context.Context, from uint64) error {
 }
 
 // collectBytes is how much of a backlog is taken in before its logs are made ready, see scheduler.Collect.
-const collectBytes = 64 << 20
+const collectBytes = 128 << 20
 
 // takeIn applies a batch. Logs of a backlog wait for each other until it is caught up with or collectBytes came.
 func (o *owner) takeIn(ctx context.Context, batch *intake) error {

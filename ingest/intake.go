@@ -107,7 +107,7 @@ func (o *owner) apply(ctx context.Context, in *intake) error {
 	if err := in.batch.Commit(noSync); err != nil {
 		return fmt.Errorf("writing to the buffer: %w", err)
 	}
-	o.pos = pos
+	o.moveLocked(pos)
 	o.sched.Append(in.arrivals)
 	o.metrics.ingested.Add(float64(len(in.arrivals)))
 	o.metrics.rejected.Add(float64(in.rejected))
@@ -131,7 +131,7 @@ func (o *owner) skipGap(to uint64) error {
 	if err := batch.Commit(noSync); err != nil {
 		return err
 	}
-	o.pos = pos
+	o.moveLocked(pos)
 	return nil
 }
 

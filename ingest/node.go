@@ -12,7 +12,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -76,6 +78,7 @@ type Node struct {
 	metrics   *metrics
 	schedules *scheduler.Metrics
 	shards    shardStates
+	trims     atomic.Uint64 // of source streams
 }
 
 // New checks the configuration and makes a node; Run starts it.
@@ -124,17 +127,18 @@ func (n *Node) Run(ctx context.Context) error {
 const restAfter = 10 * time.Second
 
 // restWhenIdle closes the database and gives back what a burst has grown, once all logs sleep and nothing is written or
-// asked any more, until ctx is done.
+// asked any more, until ctx is done. What an embedded server has grown becomes free only when its streams are trimmed.
 func (n *Node) restWhenIdle(ctx context.Context) error {
 	ticker := time.NewTicker(restAfter)
 	defer ticker.Stop()
-	for seen := n.cfg.DB.Uses(); ; {
+	type activity struct{ uses, trims uint64 }
+	for seen, freed := (activity{}), uint64(0); ; {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C:
 		}
-		now := n.cfg.DB.Uses()
+		now := activity{n.cfg.DB.Uses(), n.trims.Load()}
 		quiet := now == seen
 		if seen = now; !quiet || n.shards.stats().Active > 0 {
 			continue
@@ -143,7 +147,9 @@ func (n *Node) restWhenIdle(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if rested {
+		if rested || now.trims > freed {
+			freed = now.trims
+			runtime.GC() // what lies in a sync.Pool outlives one collection
 			debug.FreeOSMemory()
 		}
 	}

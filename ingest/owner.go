@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -25,6 +26,7 @@ type owner struct {
 	cfg     Config
 	metrics *metrics
 	load    func() scheduler.Stats // what all shards of the node have buffered
+	trims   *atomic.Uint64         // of all shards of the node
 	source  topology.Source
 	epoch   uint64
 	log     *slog.Logger
@@ -47,6 +49,7 @@ type owner struct {
 	commits chan commitCall // bounded: a full one answers Busy
 	drains  chan *nats.Msg  // bounded likewise
 	queries chan *nats.Msg  // bounded likewise
+	moved   chan struct{}   // cap 1: the floor may have moved
 	nudges  chan struct{}   // cap 1: the trimmer asks for a floor record
 }
 
@@ -144,6 +147,12 @@ func (o *owner) publishReady(ctx context.Context, logs []string) error {
 	}
 	_, err = o.cfg.JS.Publish(ctx, o.source.Shard.SyncSubject(), data, jetstream.WithExpectStream(wire.SyncQueueStream))
 	return err
+}
+
+// moveLocked takes over a position that Pebble has. mu must be held.
+func (o *owner) moveLocked(pos store.Position) {
+	o.pos = pos
+	offer(o.moved, struct{}{})
 }
 
 // floorLocked returns the highest sequence up to which everything is archived. mu must be held, since it joins what was

@@ -53,14 +53,14 @@ func (l *floorLog) due(before time.Time) (floor uint64, ok bool) {
 	return floor, ok
 }
 
-// last returns when the last floor was recorded.
-func (l *floorLog) last() time.Time {
+// last returns the highest floor and when it was recorded.
+func (l *floorLog) last() floorSample {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.samples) == 0 {
-		return time.Time{}
+		return floorSample{}
 	}
-	return l.samples[len(l.samples)-1].at
+	return l.samples[len(l.samples)-1]
 }
 
 // floorEvery is how often at most the floor is recorded on its own, when no commit carries it.
@@ -70,20 +70,28 @@ const floorEvery = 5 * time.Second
 // when it moved on without a commit after it. It runs until ctx is done.
 func (o *owner) trim(ctx context.Context) error {
 	enabled := o.cfg.Trim == TrimAlways || o.cfg.Trim == TrimAuto && o.source.Managed
-	ticker := time.NewTicker(min(time.Second, max(o.cfg.TrimDelay/2, time.Millisecond)))
-	defer ticker.Stop()
+	every := min(time.Second, max(o.cfg.TrimDelay/2, time.Millisecond))
 	var trimmed uint64
+	look := time.After(0) // nil when nothing is left to do until the floor moves
 	for {
+		moved := o.moved
+		if look != nil {
+			moved = nil // under load it would fire all the time
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-ticker.C:
+		case <-moved:
+		case <-look:
 		}
 		o.mu.Lock()
 		behind := o.floorLocked() > o.pos.Floor
 		o.mu.Unlock()
-		if behind && time.Since(o.floors.last()) >= min(floorEvery, o.cfg.TrimDelay) {
+		if behind && time.Since(o.floors.last().at) >= min(floorEvery, o.cfg.TrimDelay) {
 			offer(o.nudges, struct{}{})
+		}
+		if look = nil; behind || enabled && o.floors.last().floor > trimmed {
+			look = time.After(every)
 		}
 		floor, ok := o.floors.due(time.Now().Add(-o.cfg.TrimDelay))
 		if !enabled || !ok || floor <= trimmed {
@@ -94,5 +102,6 @@ func (o *owner) trim(ctx context.Context) error {
 			continue
 		}
 		trimmed = floor
+		o.trims.Add(1)
 	}
 }

@@ -24,7 +24,7 @@ func TestFloorsAreDueAfterTheDelayOnly(t *testing.T) {
 			t.Errorf("at %d s floor %d is due, want %d", tc.before, got, tc.want)
 		}
 	}
-	if !l.last().Equal(at(9)) {
+	if !l.last().at.Equal(at(9)) {
 		t.Errorf("last floor recorded at %v", l.last())
 	}
 }

@@ -67,9 +67,14 @@ type flight struct {
 }
 
 // takeBatch takes the next logs of the run, or of a new run off the outbox, as batch f. It returns them in ascending
-// order, in memory of their own; none when there is nothing to publish, or another publisher is about to have it.
+// order, in memory of their own; none when there is nothing to publish, the queue is full, or another publisher is about
+// to have it.
 func (s *Scheduler) takeBatch(f *flight) []string {
 	s.mu.Lock()
+	if s.mu.awaiting >= s.cfg.QueueLogs { // the next commit wakes a publisher
+		s.mu.Unlock()
+		return nil
+	}
 	for len(s.mu.run.logs) == 0 {
 		if s.mu.outbox.head == 0 || s.mu.sorting {
 			s.mu.Unlock()

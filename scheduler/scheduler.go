@@ -26,6 +26,7 @@ type Config struct {
 	MaxBytes     uint64        // a log with this many bytes buffered is ready at once
 	BatchLogs    int           // logs in one Publish, at most; 0 is wire.MaxItemLogs
 	Publishers   int           // Publish calls at a time; 0 is 4
+	QueueLogs    int           // no more are published while so many published logs are not committed; 0 is 65,536
 
 	// Publish makes a batch of ready logs, ascending and each once, known to the workers. An error means that nobody
 	// knows of them; the batch is published again after a pause.
@@ -39,6 +40,8 @@ type Config struct {
 const (
 	DefaultTick       = 10 * time.Millisecond
 	defaultPublishers = 4
+	// defaultQueueLogs keeps 32 workers busy. What is more than they take at once is better sorted together, see run.
+	defaultQueueLogs = 32 * wire.MaxDrainLogs
 	// maxDelaySlots bounds the wheel: its span is twice the longest delay that is armed, and a bucket takes about 100 bytes.
 	maxDelaySlots = 8192
 )
@@ -61,6 +64,9 @@ func (c *Config) complete() error {
 	}
 	if c.Publishers <= 0 {
 		c.Publishers = defaultPublishers
+	}
+	if c.QueueLogs <= 0 {
+		c.QueueLogs = defaultQueueLogs
 	}
 	if c.Metrics == nil {
 		c.Metrics = NewMetrics(nil)
@@ -91,6 +97,7 @@ type Scheduler struct {
 		flight int64           // number of the last run
 		stats  Stats
 
+		awaiting   int  // published logs that are not committed yet
 		sorting    bool // a publisher has taken the next run and is sorting it
 		collecting bool // see Collect
 		collected  int  // logs that were armed while collecting, since the last Release

@@ -49,6 +49,7 @@ func (s *Scheduler) takeSlotLocked(sl *slot, most int, want func(*logState) bool
 			s.mu.table.unlink(&sl.logs, i)
 			if !s.moveLocked(l, armed, queued) {
 				l.due = 0
+				s.answeredLocked()
 				s.cfg.Metrics.requeued.Inc()
 			}
 			l.place, l.at = inOutbox, 0

@@ -204,6 +204,9 @@ func (s *Scheduler) unplaceLocked(i uint32, l *logState) {
 	case inSlot:
 		sl := s.mu.slots[l.at]
 		s.mu.table.unlink(&sl.logs, i)
+		if l.state == queued {
+			s.answeredLocked()
+		}
 		// The slot stays until its timer fires: its number may be armed again, and a timer must not be set twice.
 	case inOutbox:
 		s.mu.table.unlink(&s.mu.outbox, i)
@@ -251,4 +254,12 @@ func (s *Scheduler) awaitCommitLocked(i uint32, l *logState, again int64) {
 		s.moveLocked(l, l.state, queued)
 	}
 	s.placeLocked(i, l, again)
+	s.mu.awaiting++
+}
+
+// answeredLocked counts a log that no longer awaits its commit.
+func (s *Scheduler) answeredLocked() {
+	if s.mu.awaiting--; s.mu.outbox.head != 0 || len(s.mu.run.logs) > 0 {
+		signal(s.ready)
+	}
 }

@@ -80,6 +80,7 @@ func open(dir string, opts Options) (*pebble.DB, error) {
 		L0CompactionThreshold:      8,
 		L0StopWritesThreshold:      32,
 		MaxOpenFiles:               maxOpenFiles,
+		DisableTableStats:          true,
 		FormatMajorVersion:         pebble.FormatNewest,
 		Logger:                     logger{opts.Logger},
 		LoggerAndTracer:            nil,

@@ -38,7 +38,7 @@ func limitMemory(log *slog.Logger) error {
 const (
 	easyHeap      = 224 << 20
 	leastHeadroom = 48 << 20
-	headroomShare = 4 // of what is live, a fourth
+	costlyHeap    = 128 << 20
 )
 
 // pace sets GOGC after every collection. The finalizer of an object that nobody holds runs after each.
@@ -57,7 +57,10 @@ func pace() {
 // gcPercent is what GOGC has to be for the headroom.
 func gcPercent(live uint64) int {
 	live = max(live, 1<<20)
-	headroom := max(leastHeadroom, live/headroomShare)
+	headroom := uint64(leastHeadroom)
+	if live > costlyHeap {
+		headroom = max(headroom, live-costlyHeap)
+	}
 	if live < easyHeap {
 		headroom = max(headroom, easyHeap-live)
 	}

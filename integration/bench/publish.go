@@ -12,6 +12,9 @@ import (
 // publishWindow is how many publishes may wait for their acks.
 const publishWindow = 4096
 
+// publishPatience is how long a full window may stay full.
+const publishPatience = time.Minute
+
 // payloads returns a source of entries of a size: log lines of words and numbers, which shrink under compression about as
 // real ones do.
 func payloads(size int) func(i int) []byte {
@@ -75,7 +78,7 @@ func (p *program) publish(ctx context.Context, l load) (took time.Duration, err 
 				time.Sleep(wait)
 			}
 		}
-		ack, err := p.js.PublishAsync(l.subject(i), l.data(i))
+		ack, err := p.js.PublishAsync(l.subject(i), l.data(i), jetstream.WithStallWait(publishPatience))
 		if err != nil {
 			return 0, fmt.Errorf("publishing: %w", err)
 		}
