@@ -12,6 +12,7 @@ import (
 	"dormouse/internal/extent"
 	"dormouse/internal/wire"
 	"dormouse/store"
+	"dormouse/store/buffer"
 	"dormouse/store/manifest"
 )
 
@@ -211,15 +212,16 @@ func (o *owner) applyRecord(seq uint64, record manifest.Record) error {
 }
 
 // settleLocked moves the states of the committed logs: asleep when nothing is left, armed again for what came meanwhile.
-func (o *owner) settleLocked(record manifest.Record) error {
+func (o *owner) settleLocked(record manifest.Record) (err error) {
 	if record.Epoch != o.epoch || len(record.Segments) == 0 {
 		return nil // recovery: the states are restored from the buffer afterwards
 	}
-	cursor, err := o.buffer.Iter()
-	if err != nil {
-		return err
-	}
-	defer func() { _ = cursor.Close() }() // read errors have shown in Seek
+	var cursor *buffer.Cursor // made for the first log that has more: most have not
+	defer func() {
+		if cursor != nil {
+			_ = cursor.Close() // read errors have shown in Seek
+		}
+	}()
 	now := time.Now()
 	var entries uint64
 	for _, s := range record.Segments {
@@ -227,6 +229,11 @@ func (o *owner) settleLocked(record manifest.Record) error {
 			var rest uint64
 			var at time.Time
 			if pending, ok := o.sched.Pending(e.Log); ok && pending.Last > e.Last {
+				if cursor == nil {
+					if cursor, err = o.buffer.Iter(); err != nil {
+						return err
+					}
+				}
 				var found bool
 				if rest, at, found, err = cursor.Seek(e.Log, e.Last+1); err != nil {
 					return err

@@ -86,9 +86,10 @@ func (k *keeper) turn(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("could not own the shard: %w", err)
 		}
-		k.node.shards.set(k.source.Shard, stateOwned, o.sched)
-		k.log.Info("owning the shard", "epoch", o.epoch, "from", o.pos.Applied+1)
-		return o.run(ctx)
+		return o.run(ctx, func() {
+			k.node.shards.set(k.source.Shard, stateOwned, o.sched)
+			k.log.Info("owning the shard", "epoch", o.epoch, "from", o.applied()+1)
+		})
 	})
 	return group.Wait()
 }

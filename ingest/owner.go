@@ -64,8 +64,9 @@ const (
 	commitLimit  = 64 // commits waiting, each at most max_payload
 )
 
-// run serves the shard until ctx is done or the epoch ends. It returns when no goroutine of the owner is left.
-func (o *owner) run(ctx context.Context) error {
+// run serves the shard until ctx is done or the epoch ends, and calls listening once workers can reach it. It returns when
+// no goroutine of the owner is left.
+func (o *owner) run(ctx context.Context, listening func()) error {
 	inbox := make(chan *nats.Msg, inboxLimit)
 	sub, err := o.cfg.NC.ChanSubscribe(wire.OwnerSubjects(o.source.Shard, o.epoch), inbox)
 	if err != nil {
@@ -75,6 +76,8 @@ func (o *owner) run(ctx context.Context) error {
 	if err := o.cfg.NC.FlushTimeout(flushTimeout); err != nil {
 		return fmt.Errorf("listening for workers: %w", err)
 	}
+
+	listening()
 
 	group, ctx := errgroup.WithContext(ctx)
 	start := func(fn func(context.Context) error) { group.Go(func() error { return fn(ctx) }) }

@@ -32,7 +32,7 @@ const (
 
 // Sizes of a busy database; see Rest for an idle one.
 const (
-	memTableBytes = 24 << 20 // most buffers are drained and removed before they would reach a file
+	memTableBytes = 16 << 20 // most buffers are drained and removed before they would reach a file
 	cacheBytes    = 16 << 20
 	maxOpenFiles  = 256
 

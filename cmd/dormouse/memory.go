@@ -36,7 +36,7 @@ func limitMemory(log *slog.Logger) error {
 // Go's default, as much again, would double the write buffers, which are most of a busy process and cost the collector
 // nothing.
 const (
-	easyHeap      = 224 << 20
+	easyHeap      = 192 << 20
 	leastHeadroom = 48 << 20
 	costlyHeap    = 128 << 20
 )
