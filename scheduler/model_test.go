@@ -185,10 +185,14 @@ func (g *rig) checkPlaces() {
 		walk(sl.logs, inSlot, k)
 	}
 	walk(s.mu.outbox, inOutbox, 0)
+	awaiting := 0
 	for log, i := range s.mu.table.index {
 		l := s.mu.table.get(i)
 		if l.place == inFlight {
 			found[i]++
+		}
+		if l.state == queued && l.place == inSlot {
+			awaiting++
 		}
 		if found[i] != 1 || l.id != log || l.state != armed && l.state != queued {
 			g.t.Fatalf("%s is in %d places, state %d", log, found[i], l.state)
@@ -200,6 +204,9 @@ func (g *rig) checkPlaces() {
 	}
 	if len(found) > 0 {
 		g.t.Fatalf("%d states on lists belong to no active log", len(found))
+	}
+	if awaiting != s.mu.awaiting {
+		g.t.Fatalf("%d logs await their commit, %d are counted", awaiting, s.mu.awaiting)
 	}
 }
 
@@ -218,7 +225,7 @@ func (g *rig) checkPrompt(slack time.Duration) {
 }
 
 // TestModel drives random interleavings of append, deadline, full, commit in part and whole, refused and slow publishes,
-// redelivery, requeue and expedite against the books.
+// redelivery, requeue, collect and expedite against the books.
 func TestModel(t *testing.T) {
 	for seed := range uint64(60) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
@@ -275,6 +282,12 @@ func (g *rig) step(refusedUntil *time.Time) {
 		g.s.Committed("t.unknown", 1, 1, 0, time.Time{})
 	case 18:
 		time.Sleep(time.Duration(g.r.IntN(3000)) * time.Millisecond)
+	case 19:
+		if g.r.IntN(2) == 0 {
+			g.s.Collect()
+		} else {
+			g.s.Release()
+		}
 	}
 	if g.settings.refuse {
 		*refusedUntil = time.Now()

@@ -84,6 +84,69 @@ func TestRestoreWithoutRun(t *testing.T) {
 	})
 }
 
+// TestCollect: what is overdue on arrival waits for Release, and without it at most the maximum delay; the rest is as ever.
+func TestCollect(t *testing.T) {
+	bubble(t, func(g *rig) {
+		overdue := func(log string) {
+			g.seq++
+			g.s.Append([]Arrival{{Log: log, Seq: g.seq, Bytes: 1, Time: time.Now().Add(-time.Hour)}})
+		}
+		g.s.Collect()
+		overdue("t.old")
+		g.append("t.new", 1)
+		g.append("t.full", testFull)
+		time.Sleep(testDelay / 2)
+		if g.queued("t.old") || !g.queued("t.full") {
+			t.Fatal("while collecting, a log that is full is ready and one that is overdue is not")
+		}
+		g.s.Release()
+		if !g.queued("t.old") || g.queued("t.new") {
+			t.Fatal("Release makes what is overdue ready, and nothing else")
+		}
+		g.s.Collect()
+		overdue("t.forgotten")
+		time.Sleep(testDelay + 2*DefaultTick)
+		if !g.queued("t.forgotten") || !g.queued("t.new") {
+			t.Fatal("collecting put a log off beyond its maximum delay")
+		}
+	})
+}
+
+// TestQueueIsBounded: no more logs are published than may await their commits, and those that wait go on when one is
+// committed or given up.
+func TestQueueIsBounded(t *testing.T) {
+	const logs, bound, batch, publishers = 100, 8, 4, 2
+	name := func(i int) string { return fmt.Sprintf("t.%02d", i) }
+	bubble(t, func(g *rig) {
+		published := func() int {
+			synctest.Wait()
+			defer g.lock()()
+			return len(g.queuedAt)
+		}
+		for i := range logs {
+			g.append(name(i), 1)
+		}
+		time.Sleep(testDelay + 2*DefaultTick)
+		if n := published(); n < bound || n >= bound+publishers*batch {
+			t.Fatalf("%d logs are published and not committed, the bound is %d", n, bound)
+		}
+		for i := range logs / 2 { // in the order of their names, which is that of publishing
+			if !g.queued(name(i)) {
+				t.Fatalf("%s was not published when those before it were committed", name(i))
+			}
+			g.commit(name(i), 1)
+		}
+		g.check()
+		for n := 0; n < logs/2; { // nobody commits the rest: each has its turn all the same
+			time.Sleep(testRequeue)
+			if n = published(); n < bound {
+				t.Fatalf("only %d logs are published", n)
+			}
+		}
+		g.check()
+	}, func(c *Config) { c.QueueLogs, c.BatchLogs, c.Publishers = bound, batch, publishers })
+}
+
 // TestCommitWhileInFlight commits a log in part while a publisher has it: it must be armed anew, once.
 func TestCommitWhileInFlight(t *testing.T) {
 	bubble(t, func(g *rig) {

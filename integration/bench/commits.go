@@ -15,6 +15,8 @@ import (
 // history is what the manifest says of commits.
 type history struct {
 	claimed  time.Time // when the last owner claimed the shard
+	first    time.Time // when the first commit after the claim was stored
+	opening  int       // entries in it
 	last     time.Time // when the last commit was stored
 	records  int       // commits, each of which may carry several segments
 	segments int
@@ -68,19 +70,26 @@ func (p *program) commits(ctx context.Context, after uint64) (h history, last ui
 
 func (h *history) take(r manifest.Record, stored time.Time) {
 	if r.Kind == manifest.Claim {
-		h.claimed = stored
+		h.claimed, h.first = stored, time.Time{}
 	}
 	if len(r.Segments) == 0 {
 		return
 	}
 	h.records++
 	h.last = stored
+	opening := h.first.IsZero()
+	if opening {
+		h.first, h.opening = stored, 0
+	}
 	for _, s := range r.Segments {
 		h.segments++
 		h.bytes += s.Segment.Size
 		for _, e := range s.Extents {
 			h.extents++
 			h.entries += int(e.Count)
+			if opening {
+				h.opening += int(e.Count)
+			}
 			h.raw += e.Bytes
 			h.delays = append(h.delays, stored.Sub(time.Unix(0, e.MinTime)).Seconds())
 		}

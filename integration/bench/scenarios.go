@@ -365,6 +365,15 @@ func delay(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
+	limit := atMost((maxDelay + delayMargin).Seconds())
+	if err := delayAt(ctx, r, "half", rate/2, limit); err != nil {
+		return err
+	}
+	return delayAt(ctx, r, "a quarter", rate/4, nil)
+}
+
+// delayAt measures the sync delay under a steady load of so many entries a second, a share of the drain rate.
+func delayAt(ctx context.Context, r *run, share string, rate float64, limit *target) error {
 	if err := r.fresh(ctx); err != nil {
 		return err
 	}
@@ -372,8 +381,8 @@ func delay(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
-	l := spread(int(rate/2*r.Steady.Seconds()), drainLogs, entryBytes)
-	l.rate = rate / 2
+	l := spread(int(rate*r.Steady.Seconds()), drainLogs, entryBytes)
+	l.rate = rate
 	r.step(fmt.Sprintf("publishing %.0f entries/s for %s", l.rate, r.Steady))
 	mark, err := p.mark(ctx)
 	if err != nil {
@@ -396,10 +405,10 @@ func delay(ctx context.Context, r *run) error {
 	if len(h.delays) == 0 {
 		return errNoSamples
 	}
-	r.compare("rate that was published", "entries/s", float64(l.count)/took.Seconds(), "half of the drain rate", l.rate, nil)
-	r.add("arrival to commit, median", "s", quantile(h.delays, 0.5), nil)
-	r.add("arrival to commit, 99%", "s", quantile(h.delays, 0.99), atMost((maxDelay + delayMargin).Seconds()))
-	r.add("arrival to commit, worst", "s", quantile(h.delays, 1), nil)
+	r.compare(share+": rate that was published", "entries/s", float64(l.count)/took.Seconds(), share+" of the drain rate", l.rate, nil)
+	r.add(share+": arrival to commit, median", "s", quantile(h.delays, 0.5), nil)
+	r.add(share+": arrival to commit, 99%", "s", quantile(h.delays, 0.99), limit)
+	r.add(share+": arrival to commit, worst", "s", quantile(h.delays, 1), nil)
 	return nil
 }
 
@@ -424,7 +433,8 @@ func read(ctx context.Context, r *run) error {
 		if err != nil {
 			return err
 		}
-		if err := p.untilAsleep(ctx); err != nil { // every round is an extent of its own, as with a log that writes now and then
+		// Every round is an extent of its own, as with a log that writes now and then.
+		if err := p.untilSynced(ctx, (round+1)*(others/rounds+long/rounds)); err != nil {
 			return err
 		}
 	}

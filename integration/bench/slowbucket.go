@@ -16,7 +16,7 @@ import (
 // for. Segments are small, so that many puts are needed and none costs much processor time.
 func slowBucket(ctx context.Context, r *run) error {
 	const bucketName, segmentBytes = "slow", "64KiB"
-	logs := max(r.Entries/10, 1000)
+	logs := max(r.Entries/5, 1000)
 	server, err := newSlowS3(bucketName, bucketLatency)
 	if err != nil {
 		return err
@@ -36,7 +36,7 @@ func slowBucket(ctx context.Context, r *run) error {
 		if err != nil {
 			return err
 		}
-		rate := float64(logs) / h.last.Sub(h.claimed).Seconds()
+		rate := float64(logs-h.opening) / h.last.Sub(h.first).Seconds() // before the first commit, nobody waits for the bucket
 		if workers == 1 {
 			one = rate
 		}

@@ -69,8 +69,12 @@ const recordVersion = 1
 // maxDecoded bounds what a damaged record can make the decoder allocate.
 const maxDecoded = 64 << 20
 
+// windowBytes is how far back the encoder looks. It keeps a buffer about as large while the process lives.
+const windowBytes = 512 << 10
+
 var codec = sync.OnceValues(func() (*zstd.Encoder, *zstd.Decoder) {
-	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1), zstd.WithLowerEncoderMem(true))
+	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1),
+		zstd.WithLowerEncoderMem(true), zstd.WithWindowSize(windowBytes))
 	if err != nil {
 		panic(err) // constant options
 	}

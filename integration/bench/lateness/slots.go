@@ -30,6 +30,7 @@ func newSlots(p *plan) (*slots, error) {
 	var err error
 	d.s, err = scheduler.New(scheduler.Config{
 		MaxDelay: d.delay, RequeueAfter: time.Hour, MaxBytes: math.MaxUint64, Publishers: pool,
+		QueueLogs: math.MaxInt, // nothing is ever committed here
 		Publish: func(_ context.Context, logs []string) error {
 			p.serve(time.Now(), logs...)
 			return nil
