@@ -22,8 +22,11 @@ const (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second signal finds the default behaviour: it ends the process at once
+	signalled, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, cancel := context.WithCancel(context.Background())
+	// A second signal finds the default behaviour: it ends the process at once. So it must be back before anybody hears of
+	// the first.
+	context.AfterFunc(signalled, func() { stop(); cancel() })
 	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 
