@@ -36,8 +36,8 @@ func claimed(b *testing.B) *owner {
 	if err != nil {
 		b.Fatal(err)
 	}
-	o, err := claim(b.Context(), n, sources[0], n.cfg.Logger)
-	if err != nil {
+	o := newOwner(n, sources[0], n.cfg.Logger, 1, func() bool { return true })
+	if err := o.claim(b.Context()); err != nil {
 		b.Fatal(err)
 	}
 	return o

@@ -27,6 +27,9 @@ type commitCall struct {
 	err     error // set when the request is no commit at all
 }
 
+// lastCommit is how long a commit may go on after the end.
+const lastCommit = time.Second
+
 // Bounds of one manifest record: it must fit into max_payload, which its zstd form does with room to spare.
 const (
 	groupCalls   = 64
@@ -35,7 +38,13 @@ const (
 
 // serveCommits is the only one that appends to the manifest and removes from the buffer. It takes what is waiting as one
 // group: one record, one Pebble batch.
+//
+// A group in hand when ctx ends is still committed, if JetStream answers soon: the work is done, and whoever takes the shard
+// over would have it done again.
 func (o *owner) serveCommits(ctx context.Context) error {
+	late, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(lastCommit, cancel) })()
 	var next *commitCall // taken from the queue, but too large for the group before
 	for {
 		group, carried, err := o.collect(ctx, next)
@@ -43,7 +52,7 @@ func (o *owner) serveCommits(ctx context.Context) error {
 			return err
 		}
 		next = carried
-		if err := o.commitGroup(ctx, group); err != nil {
+		if err := o.commitGroup(late, group); err != nil {
 			return err
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/batchrepr"
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
@@ -32,15 +33,17 @@ const patience = 20 * time.Second
 
 // system is a NATS server with Dormouse's streams. Nodes come and go on it.
 type system struct {
-	t  testing.TB
-	nc *nats.Conn
-	js jetstream.JetStream
+	t   testing.TB
+	srv *server.Server
+	nc  *nats.Conn
+	js  jetstream.JetStream
 }
 
 func newSystem(t testing.TB) *system {
 	t.Helper()
-	nc, js := natstest.Dial(t, natstest.Start(t))
-	s := &system{t: t, nc: nc, js: js}
+	srv := natstest.Start(t)
+	nc, js := natstest.Dial(t, srv)
+	s := &system{t: t, srv: srv, nc: nc, js: js}
 	if _, err := topology.Ensure(t.Context(), js, topology.Config{RequeueAfter: time.Minute, Lease: 2 * time.Second, Replicas: 1}); err != nil {
 		t.Fatal(err)
 	}
@@ -264,7 +267,7 @@ func (s *system) archived(log string) (seqs []uint64) {
 		s.t.Fatal(err)
 	}
 	_, last := m.Last()
-	err = manifest.Scan(s.t.Context(), s.js, 0, 0, last, func(_ uint64, r manifest.Record) error {
+	err = manifest.Scan(s.t.Context(), s.js, 0, 0, last, func(_, _ uint64, r manifest.Record) error {
 		for _, seg := range r.Segments {
 			for _, e := range seg.Extents {
 				if e.Log == log {

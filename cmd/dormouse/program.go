@@ -203,11 +203,13 @@ func (p *program) openWorkers(context.Context) error {
 
 func (p *program) openHTTP(context.Context) error {
 	checks := []check{{"nats", p.checkNATS}, {"archive", p.bucket.Check}}
+	remarks := func() []string { return nil }
 	if p.node != nil {
 		checks = append(checks, check{"ingest", func(context.Context) error { return p.node.Ready() }})
+		remarks = p.node.Replaying
 	}
 	var err error
-	if p.http, err = newHTTPServer(p.cfg.http, p.registry, checks, p.log); err != nil {
+	if p.http, err = newHTTPServer(p.cfg.http, p.registry, checks, remarks, p.log); err != nil {
 		return err
 	}
 	p.onClose(p.http.close)

@@ -117,8 +117,9 @@ func (m *Manifest) try(ctx context.Context, msg *nats.Msg, id string) (uint64, e
 // scanWindow bounds how many records Scan holds at once; a record is at most max_payload, 1 MiB by default.
 const scanWindow = 32
 
-// Scan calls fn for each record of shard above after, in order, up to the one at upTo, which must exist.
-func Scan(ctx context.Context, js jetstream.JetStream, shard wire.Shard, after, upTo uint64, fn func(seq uint64, r Record) error) error {
+// Scan calls fn for each record of shard above after, in order, up to the one at upTo, which must exist. left is how many
+// records the shard has beyond this one.
+func Scan(ctx context.Context, js jetstream.JetStream, shard wire.Shard, after, upTo uint64, fn func(seq, left uint64, r Record) error) error {
 	if after >= upTo {
 		return nil
 	}
@@ -148,7 +149,7 @@ func Scan(ctx context.Context, js jetstream.JetStream, shard wire.Shard, after, 
 		if err != nil {
 			return fmt.Errorf("manifest record %d of shard %s: %w", meta.Sequence.Stream, shard, err)
 		}
-		if err := fn(meta.Sequence.Stream, r); err != nil {
+		if err := fn(meta.Sequence.Stream, meta.NumPending, r); err != nil {
 			return err
 		}
 		if meta.Sequence.Stream >= upTo {

@@ -116,7 +116,7 @@ func TestAppendWhoseAnswerIsLostHappensOnce(t *testing.T) {
 			}
 			var got []uint64
 			_, last := m.Last()
-			err := Scan(t.Context(), js, 0, 0, last, func(_ uint64, r Record) error {
+			err := Scan(t.Context(), js, 0, 0, last, func(_, _ uint64, r Record) error {
 				got = append(got, r.Segments[0].Extents[0].First)
 				return nil
 			})
@@ -149,7 +149,7 @@ func TestScanKeepsShardsApart(t *testing.T) {
 	}
 	_, upTo := a.Last()
 	n := 0
-	err := Scan(t.Context(), js, 1, 20, upTo, func(seq uint64, r Record) error {
+	err := Scan(t.Context(), js, 1, 20, upTo, func(seq, _ uint64, r Record) error {
 		n++
 		if r.Epoch != 1 || seq <= 20 {
 			return fmt.Errorf("record %d of epoch %d", seq, r.Epoch)

@@ -78,7 +78,7 @@ func (v *Verifier) verifyShard(ctx context.Context, shard wire.Shard, r *Report)
 		return err
 	}
 	before := *r
-	err = manifest.Scan(ctx, v.Client.js, shard, 0, head, func(seq uint64, record manifest.Record) error {
+	err = manifest.Scan(ctx, v.Client.js, shard, 0, head, func(seq, _ uint64, record manifest.Record) error {
 		for _, s := range record.Segments {
 			if err := v.verifySegment(ctx, s.Segment, s.Extents, r); err != nil {
 				return err
