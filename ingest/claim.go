@@ -55,6 +55,14 @@ func (o *owner) recover(ctx context.Context, claimed uint64) error {
 	if err != nil {
 		return err
 	}
+	if o.snapshot, err = o.manifest.Snapshot(ctx); err != nil {
+		return err
+	}
+	if o.snapshot != nil && pos.ManifestSeq < o.snapshot.UpTo { // the records between may be gone
+		if pos, err = o.loadSnapshot(ctx, o.snapshot, pos); err != nil {
+			return err
+		}
+	}
 	o.pos = pos
 	if err := manifest.Scan(ctx, o.cfg.JS, o.source.Shard, pos.ManifestSeq, claimed, func(seq, left uint64, r manifest.Record) error {
 		o.progress.records.Store(left + 1)
@@ -85,6 +93,12 @@ func (o *owner) trustedPosition(ctx context.Context) (store.Position, error) {
 	}
 	if !pos.Source.Equal(fresh.Source) || !pos.Manifest.Equal(fresh.Manifest) || pos.ManifestSeq > lastManifest {
 		o.log.Warn("the local cache belongs to other streams: rebuilding it from JetStream")
+		return fresh, o.forget(fresh)
+	}
+	if same, err := o.manifest.Has(ctx, pos.ManifestSeq, pos.ManifestID); err != nil {
+		return pos, err
+	} else if !same {
+		o.log.Warn("the manifest lost its end, which this node had applied (power failure before a sync?): rebuilding the local cache")
 		return fresh, o.forget(fresh)
 	}
 	same, err := o.sameSource(ctx, pos, info.State)

@@ -23,6 +23,7 @@ import (
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
 	"dormouse/store"
+	"dormouse/store/archive"
 	"dormouse/store/manifest"
 )
 
@@ -37,6 +38,8 @@ type system struct {
 	srv *server.Server
 	nc  *nats.Conn
 	js  jetstream.JetStream
+
+	bucket *archive.Bucket
 }
 
 func newSystem(t testing.TB) *system {
@@ -44,6 +47,11 @@ func newSystem(t testing.TB) *system {
 	srv := natstest.Start(t)
 	nc, js := natstest.Dial(t, srv)
 	s := &system{t: t, srv: srv, nc: nc, js: js}
+	var err error
+	if s.bucket, err = archive.Open(t.Context(), "mem://"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.bucket.Close() })
 	if _, err := topology.Ensure(t.Context(), js, topology.Config{RequeueAfter: time.Minute, Lease: 2 * time.Second, Replicas: 1}); err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +76,7 @@ func (s *system) start(name, dir string, change ...func(*Config)) *node {
 	}
 	n := &node{s: s, dir: dir, name: name, registry: prometheus.NewRegistry()}
 	cfg := Config{
-		NC: s.nc, JS: s.js, DB: db, NodeID: name, ArchiveURL: "mem://",
+		NC: s.nc, JS: s.js, DB: db, NodeID: name, ArchiveURL: "mem://", Bucket: s.bucket,
 		MaxDelay: 50 * time.Millisecond, RequeueAfter: time.Minute, Lease: 2 * time.Second,
 		MaxBytes: 1 << 20, BufferLimit: 64 << 20, Trim: TrimAuto, TrimDelay: 100 * time.Millisecond,
 		Registerer: n.registry, Logger: slog.New(slog.NewTextHandler(s.t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),

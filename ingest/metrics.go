@@ -8,7 +8,7 @@ import (
 // metrics of all shards of a node together. None carries a label that grows with logs or tenants.
 type metrics struct {
 	ingested, rejected, skipped, republished, lost prometheus.Counter
-	synced, segments, refused                      prometheus.Counter
+	synced, segments, refused, snapshots           prometheus.Counter
 	stepDowns, drains                              prometheus.Counter
 	syncDelay                                      prometheus.Histogram
 }
@@ -46,6 +46,7 @@ func newMetrics(reg prometheus.Registerer, shards *shardStates) *metrics {
 		synced:      counter("dormouse_entries_synced_total", "Entries in committed segments."),
 		segments:    counter("dormouse_segments_committed_total", "Segments with at least one committed extent."),
 		refused:     counter("dormouse_extents_refused_total", "Extents refused as stale or overlapping."),
+		snapshots:   counter("dormouse_snapshots_total", "Snapshots of catalogs that were taken, each of which lets the manifest be shortened."),
 		stepDowns:   counter("dormouse_owner_stepdowns_total", "Times this process stopped owning a shard other than by shutdown."),
 		drains:      counter("dormouse_drain_requests_total", "Drain requests answered."),
 		syncDelay: f.NewHistogram(prometheus.HistogramOpts{

@@ -3,11 +3,13 @@
 //
 // An entry's way through the package is consume.go (source stream to buffer), drain.go (buffer to worker), commit.go
 // (worker to manifest and catalog), trim.go (source stream shortened). Who may do all this is decided in roster.go and
-// keeper.go (which process tries) and claim.go (which one is right). It never touches the bucket and starts nothing for a log. Open
+// keeper.go (which process tries) and claim.go (which one is right). snapshot.go keeps the manifest short.
+// It starts nothing for a log, and puts nothing but those snapshots into the bucket. Open
 // scheduler next for when a log becomes ready, and workers for who drains it.
 package ingest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,6 +48,7 @@ type Config struct {
 	NC         *nats.Conn
 	JS         jetstream.JetStream
 	DB         *store.DB
+	Bucket     Bucket // for snapshots of the catalogs
 	NodeID     string // stable over restarts: a process that comes back takes its own lease over at once
 	ArchiveURL string // told to readers; without secrets
 
@@ -58,14 +61,17 @@ type Config struct {
 	Trim         Trim
 	TrimDelay    time.Duration // how far trimming trails the manifest; above NATS's sync interval
 
+	SnapshotRecords uint64 // manifest records, and
+	SnapshotExtents uint64 // extents in them, above which a snapshot is taken; 0 is 1,024 and 65,536
+
 	Registerer prometheus.Registerer // nil: metrics are kept but not exposed
 	Logger     *slog.Logger          // nil: slog.Default()
 }
 
 func (c Config) validate() error {
 	switch {
-	case c.NC == nil || c.JS == nil || c.DB == nil || c.NodeID == "":
-		return errors.New("ingest: NC, JS, DB and NodeID are required")
+	case c.NC == nil || c.JS == nil || c.DB == nil || c.Bucket == nil || c.NodeID == "":
+		return errors.New("ingest: NC, JS, DB, Bucket and NodeID are required")
 	case c.MaxDelay <= 0 || c.RequeueAfter <= 0 || c.Lease <= 0 || c.TrimDelay <= 0:
 		return errors.New("ingest: MaxDelay, RequeueAfter, Lease and TrimDelay must be positive")
 	case c.MaxBytes == 0 || c.BufferLimit == 0:
@@ -93,6 +99,8 @@ func New(cfg Config) (*Node, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
+	cfg.SnapshotRecords = cmp.Or(cfg.SnapshotRecords, snapshotRecords)
+	cfg.SnapshotExtents = cmp.Or(cfg.SnapshotExtents, snapshotExtents)
 	n := &Node{cfg: cfg, shards: newShardStates()}
 	n.metrics = newMetrics(cfg.Registerer, n.shards)
 	n.schedules = scheduler.NewMetrics(cfg.Registerer)

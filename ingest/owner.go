@@ -48,6 +48,8 @@ type owner struct {
 	mu  sync.Mutex
 	pos store.Position
 
+	snapshot *manifest.Snapshot // the newest; the snapshot taker's alone once the owner runs
+
 	collected uint64 // bytes taken in since logs were last made ready for the sake of a backlog; the consumer's alone
 
 	floors  floorLog
@@ -57,6 +59,8 @@ type owner struct {
 	queries chan *nats.Msg  // bounded likewise
 	moved   chan struct{}   // cap 1: the floor may have moved
 	nudges  chan struct{}   // cap 1: the trimmer asks for a floor record
+	grown   chan struct{}   // cap 1: the manifest's tail is long enough for a snapshot
+	taken   chan snapshotCall
 }
 
 func newOwner(n *Node, source topology.Source, log *slog.Logger, share int, fresh func() bool) *owner {
@@ -71,6 +75,8 @@ func newOwner(n *Node, source topology.Source, log *slog.Logger, share int, fres
 		queries: make(chan *nats.Msg, queryLimit),
 		moved:   make(chan struct{}, 1),
 		nudges:  make(chan struct{}, 1),
+		grown:   make(chan struct{}, 1),
+		taken:   make(chan snapshotCall),
 	}
 }
 
@@ -112,6 +118,7 @@ func (o *owner) run(ctx context.Context, listening func()) error {
 	start(o.serveCommits)
 	start(o.sched.Run)
 	start(o.trim)
+	start(o.takeSnapshots)
 	start(o.consume)
 	return group.Wait()
 }

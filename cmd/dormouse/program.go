@@ -158,7 +158,7 @@ func (p *program) openIngest(context.Context) error {
 	}
 	p.onClose(db.Close)
 	p.node, err = ingest.New(ingest.Config{
-		NC: p.nc, JS: p.js, DB: db, NodeID: id, ArchiveURL: p.bucket.URL(),
+		NC: p.nc, JS: p.js, DB: db, Bucket: p.bucket, NodeID: id, ArchiveURL: p.bucket.URL(),
 		MaxDelay: p.cfg.maxDelay, RequeueAfter: p.cfg.requeueAfter, Tick: p.cfg.tick, Lease: p.cfg.lease,
 		MaxBytes: uint64(p.cfg.maxBytes), BufferLimit: uint64(p.cfg.bufferLimit),
 		Trim: ingest.Trim(p.cfg.trim.value), TrimDelay: p.cfg.trimDelay,

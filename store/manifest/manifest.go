@@ -50,6 +50,29 @@ func (m *Manifest) Created() time.Time { return m.stream.CachedInfo().Created }
 // Last returns the last record and its sequence in the manifest stream; sequence 0 means that there is none.
 func (m *Manifest) Last() (Record, uint64) { return m.record, m.last }
 
+// Has reports whether the record at seq is the one with that ID, as far as can be told: a record that a snapshot has may be
+// gone, and an empty ID is anyone's.
+func (m *Manifest) Has(ctx context.Context, seq uint64, id string) (bool, error) {
+	if seq == 0 || id == "" {
+		return true, nil
+	}
+	msg, err := m.stream.GetMsg(ctx, seq)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("reading manifest record %d of shard %s: %w", seq, m.shard, err)
+	}
+	if msg.Subject != m.shard.ManifestSubject() {
+		return false, nil
+	}
+	r, err := Decode(msg.Data)
+	if err != nil {
+		return false, fmt.Errorf("manifest record %d of shard %s: %w", seq, m.shard, err)
+	}
+	return r.ID == id, nil
+}
+
 // latest asks the stream's leader: direct reads from replicas may be stale, and the stream is made without them.
 func (m *Manifest) latest(ctx context.Context) (Record, uint64, error) {
 	msg, err := m.stream.GetLastMsgForSubject(ctx, m.shard.ManifestSubject())
@@ -71,6 +94,9 @@ func (m *Manifest) latest(ctx context.Context) (Record, uint64, error) {
 // happened or ctx ends. ErrFenced means that it did not happen and never will.
 func (m *Manifest) Append(ctx context.Context, r Record) (uint64, error) {
 	r.ID, r.Time = uuid.NewString(), time.Now().UTC()
+	if r.SnapshotSeq = m.record.SnapshotSeq; m.record.Kind == TakeSnapshot {
+		r.SnapshotSeq = m.last
+	}
 	data, err := r.Encode()
 	if err != nil {
 		return 0, err
