@@ -22,8 +22,8 @@ type Position struct {
 	// What the manifest has beyond its newest snapshot; rather too much than too little.
 	TailRecords uint64 `cbor:"9,keyasint"`
 	TailExtents uint64 `cbor:"10,keyasint"`
-	Highest     uint64    `cbor:"6,keyasint"` // highest source sequence in any committed extent
-	Floor       uint64    `cbor:"7,keyasint"` // of the last manifest record; Floor <= Applied once an owner is active
+	Highest     uint64 `cbor:"6,keyasint"` // highest source sequence in any committed extent
+	Floor       uint64 `cbor:"7,keyasint"` // of the last manifest record; Floor <= Applied once an owner is active
 }
 
 // Position returns the shard's position; the zero Position when the database knows nothing of the shard.

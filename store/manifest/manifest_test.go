@@ -171,6 +171,11 @@ func FuzzDecode(f *testing.F) {
 	}
 	f.Add(data)
 	f.Add([]byte{recordVersion})
+	snapshot := Record{Kind: TakeSnapshot, Epoch: 2, Snapshot: &Snapshot{UpTo: 9, Runs: []Run{{UpTo: 4}, {After: 4, UpTo: 9}}}}
+	if data, err = snapshot.Encode(); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(data)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r, err := Decode(data)
 		if err != nil {
