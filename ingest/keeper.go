@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"dormouse/internal/topology"
+	"dormouse/internal/wire"
 )
 
 // keeper tends one shard for as long as the node runs: while the roster says that this node should own it, it waits for the
@@ -60,7 +61,7 @@ func (k *keeper) run(ctx context.Context) error {
 			wait = k.node.cfg.Lease/20 + rand.N(k.node.cfg.Lease/20+1)
 		default:
 			changed = nil
-			k.node.shards.set(k.source.Shard, shardStatus{state: stateStarting})
+			k.node.shards.set(k.source.Shard, shardStatus{state: wire.ShardStarting})
 			k.node.metrics.stepDowns.Inc()
 			k.log.Warn("stepped down; trying to own the shard again", "reason", err)
 		}
@@ -75,9 +76,9 @@ func (k *keeper) run(ctx context.Context) error {
 
 // standBy notes who has the shard.
 func (k *keeper) standBy(p place) {
-	state := stateStandby
+	state := wire.ShardStandby
 	if p.holder == "" || p.holder == k.leases.node {
-		state = stateStarting
+		state = wire.ShardStarting
 	}
 	k.node.shards.set(k.source.Shard, shardStatus{state: state, holder: p.holder})
 }
@@ -111,7 +112,7 @@ func (k *keeper) handOver(ctx context.Context) error {
 // turn holds the lease and owns the shard until ctx is done, the lease is lost, the shard is to be handed over or the owner
 // steps down.
 func (k *keeper) turn(ctx context.Context) error {
-	held, err := k.leases.acquire(ctx, shardKey(k.source.Shard))
+	held, err := k.leases.acquire(ctx, wire.LeaseKey(k.source.Shard))
 	if errors.Is(err, errLeaseHeld) {
 		return err
 	}
@@ -129,12 +130,12 @@ func (k *keeper) turn(ctx context.Context) error {
 	group.Go(func() error { return k.handOver(ctx) })
 	group.Go(func() error {
 		o := newOwner(k.node, k.source, k.log, k.roster.count(), func() bool { return held.fresh(k.node.cfg.Lease) })
-		k.node.shards.set(k.source.Shard, shardStatus{state: stateClaiming, holder: k.leases.node, owner: o})
+		k.node.shards.set(k.source.Shard, shardStatus{state: wire.ShardClaiming, holder: k.leases.node, owner: o})
 		if err := o.claim(ctx); err != nil {
 			return fmt.Errorf("could not own the shard: %w", err)
 		}
 		return o.run(ctx, func() {
-			k.node.shards.set(k.source.Shard, shardStatus{state: stateOwned, holder: k.leases.node, owner: o})
+			k.node.shards.set(k.source.Shard, shardStatus{state: wire.ShardOwned, holder: k.leases.node, owner: o})
 			k.log.Info("owning the shard", "epoch", o.epoch, "from", o.applied()+1)
 		})
 	})

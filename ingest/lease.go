@@ -20,20 +20,6 @@ type leases struct {
 	node string
 }
 
-// Keys of the bucket: one for each node that lives, and one for each shard that a node holds.
-const (
-	nodeKeys  = "node."
-	shardKeys = "shard."
-)
-
-func shardKey(shard wire.Shard) string { return shardKeys + shard.String() }
-
-// leaseValue is what a lease says, for people and for the other nodes.
-type leaseValue struct {
-	Node  string    `json:"node"`
-	Since time.Time `json:"since"`
-}
-
 var (
 	errLeaseHeld = errors.New("another node holds the lease")
 	errLeaseLost = errors.New("the lease was lost")
@@ -67,7 +53,7 @@ func (h *lease) fresh(term time.Duration) bool { return time.Since(*h.renewed.Lo
 // compare-and-set, so two nodes cannot both succeed.
 func (l *leases) acquire(ctx context.Context, key string) (*lease, error) {
 	now := time.Now()
-	value, err := json.Marshal(leaseValue{Node: l.node, Since: now.UTC()})
+	value, err := json.Marshal(wire.Lease{Node: l.node, Since: now.UTC()})
 	if err != nil {
 		return nil, err
 	}
@@ -81,7 +67,7 @@ func (l *leases) acquire(ctx context.Context, key string) (*lease, error) {
 	if err != nil {
 		return nil, err
 	}
-	var holder leaseValue
+	var holder wire.Lease
 	if err := json.Unmarshal(current.Value(), &holder); err == nil && holder.Node != l.node {
 		return nil, fmt.Errorf("%w: %s, since %s", errLeaseHeld, holder.Node, holder.Since.Format(time.RFC3339))
 	}

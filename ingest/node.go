@@ -144,7 +144,7 @@ func (n *Node) live(ctx context.Context, leases *leases) error {
 	pause := backoff.NewExponentialBackOff()
 	pause.InitialInterval, pause.MaxInterval = 50*time.Millisecond, time.Second
 	for {
-		held, err := leases.acquire(ctx, nodeKeys+n.cfg.NodeID)
+		held, err := leases.acquire(ctx, wire.NodeKeys+n.cfg.NodeID)
 		if err == nil {
 			pause.Reset()
 			if err = held.keep(ctx, n.cfg.Lease); err == nil {
@@ -183,7 +183,7 @@ func (n *Node) keepShards(ctx context.Context, sources []topology.Source, leases
 			if stops[source.Shard] != nil {
 				continue
 			}
-			n.shards.set(source.Shard, shardStatus{state: stateStarting})
+			n.shards.set(source.Shard, shardStatus{state: wire.ShardStarting})
 			k := &keeper{node: n, source: source, leases: leases, roster: roster,
 				log: n.cfg.Logger.With("shard", source.Shard.String(), "stream", source.Stream)}
 			keeping, stop := context.WithCancel(ctx)
@@ -248,6 +248,9 @@ func (n *Node) restWhenIdle(ctx context.Context) error {
 		}
 	}
 }
+
+// Status says where the node stands with each shard, ascending.
+func (n *Node) Status() []wire.ShardStatus { return n.shards.report() }
 
 // Ready returns nil when every shard is served: by this node, which has caught up with the manifest, or by another one. The
 // error says how far those are that are not.

@@ -157,7 +157,7 @@ func (r *roster) hear(entry jetstream.KeyValueEntry, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	gone := entry.Operation() != jetstream.KeyValuePut
-	if node, ok := strings.CutPrefix(entry.Key(), nodeKeys); ok {
+	if node, ok := strings.CutPrefix(entry.Key(), wire.NodeKeys); ok {
 		_, known := r.nodes[node]
 		switch {
 		case !gone:
@@ -170,13 +170,13 @@ func (r *roster) hear(entry jetstream.KeyValueEntry, now time.Time) {
 		}
 		return
 	}
-	number, _ := strings.CutPrefix(entry.Key(), shardKeys)
+	number, _ := strings.CutPrefix(entry.Key(), wire.ShardKeys)
 	shard, err := wire.ParseShard(number)
 	if err != nil {
 		return // not ours
 	}
 	before := r.holders[shard].node
-	var value leaseValue
+	var value wire.Lease
 	if !gone && json.Unmarshal(entry.Value(), &value) == nil {
 		r.holders[shard] = holder{value.Node, now}
 	} else {

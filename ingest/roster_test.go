@@ -76,12 +76,12 @@ func TestNodeThatIsGoneIsForgotten(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := kv.PutString(t.Context(), nodeKeys+"ghost", "{}"); err != nil {
+	if _, err := kv.PutString(t.Context(), wire.NodeKeys+"ghost", "{}"); err != nil {
 		t.Fatal(err)
 	}
 	n := s.start("a", t.TempDir())
 	s.until("the ghost to be forgotten and the shard to be owned", func() bool {
-		_, err := kv.Get(t.Context(), nodeKeys+"ghost")
+		_, err := kv.Get(t.Context(), wire.NodeKeys+"ghost")
 		return err != nil && n.metric("dormouse_shards_owned") == 1
 	})
 }

@@ -12,16 +12,6 @@ import (
 	"dormouse/scheduler"
 )
 
-// shardState is where a keeper stands with its shard.
-type shardState string
-
-const (
-	stateStarting shardState = "starting" // neither owned nor seen to be owned by another node
-	stateStandby  shardState = "standby"  // another node holds the lease
-	stateClaiming shardState = "claiming" // holds the lease, catching up with the manifest
-	stateOwned    shardState = "owned"
-)
-
 // shardStates is what a node knows of its shards, for readiness, status and metrics; bounded by the number of shards.
 type shardStates struct {
 	mu sync.Mutex
@@ -31,7 +21,7 @@ type shardStates struct {
 }
 
 type shardStatus struct {
-	state  shardState
+	state  wire.ShardState
 	holder string // node that holds the lease, as far as is known
 	owner  *owner // while claiming and owned
 }
@@ -66,8 +56,8 @@ func (s *shardStates) ready() error {
 	var errs []error
 	for _, shard := range slices.Sorted(maps.Keys(s.by)) {
 		switch status := s.by[shard]; status.state {
-		case stateOwned, stateStandby:
-		case stateClaiming:
+		case wire.ShardOwned, wire.ShardStandby:
+		case wire.ShardClaiming:
 			errs = append(errs, fmt.Errorf("shard %s is %s: %s", shard, status.state, cmp.Or(status.owner.progress.String(), "asking JetStream")))
 		default:
 			errs = append(errs, fmt.Errorf("shard %s is %s: no node is seen to own it yet", shard, status.state))
@@ -81,11 +71,32 @@ func (s *shardStates) replaying() (lines []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, shard := range slices.Sorted(maps.Keys(s.by)) {
-		if status := s.by[shard]; status.state == stateOwned && status.owner.progress.left() > 0 {
+		if status := s.by[shard]; status.state == wire.ShardOwned && status.owner.progress.left() > 0 {
 			lines = append(lines, fmt.Sprintf("shard %s: %s", shard, &status.owner.progress))
 		}
 	}
 	return lines
+}
+
+// report says where the node stands with each shard, ascending.
+func (s *shardStates) report() []wire.ShardStatus {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make([]wire.ShardStatus, 0, len(s.by))
+	for _, shard := range slices.Sorted(maps.Keys(s.by)) {
+		status := s.by[shard]
+		one := wire.ShardStatus{Shard: shard, State: status.state, Holder: status.holder}
+		if o := status.owner; o != nil {
+			one.RecordsLeft, one.EntriesLeft = o.progress.records.Load(), o.progress.left()
+			if status.state == wire.ShardOwned {
+				stats := o.sched.Stats()
+				one.Epoch, one.Applied = o.epoch, o.applied()
+				one.Logs, one.Queued, one.Entries, one.Bytes = stats.Active, stats.Queued, stats.Entries, stats.Bytes
+			}
+		}
+		all = append(all, one)
+	}
+	return all
 }
 
 // load is what the owned shards of a node hold together.
@@ -107,7 +118,7 @@ func (s *shardStates) load() load {
 		}
 		all.recordsLeft += status.owner.progress.records.Load()
 		all.entriesLeft += status.owner.progress.left()
-		if status.state != stateOwned {
+		if status.state != wire.ShardOwned {
 			all.claiming++
 			continue
 		}

@@ -65,6 +65,9 @@ const (
 	OpList    Operation = "list"    // ListRequest -> ListReply
 )
 
+// StatusSubject is where every process of a system answers an empty request with a Process.
+const StatusSubject = "dormouse.status"
+
 // OwnerSubject is where the owner of shard in epoch answers op. The epoch in the subject means that a request can only
 // reach the owner it was meant for: a stale owner never hears what is asked of its successor, and a request to an owner
 // that is gone fails at once with "no responders".
