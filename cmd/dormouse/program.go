@@ -122,7 +122,7 @@ const errCodeStorage = 10047
 const streamsTimeout = 10 * time.Second
 
 func (p *program) openStreams(ctx context.Context) error {
-	cfg := topology.Config{Replicas: p.cfg.replicas, RequeueAfter: p.cfg.requeueAfter, Lease: p.cfg.lease,
+	cfg := topology.Config{Shards: p.cfg.shards, Replicas: p.cfg.replicas, RequeueAfter: p.cfg.requeueAfter, Lease: p.cfg.lease,
 		Trim: p.cfg.trim.value == string(ingest.TrimAlways)}
 	warnings, err := backoff.Retry(ctx, func() ([]string, error) {
 		attempt, cancel := context.WithTimeout(ctx, streamsTimeout)
@@ -144,7 +144,25 @@ func (p *program) openStreams(ctx context.Context) error {
 	for _, w := range warnings {
 		p.log.Warn(w)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return p.mapTenants(ctx)
+}
+
+// mapTenants lets the embedded server spread the tenants over the shards. An outside server's accounts are its operator's.
+func (p *program) mapTenants(ctx context.Context) error {
+	sources, err := topology.Sources(ctx, p.js)
+	if err != nil {
+		return err
+	}
+	partitions := topology.Partitions(sources)
+	if partitions == 0 || p.server == nil {
+		return nil
+	}
+	mapping := topology.PartitionMapping(partitions)
+	p.log.Info("the embedded NATS server spreads the tenants over the shards", "shards", partitions, "from", mapping.From, "to", mapping.To)
+	return p.server.Map(mapping.From, mapping.To)
 }
 
 func (p *program) openIngest(context.Context) error {
