@@ -114,8 +114,11 @@ func (h *lease) taken(ctx context.Context, timeout time.Duration) bool {
 	if err != nil {
 		return errors.Is(err, jetstream.ErrKeyNotFound)
 	}
+	if string(current.Value()) != string(h.value) {
+		return true // and its revision is not ours to delete
+	}
 	h.revision = current.Revision()
-	return string(current.Value()) != string(h.value)
+	return false
 }
 
 // release gives the lease up if it is still held.
