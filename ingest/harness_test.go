@@ -225,10 +225,16 @@ func (s *system) drain(logs ...string) (entries []entry.Entry, extents []extent.
 	if err := s.ask(wire.OpDrain, wire.DrainRequest{Logs: logs, MaxBytes: 1 << 20}, &reply); err != nil || reply.Err() != nil || !reply.Done {
 		s.t.Fatalf("drain: %v, %+v", err, reply)
 	}
-	if len(reply.Data) == 0 {
+	return s.decode(reply.Data)
+}
+
+// decode returns what the data of a drain reply holds.
+func (s *system) decode(data []byte) (entries []entry.Entry, extents []extent.Extent) {
+	s.t.Helper()
+	if len(data) == 0 {
 		return nil, nil
 	}
-	reader := batchrepr.Read(reply.Data)
+	reader := batchrepr.Read(data)
 	for {
 		_, key, value, ok, err := reader.Next()
 		if err != nil {

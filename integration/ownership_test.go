@@ -114,8 +114,8 @@ func TestOwnership(t *testing.T) {
 	}
 }
 
-// TestFrozenOwner stops an owner until its successor works, with questions waiting in its socket, and lets it go on: it
-// must answer none of them from what it remembers, commit nothing, step down by itself, and be able to own again.
+// TestFrozenOwner stops an owner until its successor works, with a question waiting in its socket, and lets it go on: it
+// must not answer it from what it remembers, commit nothing, step down by itself, and be able to own again.
 func TestFrozenOwner(t *testing.T) {
 	nats := startOutsideNATS(t)
 	bucket := "file://" + filepath.Join(t.TempDir(), "archive")
@@ -136,32 +136,27 @@ func TestFrozenOwner(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	questions := map[wire.Operation]any{wire.OpExtents: wire.ExtentsRequest{All: true}, wire.OpList: wire.ListRequest{}}
-	for op, question := range questions {
-		data, err := wire.Encode(question)
-		if err == nil {
-			err = nc.PublishRequest(wire.OwnerSubject(0, epoch, op), answers.Subject, data)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
+	question, err := wire.Encode(wire.ListRequest{})
+	if err == nil {
+		err = nc.PublishRequest(wire.OwnerSubject(0, epoch, wire.OpList), answers.Subject, question)
 	}
-	if err := nc.Flush(); err != nil {
+	if err == nil {
+		err = nc.Flush()
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	frozen.signal(syscall.SIGCONT)
-	for range questions {
-		msg, err := answers.NextMsg(patience)
-		if err != nil {
-			t.Fatalf("the owner that went on did not answer: %v", err)
-		}
-		var reply wire.ListReply
-		if err := wire.Decode(msg.Data, &reply); err != nil {
-			t.Fatal(err)
-		}
-		if reply.Code == wire.OK {
-			t.Errorf("an owner that was frozen answered from what it remembers: %+v", reply)
-		}
+	msg, err := answers.NextMsg(patience)
+	if err != nil {
+		t.Fatalf("the owner that went on did not answer: %v", err)
+	}
+	var reply wire.ListReply
+	if err := wire.Decode(msg.Data, &reply); err != nil {
+		t.Fatal(err)
+	}
+	if reply.Code == wire.OK {
+		t.Errorf("an owner that was frozen answered from what it remembers: %+v", reply)
 	}
 	frozen.until("it to step down", func() bool { return frozen.owned() == 0 && frozen.ready() })
 	successor.signal(syscall.SIGSTOP)
