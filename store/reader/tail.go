@@ -89,7 +89,8 @@ func (t *streamTail) open(ctx context.Context, log string, after uint64) error {
 		return err
 	}
 	limit := fetchBytes + int(t.js.Conn().MaxPayload()) // below the largest message it would wait for ever
-	messages, err := consumer.Messages(jetstream.PullMaxMessagesWithBytesLimit(fetchEntries, limit))
+	messages, err := consumer.Messages(jetstream.PullMaxMessagesWithBytesLimit(fetchEntries, limit),
+		jetstream.PullThresholdMessages(1)) // else the client has no room for the server's word that a request is complete
 	if err != nil {
 		return err
 	}
