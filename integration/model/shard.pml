@@ -1,39 +1,40 @@
 /*
  * The protocol of one shard with one log: source stream, manifest, two nodes that own the shard in turn, workers, a reader.
- * README.md says which Go function each step stands for, and what is left out. check.sh runs it.
+ * README.md says which Go function each step stands for and what is left out. check.sh runs it.
  *
- * Switches: the sizes below; POWER (the manifest may lose what is not synced), READER (somebody reads the log), and one
- * name for each mutation, which must be caught.
+ * Switches: the sizes below; POWER (the manifest may once lose what is not synced), READER (somebody reads the log), and one
+ * name for each mutation. Each mutation must be caught.
  */
 
 #ifndef ENTRIES
-#define ENTRIES 3 /* published in all; at most 7 */
+#define ENTRIES 3 /* published in all; at most 3, see BIT */
 #endif
 #ifndef CLAIMS
-#define CLAIMS 3 /* epochs in all */
+#define CLAIMS 2 /* epochs in all */
 #endif
 #ifndef SNAPSHOTS
 #define SNAPSHOTS 1 /* in all */
 #endif
 #ifndef WORKERS
-#define WORKERS 2
+#define WORKERS 0 /* 0: any run of entries may be offered at any time; 2: two workers, each with what it has drained */
 #endif
 #ifndef RECORDS
-#define RECORDS 9 /* the manifest's bound; an append beyond it blocks */
+#define RECORDS 8 /* the manifest's bound; an append beyond it waits for ever */
 #endif
 
-#define NODES 2
-
 /* Sets of entries are bit masks: bit s is the entry with sequence s. */
+#define BIT(s) (1 << (s))
 #define UPTO(s) ((2 << (s)) - 2)
 #define RANGE(f, l) (UPTO(l) & ~UPTO((f) - 1))
+#define LOWEST(m) ((m) & 2 -> 1 : ((m) & 4 -> 2 : 3))
+#define HIGHEST(m) ((m) & 8 -> 3 : ((m) & 4 -> 2 : ((m) & 2 -> 1 : 0)))
 
 /* The source stream: entries 1..acked were acked, first..acked are still there. */
 byte acked;
 byte first = 1;
 
-/* The manifest: records 1..last, of which those below kept are purged. A record is named by its place and its generation,
- * which is the number of power failures before it: that stands for Record.ID. */
+/* The manifest: records 1..last, of which those below kept are purged. A place in it and the number of power failures
+ * before the record was made name a record: together they stand for Record.ID. */
 #define CLAIM 1
 #define COMMIT 2
 #define FLOOR 3
@@ -44,27 +45,29 @@ typedef Record {
 	byte by;    /* node that appended it */
 	byte floor;
 	byte from;  /* of COMMIT: the extent's first; of SNAPSHOT: the last record that it has */
-	byte to;    /* of COMMIT: the extent's last; of SNAPSHOT: the entries that its rows have, a mask */
+	byte to;    /* of COMMIT: the extent's last; of SNAPSHOT: the entries of its rows, a mask */
 	bit gen;
 }
-Record rec[RECORDS + 1]; /* [0] is empty and stands for what is before the first */
+Record rec[RECORDS + 1]; /* [0] stays empty and stands for what is before the first */
 byte last;
 byte kept = 1;
+byte high; /* ghost: entries 1..high are archived according to all records, purged or not */
+byte claims, snapshots; /* so far */
 #ifdef POWER
 byte synced; /* records up to here survive a power failure */
 bit failures;
+#define REBUILD true
 #else
 #define synced last
 #define failures 0
+#define REBUILD false
 #endif
 
-byte high; /* ghost: entries 1..high are archived according to all records ever, purged or not */
-byte claims, snapshots;
+#if WORKERS > 0
+byte drained[WORKERS], until[WORKERS]; /* the run of entries that a worker has drained and put, 0 and 0 without one */
+#endif
 
-/* Extents on their way: drained from some owner, put, and offered to any owner, any number of times, at any time. */
-byte drained[WORKERS], until[WORKERS];
-
-/* What a node does: nothing; append its claim; bring its disk up to it; serve. */
+/* What a node does. */
 #define DOWN 0
 #define CLAIMING 1
 #define RECOVERING 2
@@ -79,7 +82,7 @@ typedef Node {
 	byte does;
 	byte epoch;
 	byte known;   /* the last record that it knows: what an append expects */
-	/* Its disk, in memory while it lives. */
+	/* Its disk, as it sees it while it lives. */
 	byte applied; /* source sequence */
 	byte at;      /* manifest record */
 	bit atgen;    /* that record's generation */
@@ -91,11 +94,43 @@ typedef Node {
 	bit flying;   /* a copy of it may arrive at any time, even when the node has given up */
 	byte kind, pfrom, pto, pfloor;
 }
-Node node[NODES];
+Node node[2];
 
-byte i, j, newest, seen, f, t; /* scratch, 0 between steps */
+byte i, newest, seen, f; /* scratch, 0 between steps */
 
-/* newest := the newest snapshot's record up to newest, 0 without one. */
+#define current(n) (node[n].epoch == rec[last].epoch)
+#define idle(n) (node[n].does == SERVING && node[n].step == NONE && !node[n].flying && last < RECORDS)
+
+/* Up to where all is archived, as n knows it: owner.go, floorLocked. */
+#define archived(n) (node[n].buffer == 0 -> node[n].applied : LOWEST(node[n].buffer) - 1)
+#define floorOf(n) (archived(n) > node[n].floor -> archived(n) : node[n].floor)
+
+/* To where n may trim: the floor of a record that it knows and that no power failure can take any more. */
+#ifdef TRIM_TO_APPLIED
+#define trimTo(n) node[n].applied
+#else
+#ifdef TRIM_UNSYNCED
+#define trimTo(n) node[n].floor
+#else
+#define trimTo(n) (node[n].at <= synced -> node[n].floor : rec[synced].floor)
+#endif
+#endif
+
+/* Up to where n looks for a snapshot whose records it may purge. */
+#ifdef PURGE_UNSYNCED
+#define safe(n) node[n].at
+#else
+#define safe(n) (node[n].at <= synced -> node[n].at : synced)
+#endif
+
+/* The server takes a record if nobody has appended since its author's last. */
+#ifdef NO_CAS
+#define fits(n) (last < RECORDS)
+#else
+#define fits(n) (last == node[n].known && last < RECORDS)
+#endif
+
+/* newest := the newest snapshot at or below newest, 0 without one. */
 inline findSnapshot() {
 	do
 	:: newest > 0 && rec[newest].kind != SNAPSHOT -> newest--
@@ -103,41 +138,36 @@ inline findSnapshot() {
 	od
 }
 
-/* seen := the archived entries as whoever reads the manifest from its beginning finds them. */
-inline readTruth(x) {
-	newest = x;
+/* seen := the entries that whoever reads the manifest up to newest finds archived. */
+inline readTruth() {
+	f = newest;
 	findSnapshot();
-	seen = 0; j = 1;
+	i = 1;
+	seen = 0;
 	if
-	:: newest > 0 -> seen = rec[newest].to; j = rec[newest].from + 1
+	:: newest > 0 -> seen = rec[newest].to; i = rec[newest].from + 1
 	:: else
 	fi;
 	do
-	:: j > x -> break
+	:: i > f -> break
 	:: else ->
 		if
-		:: rec[j].kind == COMMIT -> seen = seen | RANGE(rec[j].from, rec[j].to)
+		:: rec[i].kind == COMMIT -> seen = seen | RANGE(rec[i].from, rec[i].to)
 		:: else
 		fi;
-		j++
-	od
+		i++
+	od;
+	i = 0; f = 0; newest = 0
 }
 
-/* No loss: what left the stream is archived. The manifest as it can be read says what all records ever said. */
+/* No loss: what has left the stream is archived, and the manifest as it can be read says what all its records ever said. */
 inline check() {
-	readTruth(last);
+	newest = last;
+	readTruth();
 	assert(seen == UPTO(high));
 	assert(first <= high + 1);
-	newest = 0; seen = 0; j = 0
+	seen = 0
 }
-
-/* The server appends n's record, if nobody has appended since n's last. */
-#ifdef NO_CAS
-#define fits(n) (last < RECORDS)
-#else
-#define fits(n) (last == node[n].known && last < RECORDS)
-#endif
-#define room (last < RECORDS)
 
 inline store(n) {
 	if
@@ -147,12 +177,11 @@ inline store(n) {
 	if
 	:: node[n].kind == COMMIT ->
 		assert(node[n].pfrom == high + 1); /* no entry twice, none left out, ascending */
-		assert(node[n].pto <= acked);
+		assert(node[n].pto >= node[n].pfrom && node[n].pto <= acked);
 		high = node[n].pto
 	:: else
 	fi;
-	assert(node[n].pfloor >= rec[last].floor); /* the floor never falls */
-	assert(node[n].pfloor <= high);            /* and all below it is archived */
+	assert(node[n].pfloor >= rec[last].floor && node[n].pfloor <= high); /* it never falls, and all below is archived */
 	last++;
 	rec[last].kind = node[n].kind;
 	rec[last].epoch = node[n].epoch;
@@ -165,7 +194,7 @@ inline store(n) {
 }
 
 inline clearAppend(n) {
-	node[n].kind = 0; node[n].pfrom = 0; node[n].pto = 0; node[n].pfloor = 0
+	node[n].step = NONE; node[n].kind = 0; node[n].pfrom = 0; node[n].pto = 0; node[n].pfloor = 0
 }
 
 /* n serves no more. What flies goes on flying, so its content and what it expects are kept. */
@@ -181,7 +210,7 @@ inline wipe(n) {
 	node[n].applied = 0; node[n].at = 0; node[n].atgen = 0; node[n].floor = 0; node[n].catalog = 0; node[n].buffer = 0
 }
 
-/* Record x is applied to n's disk, in one batch. */
+/* commit.go, applyRecord: record x is applied to n's disk, in one batch. */
 inline applyRecord(n, x) {
 	if
 	:: rec[x].kind == COMMIT ->
@@ -192,83 +221,42 @@ inline applyRecord(n, x) {
 	node[n].at = x; node[n].atgen = rec[x].gen; node[n].floor = rec[x].floor
 }
 
-/* The last batches of n's disk are undone: any number of records and of entries, since nothing is ever synced. */
-inline undo(n) {
-	do
-	:: node[n].at > 0 && node[n].at >= kept && node[n].at <= last && rec[node[n].at].gen == node[n].atgen ->
-		if
-		:: rec[node[n].at].kind == COMMIT ->
-			f = RANGE(rec[node[n].at].from, rec[node[n].at].to);
-			node[n].catalog = node[n].catalog & ~f;
-			node[n].buffer = node[n].buffer | (f & UPTO(node[n].applied))
-		:: else
-		fi;
-		node[n].at--;
-		if
-		:: node[n].at >= kept || node[n].at == 0 -> node[n].atgen = rec[node[n].at].gen; node[n].floor = rec[node[n].at].floor
-		:: else -> wipe(n) /* what was before is purged: as good as a new disk */
-		fi
-	:: node[n].applied > 0 -> node[n].buffer = node[n].buffer & ~RANGE(node[n].applied, node[n].applied); node[n].applied--
-	:: break
-	od;
-	f = 0
-}
+#define undoable(n) (node[n].at > kept && node[n].at <= last && rec[node[n].at].gen == node[n].atgen)
 
-inline crash(n) {
+/* The last record's batch is lost from n's disk. */
+inline undoRecord(n) {
 	if
-	:: skip
-	:: wipe(n)
-	:: undo(n)
-	fi;
-	stop(n)
-}
-
-/* f := the first buffered entry, 0 without one. */
-inline firstBuffered(n) {
-	f = 1;
-	do
-	:: f <= ENTRIES && !(node[n].buffer & RANGE(f, f)) -> f++
-	:: f > ENTRIES -> f = 0; break
-	:: else -> break
-	od
-}
-
-/* t := up to where all is archived, as n knows it. */
-inline floorOf(n) {
-	firstBuffered(n);
-	t = node[n].applied;
-	if
-	:: f > 0 && f - 1 < t -> t = f - 1
+	:: rec[node[n].at].kind == COMMIT ->
+		f = RANGE(rec[node[n].at].from, rec[node[n].at].to);
+		node[n].catalog = node[n].catalog & ~f;
+		node[n].buffer = node[n].buffer | (f & UPTO(node[n].applied));
+		f = 0
 	:: else
 	fi;
-	if
-	:: t < node[n].floor -> t = node[n].floor
-	:: else
-	fi
+	node[n].at--;
+	node[n].atgen = rec[node[n].at].gen; node[n].floor = rec[node[n].at].floor
 }
 
-inline begin(n, x) {
-	floorOf(n);
-	node[n].kind = x; node[n].pfloor = t; node[n].step = TRY;
-	f = 0; t = 0
+inline undoEntry(n) {
+	node[n].buffer = node[n].buffer & ~BIT(node[n].applied);
+	node[n].applied--
 }
 
-#define current(n) (node[n].epoch == rec[last].epoch)
-#define unsure(n) (node[n].at > 0 && (node[n].at > last || node[n].at >= kept && rec[node[n].at].gen != node[n].atgen))
+inline begin(n, x, y, z) {
+	node[n].kind = x; node[n].pfrom = y; node[n].pto = z; node[n].pfloor = floorOf(n); node[n].step = TRY
+}
 
-#ifdef POWER
-#define REBUILD true
+/* claim.go, trustedPosition; snapshot.go, loadSnapshot. */
+#define replaced(n) (node[n].at > last || node[n].at >= kept && node[n].at > 0 && rec[node[n].at].gen != node[n].atgen)
+#ifdef GONE_TRUSTED
+#define untrusted(n) replaced(n)
 #else
-#define REBUILD false
+#define untrusted(n) (replaced(n) || REBUILD && node[n].at > 0 && node[n].at < kept)
 #endif
 
-/* claim.go: trustedPosition, and loadSnapshot when records that are missing here may be gone. */
 inline trust(n) {
 	if
-	:: unsure(n) -> wipe(n)
-#ifndef GONE_TRUSTED
-	:: !unsure(n) && node[n].at > 0 && node[n].at < kept && REBUILD -> wipe(n)
-#endif
+	:: untrusted(n) -> wipe(n)
 	:: else
 	fi;
 	newest = node[n].known;
@@ -277,240 +265,198 @@ inline trust(n) {
 	:: newest > 0 && node[n].at < rec[newest].from ->
 		node[n].catalog = node[n].catalog | rec[newest].to;
 		node[n].buffer = 0; node[n].applied = 0;
-		node[n].at = rec[newest].from;
-		/* The real position has no ID here, which is anyone's. */
-		node[n].atgen = rec[newest].gen
+		node[n].at = rec[newest].from; node[n].atgen = rec[newest].gen; node[n].floor = 0
 	:: else
 	fi;
 	newest = 0
 }
-#ifdef POWER
-#define REBUILD true
-#else
-#define REBUILD false
-#endif
-
-/* Which worker has which extent makes no difference: the order is made one. */
-inline sortWorkers() {
-#if WORKERS > 1
-	if
-	:: drained[0] * 8 + until[0] > drained[1] * 8 + until[1] ->
-		f = drained[0]; drained[0] = drained[1]; drained[1] = f;
-		f = until[0]; until[0] = until[1]; until[1] = f;
-		f = 0
-	:: else
-	fi
-#else
-	skip
-#endif
-}
 
 proctype owner(byte n) {
-	byte w; /* scratch, 0 between steps */
 	do
-	/* Open and the claim's append. The slot of an append that still flies cannot be used. */
-	:: atomic { node[n].does == DOWN && !node[n].flying && claims < CLAIMS && room ->
+	/* claim.go: Open, and the claim's append. Node 0 is the first, since the two are alike. An append that still flies has
+	 * the only slot that there is for one, so the node waits for it. */
+	:: d_step { node[n].does == DOWN && !node[n].flying && claims < CLAIMS && last < RECORDS && (claims > 0 || n == 0) ->
 		claims++;
 		node[n].does = CLAIMING; node[n].known = last; node[n].epoch = rec[last].epoch + 1;
 		node[n].kind = CLAIM; node[n].pfloor = rec[last].floor; node[n].step = TRY
 	   }
 
-	/* One try of an append. Its answer comes, or is lost, or the request itself is late: then it flies. */
-	:: atomic { node[n].step == TRY && fits(n) -> node[n].flying = 0; store(n); node[n].step = APPLY; node[n].known = last }
-	:: atomic { node[n].step == TRY && fits(n) -> node[n].flying = 0; store(n); node[n].step = LOOK }
-	:: atomic { node[n].step == TRY && !fits(n) && room -> node[n].step = LOOK }
-	:: atomic { node[n].step == TRY && room -> node[n].flying = 1; node[n].step = LOOK }
-	:: atomic { node[n].flying ->
+	/* manifest.go, try: it is answered; its answer is lost; it is refused; it is late, and flies. */
+	:: d_step { node[n].step == TRY && fits(n) -> node[n].flying = 0; store(n); node[n].step = APPLY; node[n].known = last }
+	:: d_step { node[n].step == TRY && fits(n) -> node[n].flying = 0; store(n); node[n].step = LOOK }
+	:: d_step { node[n].step == TRY && !fits(n) && last < RECORDS -> node[n].step = LOOK }
+	:: d_step { node[n].step == TRY && !node[n].flying && last < RECORDS -> node[n].flying = 1; node[n].step = LOOK }
+	:: d_step { node[n].flying ->
 		if
 		:: fits(n) -> store(n)
 		:: else
 		fi;
 		node[n].flying = 0;
 		if
-		:: node[n].does == DOWN -> stop(n)
+		:: node[n].does == DOWN || node[n].step == NONE || node[n].step == APPLY ->
+			if
+			:: node[n].does == DOWN -> stop(n)
+			:: else
+			fi
 		:: else
 		fi
 	   }
 
-	/* Nothing is known of the try: is the last record this one, somebody else's, or the one before? */
-	:: atomic { node[n].step == LOOK ->
-		if
+	/* Nothing is known of the try: is the last record this one, the one before, or somebody else's? */
+	:: d_step { node[n].step == LOOK ->
 #ifdef RETRY_BLINDLY
-		:: true -> node[n].known = last; node[n].step = TRY
+		node[n].known = last; node[n].step = TRY
 #else
+		if
 		:: last > node[n].known && rec[last].by == n -> node[n].known = last; node[n].step = APPLY; node[n].flying = 0
 		:: last == node[n].known -> node[n].step = TRY
-		:: last != node[n].known && !(last > node[n].known && rec[last].by == n) -> stop(n) /* fenced */
-#endif
+		:: else -> stop(n) /* fenced */
 		fi
+#endif
 	   }
-
-	:: atomic { node[n].step == APPLY ->
+	:: d_step { node[n].step == APPLY ->
 		if
 		:: node[n].kind == CLAIM -> node[n].does = RECOVERING
 		:: else -> applyRecord(n, node[n].known)
 		fi;
-		node[n].step = NONE; clearAppend(n)
+		clearAppend(n)
 	   }
 
-	:: atomic { node[n].does == RECOVERING -> trust(n); node[n].does = SCANNING }
-
-	/* The manifest's tail, record by record. */
-	:: atomic { node[n].does == SCANNING && node[n].at < node[n].known ->
+	/* claim.go, recover. */
+	:: d_step { node[n].does == RECOVERING -> trust(n); node[n].does = SCANNING }
+	:: d_step { node[n].does == SCANNING && node[n].at < node[n].known ->
 #ifdef NO_TAIL
-		node[n].at = node[n].known; node[n].atgen = rec[last].gen; node[n].floor = rec[last].floor
+		node[n].at = node[n].known; node[n].atgen = rec[node[n].known].gen; node[n].floor = rec[node[n].known].floor
 #else
 		i = node[n].at + 1;
 		if
 		:: i >= kept -> applyRecord(n, i)
 #ifdef SCAN_UNCHECKED
-		:: i < kept -> i = kept; applyRecord(n, i)
+		:: else -> applyRecord(n, kept)
 #else
-		:: i < kept -> stop(n) /* purged by a later owner: this one is fenced */
+		:: else -> stop(n) /* purged by a later owner: this one is fenced */
 #endif
 		fi;
 		i = 0
 #endif
 	   }
-	:: atomic { node[n].does == SCANNING && node[n].at >= node[n].known ->
+	:: d_step { node[n].does == SCANNING && node[n].at >= node[n].known ->
 		if
 		:: node[n].applied < node[n].floor -> node[n].applied = node[n].floor
 		:: else
 		fi;
 		node[n].does = SERVING;
-		/* The current owner's catalog is the truth, and its buffer is what of it is taken in and not archived. */
+		/* The catalog is the truth, and the buffer is all of the rest that was taken in. */
 		assert(!current(n) || node[n].catalog == UPTO(high));
 		assert(!current(n) || node[n].buffer == (UPTO(node[n].applied) & ~UPTO(high)))
 	   }
 
 	/* consume.go, intake.go: the next entry, or a gap. */
-	:: atomic { node[n].does == SERVING && node[n].applied < acked ->
+	:: d_step { node[n].does == SERVING && node[n].applied < acked ->
 		if
 		:: node[n].applied + 1 < first ->
 			assert(!current(n)); /* a current owner never takes a trim for a loss */
 			node[n].applied = first - 1
 		:: else ->
 			node[n].applied++;
-			f = RANGE(node[n].applied, node[n].applied);
 			if
 #ifndef SKIP_NOTHING
-			:: (node[n].catalog & f) -> skip
+			:: node[n].catalog & BIT(node[n].applied) -> skip
 #endif
 			:: else ->
-				assert(node[n].catalog < f || !current(n)); /* nothing is taken for another entry of an archived sequence */
-				node[n].buffer = node[n].buffer | f
-			fi;
-			f = 0
+				assert(!current(n) || HIGHEST(node[n].catalog) < node[n].applied); /* an archived log has no holes */
+				node[n].buffer = node[n].buffer | BIT(node[n].applied)
+			fi
 		fi
 	   }
 
-	/* drain.go: a worker takes a run of what is buffered, perhaps not from its beginning, and puts it. */
+#if WORKERS > 0
+	/* drain.go: a worker takes a run of what is buffered, perhaps not from its beginning, puts it and offers it to any owner
+	 * as often as it likes. A drain replaces what the worker had. */
 	:: atomic { node[n].does == SERVING && node[n].buffer != 0 ->
-		firstBuffered(n);
+		f = LOWEST(node[n].buffer);
 		do
-		:: (node[n].buffer & RANGE(f + 1, f + 1)) -> f++
+		:: node[n].buffer & BIT(f + 1) -> f++
 		:: break
 		od;
-		t = f;
+		i = f;
 		do
-		:: (node[n].buffer & RANGE(t + 1, t + 1)) -> t++
+		:: node[n].buffer & BIT(i + 1) -> i++
 		:: break
 		od;
 		if
-		:: w = 0
-#if WORKERS > 1
-		:: w = 1
-#endif
+		:: drained[0] = f; until[0] = i
+		:: drained[1] = f; until[1] = i
 		fi;
-		drained[w] = f; until[w] = t;
-		f = 0; t = 0; w = 0;
-		sortWorkers()
+		if /* which worker has which extent makes no difference */
+		:: drained[0] * 4 + until[0] > drained[1] * 4 + until[1] ->
+			f = drained[0]; drained[0] = drained[1]; drained[1] = f;
+			f = until[0]; until[0] = until[1]; until[1] = f
+		:: else
+		fi;
+		i = 0; f = 0
 	   }
-
-	/* commit.go: an extent is judged, and the record is made. */
-	:: atomic { node[n].does == SERVING && node[n].step == NONE && !node[n].flying && room && drained[0] + until[WORKERS - 1] > 0 ->
-		if
-		:: drained[0] > 0 -> w = 0
-#if WORKERS > 1
-		:: drained[1] > 0 -> w = 1
-#endif
-		fi;
-		firstBuffered(n);
-		if
-#ifdef NO_FIRST_CHECK
-		:: until[w] <= node[n].applied ->
+#define offered(f, l) (drained[0] == f && until[0] == l || drained[1] == f && until[1] == l)
 #else
-		:: f > 0 && drained[w] == f && (node[n].buffer & RANGE(f, until[w])) == RANGE(f, until[w]) ->
+#define offered(f, l) true
 #endif
-			node[n].pfrom = drained[w]; node[n].pto = until[w];
-			begin(n, COMMIT)
-		:: else -> f = 0 /* refused */
-		fi;
-		w = 0
-	   }
+
+	/* commit.go: an extent is judged, and the record is made. What is refused changes nothing. */
+#ifdef NO_FIRST_CHECK
+#define accepts(n, f, l) (l <= node[n].applied)
+#else
+#define accepts(n, f, l) (f == LOWEST(node[n].buffer) && (node[n].buffer & RANGE(f, l)) == RANGE(f, l))
+#endif
+	:: d_step { idle(n) && offered(1, 1) && accepts(n, 1, 1) -> begin(n, COMMIT, 1, 1) }
+	:: d_step { idle(n) && offered(1, 2) && accepts(n, 1, 2) -> begin(n, COMMIT, 1, 2) }
+	:: d_step { idle(n) && offered(2, 2) && accepts(n, 2, 2) -> begin(n, COMMIT, 2, 2) }
+#if ENTRIES > 2
+	:: d_step { idle(n) && offered(1, 3) && accepts(n, 1, 3) -> begin(n, COMMIT, 1, 3) }
+	:: d_step { idle(n) && offered(2, 3) && accepts(n, 2, 3) -> begin(n, COMMIT, 2, 3) }
+	:: d_step { idle(n) && offered(3, 3) && accepts(n, 3, 3) -> begin(n, COMMIT, 3, 3) }
+#endif
 
 	/* trim.go: the floor is recorded on its own, and trimmed to once its record is safe. */
-	:: atomic { node[n].does == SERVING && node[n].step == NONE && !node[n].flying && room ->
-		floorOf(n);
+	:: d_step { idle(n) && floorOf(n) > node[n].floor -> begin(n, FLOOR, 0, 0) }
+	:: d_step { node[n].does == SERVING && trimTo(n) + 1 > first -> first = trimTo(n) + 1; check() }
+
+	/* snapshot.go: a snapshot of all that its owner has applied, or of all but the last record, is read from the manifest;
+	 * later, the records that it has are purged. */
+#if SNAPSHOTS > 0
+	:: atomic { idle(n) && snapshots < SNAPSHOTS ->
+		newest = node[n].at;
+		findSnapshot();
+		i = newest;
+		newest = node[n].at;
 		if
-		:: t > node[n].floor -> begin(n, FLOOR)
-		:: else -> f = 0; t = 0
+		:: skip
+		:: newest--
+		fi;
+		if
+		:: newest > rec[i].from ->
+			snapshots++;
+			i = newest;
+#ifdef SNAPSHOT_STALE
+			newest--;
+#endif
+			d_step {
+				node[n].pfrom = i;
+				readTruth();
+				begin(n, SNAPSHOT, node[n].pfrom, seen);
+				seen = 0
+			}
+		:: else -> i = 0; newest = 0
 		fi
 	   }
-	:: atomic { node[n].does == SERVING ->
-#ifdef TRIM_TO_APPLIED
-		t = node[n].applied;
-#else
-#ifdef TRIM_UNSYNCED
-		t = node[n].floor;
-#else
-		t = (node[n].at <= synced -> node[n].floor : rec[synced].floor);
-#endif
-#endif
-		if
-		:: t + 1 > first -> first = t + 1
-		:: else
-		fi;
-		t = 0;
-		check()
-	   }
-
-	/* snapshot.go: a snapshot of any length is taken from what can be read of the manifest. */
-	:: atomic { node[n].does == SERVING && node[n].step == NONE && !node[n].flying && room && snapshots < SNAPSHOTS ->
-		newest = node[n].at;
+	:: d_step { node[n].does == SERVING && snapshots > 0 ->
+		newest = safe(n);
 		findSnapshot();
-		i = node[n].at;
-		do
-		:: i > 1 && i - 1 > rec[newest].from -> i--
-		:: break
-		od;
-		if
-		:: i > rec[newest].from ->
-			snapshots++;
-			node[n].pfrom = i;
-#ifdef SNAPSHOT_STALE
-			i--;
-#endif
-			readTruth(i);
-			node[n].pto = seen;
-			begin(n, SNAPSHOT)
-		:: else
-		fi;
-		i = 0; j = 0; newest = 0; seen = 0
-	   }
-	:: atomic { node[n].does == SERVING && SNAPSHOTS > 0 ->
-#ifdef PURGE_UNSYNCED
-		newest = node[n].at;
-		findSnapshot();
-#else
-		newest = (node[n].at <= synced -> node[n].at : synced);
-		findSnapshot();
-#endif
+		i = 0;
 		if
 #ifdef PURGE_TO_HEAD
-		:: newest > kept -> i = newest
+		:: newest > 0 -> i = newest
 #else
-		:: newest > 0 && rec[newest].from + 1 > kept -> i = rec[newest].from + 1
+		:: newest > 0 -> i = rec[newest].from + 1
 #endif
 		:: else
 		fi;
@@ -524,17 +470,130 @@ proctype owner(byte n) {
 		i = 0; newest = 0;
 		check()
 	   }
+#endif
 
-	:: atomic { node[n].does != DOWN -> crash(n) }
+	/* A crash, or the node steps down. Its disk is never synced: it comes back whole, empty, or without its last batches. */
+	:: d_step { node[n].does != DOWN -> stop(n) }
+	:: d_step { node[n].does != DOWN && (node[n].at > 0 || node[n].applied > 0) -> wipe(n); stop(n) }
+	:: atomic { node[n].does != DOWN && (undoable(n) || node[n].applied > 0) ->
+		do
+		:: d_step { undoable(n) -> undoRecord(n) }
+		:: break
+		od;
+		do
+		:: d_step { node[n].applied > 0 -> undoEntry(n) }
+		:: break
+		od;
+		d_step { stop(n) }
+	   }
 	od
 }
 
+#ifdef POWER
+/* The machine of the servers and of all nodes loses power, once: the manifest loses records that were not synced. Disks may
+ * be ahead of it. */
+proctype power() {
+	do
+	:: d_step { synced < last -> synced = last }
+	:: atomic { failures == 0 && synced < last ->
+		failures = 1;
+		d_step {
+			node[0].flying = 0; node[1].flying = 0;
+#ifndef SURVIVORS
+			stop(0); stop(1)
+#endif
+		};
+		do
+		:: d_step { last > synced ->
+			if
+			:: rec[last].kind == COMMIT -> high = rec[last].from - 1
+			:: else
+			fi;
+			rec[last].kind = 0; rec[last].epoch = 0; rec[last].by = 0; rec[last].floor = 0;
+			rec[last].from = 0; rec[last].to = 0; rec[last].gen = 0;
+			last--
+		   }
+		:: break
+		od;
+		d_step { check() }
+	   }
+	od
+}
+#endif
+
+#ifdef READER
+/* reader.go: the archive, then the stream, and a look at the stream's beginning after each batch from it. Any owner
+ * answers, also a stale one. */
+byte position, end, upto, head, from;
+#define ARCHIVE 0
+#define TAIL 1
+#define BOUNDS 2
+#define FRESH 3
+#define EMIT 4
+byte reads;
+
+inline readArchive(n) {
+	assert((node[n].catalog & UPTO(HIGHEST(node[n].catalog)) & ~UPTO(position)) ==
+		(UPTO(HIGHEST(node[n].catalog)) & ~UPTO(position))); /* nothing is left out */
+	if
+	:: HIGHEST(node[n].catalog) > position -> position = HIGHEST(node[n].catalog)
+	:: else
+	fi;
+	reads = TAIL
+}
+
+proctype reader() {
+	d_step { acked > 0 -> end = acked };
+	do
+	:: d_step { reads == ARCHIVE && node[0].does == SERVING -> readArchive(0) }
+	:: d_step { reads == ARCHIVE && node[1].does == SERVING -> readArchive(1) }
+	:: d_step { reads == TAIL && position >= end -> position = 0; from = 0; upto = 0; head = 0; break }
+	:: d_step { reads == TAIL && position < end ->
+		from = (first > position + 1 -> first : position + 1);
+		upto = acked;
+#ifdef READ_NO_BOUNDS
+		reads = EMIT
+#else
+		reads = BOUNDS
+#endif
+	   }
+	:: d_step { reads == BOUNDS && first <= position + 1 -> reads = EMIT }
+	:: d_step { reads == BOUNDS && first > position + 1 -> head = last; reads = FRESH }
+#ifdef READ_STALE
+#define knows(n) true
+#else
+#define knows(n) (node[n].at >= head)
+#endif
+	:: d_step { reads == FRESH && node[0].does == SERVING && knows(0) ->
+		reads = (HIGHEST(node[0].catalog) > position -> ARCHIVE : EMIT)
+	   }
+	:: d_step { reads == FRESH && node[1].does == SERVING && knows(1) ->
+		reads = (HIGHEST(node[1].catalog) > position -> ARCHIVE : EMIT)
+	   }
+	:: d_step { reads == EMIT ->
+		assert(from == position + 1); /* nothing is left out */
+		position = upto; from = 0; upto = 0; head = 0;
+		reads = TAIL
+	   }
+	od
+}
+#endif
+
 proctype publisher() {
-end:	do
+	do
 	:: acked < ENTRIES -> acked++
 	od
 }
 
 init {
-	atomic { run publisher(); run owner(0); run owner(1) }
+	atomic {
+		run owner(0); run owner(1); run publisher();
+#ifdef POWER
+		run power();
+#endif
+#ifdef READER
+		run reader();
+#endif
+		skip
+	}
 }
