@@ -53,6 +53,7 @@ byte last;
 byte kept = 1;
 byte high; /* ghost: entries 1..high are archived according to all records, purged or not */
 byte claims, snapshots; /* so far */
+#define ANYONES 2 /* the generation of a position without an ID */
 #ifdef POWER
 byte synced; /* records up to here survive a power failure */
 bit failures;
@@ -85,7 +86,7 @@ typedef Node {
 	/* Its disk, as it sees it while it lives. */
 	byte applied; /* source sequence */
 	byte at;      /* manifest record */
-	bit atgen;    /* that record's generation */
+	byte atgen;   /* that record's generation */
 	byte floor;
 	byte catalog; /* entries, a mask */
 	byte buffer;  /* entries, a mask */
@@ -99,6 +100,11 @@ Node node[2];
 byte i, newest, seen, f; /* scratch, 0 between steps */
 
 #define current(n) (node[n].epoch == rec[last].epoch)
+#ifdef LOCAL_UNCHECKED /* what is wrong on one disk only does not count: the mutations show that it leads to worse */
+#define owns(n, x) skip
+#else
+#define owns(n, x) assert(!current(n) || (x)) /* holds for a current owner */
+#endif
 #define idle(n) (node[n].does == SERVING && node[n].step == NONE && !node[n].flying && last < RECORDS)
 
 /* Up to where all is archived, as n knows it: owner.go, floorLocked. */
@@ -112,7 +118,11 @@ byte i, newest, seen, f; /* scratch, 0 between steps */
 #ifdef TRIM_UNSYNCED
 #define trimTo(n) node[n].floor
 #else
+#ifdef SURVIVORS /* the delay is over, for a record that is lost as well */
+#define trimTo(n) (node[n].at <= synced || node[n].at > last -> node[n].floor : rec[synced].floor)
+#else
 #define trimTo(n) (node[n].at <= synced -> node[n].floor : rec[synced].floor)
+#endif
 #endif
 #endif
 
@@ -221,6 +231,17 @@ inline applyRecord(n, x) {
 	node[n].at = x; node[n].atgen = rec[x].gen; node[n].floor = rec[x].floor
 }
 
+/* The same for a record that n has appended, which it need not read: it may be purged by now. */
+inline applyOwn(n) {
+	if
+	:: node[n].kind == COMMIT ->
+		node[n].catalog = node[n].catalog | RANGE(node[n].pfrom, node[n].pto);
+		node[n].buffer = node[n].buffer & ~RANGE(node[n].pfrom, node[n].pto)
+	:: else
+	fi;
+	node[n].at = node[n].known; node[n].atgen = rec[node[n].known].gen; node[n].floor = node[n].pfloor
+}
+
 #define undoable(n) (node[n].at > kept && node[n].at <= last && rec[node[n].at].gen == node[n].atgen)
 
 /* The last record's batch is lost from n's disk. */
@@ -247,7 +268,7 @@ inline begin(n, x, y, z) {
 }
 
 /* claim.go, trustedPosition; snapshot.go, loadSnapshot. */
-#define replaced(n) (node[n].at > last || node[n].at >= kept && node[n].at > 0 && rec[node[n].at].gen != node[n].atgen)
+#define replaced(n) (node[n].at > last || node[n].at >= kept && node[n].at > 0 && node[n].atgen != ANYONES && rec[node[n].at].gen != node[n].atgen)
 #ifdef GONE_TRUSTED
 #define untrusted(n) replaced(n)
 #else
@@ -265,7 +286,12 @@ inline trust(n) {
 	:: newest > 0 && node[n].at < rec[newest].from ->
 		node[n].catalog = node[n].catalog | rec[newest].to;
 		node[n].buffer = 0; node[n].applied = 0;
-		node[n].at = rec[newest].from; node[n].atgen = rec[newest].gen; node[n].floor = 0
+		node[n].at = rec[newest].from; node[n].floor = 0;
+#ifdef LOAD_UNNAMED
+		node[n].atgen = ANYONES
+#else
+		node[n].atgen = rec[newest].gen
+#endif
 	:: else
 	fi;
 	newest = 0
@@ -285,6 +311,7 @@ proctype owner(byte n) {
 	:: d_step { node[n].step == TRY && fits(n) -> node[n].flying = 0; store(n); node[n].step = APPLY; node[n].known = last }
 	:: d_step { node[n].step == TRY && fits(n) -> node[n].flying = 0; store(n); node[n].step = LOOK }
 	:: d_step { node[n].step == TRY && !fits(n) && last < RECORDS -> node[n].step = LOOK }
+#ifndef POWER /* to keep that smaller: a late append has nothing to do with a power failure */
 	:: d_step { node[n].step == TRY && !node[n].flying && last < RECORDS -> node[n].flying = 1; node[n].step = LOOK }
 	:: d_step { node[n].flying ->
 		if
@@ -302,6 +329,8 @@ proctype owner(byte n) {
 		fi
 	   }
 
+#endif
+
 	/* Nothing is known of the try: is the last record this one, the one before, or somebody else's? */
 	:: d_step { node[n].step == LOOK ->
 #ifdef RETRY_BLINDLY
@@ -317,13 +346,24 @@ proctype owner(byte n) {
 	:: d_step { node[n].step == APPLY ->
 		if
 		:: node[n].kind == CLAIM -> node[n].does = RECOVERING
-		:: else -> applyRecord(n, node[n].known)
+		:: else -> applyOwn(n)
 		fi;
 		clearAppend(n)
 	   }
 
 	/* claim.go, recover. */
 	:: d_step { node[n].does == RECOVERING -> trust(n); node[n].does = SCANNING }
+#if SNAPSHOTS > 0 && (!defined(POWER) || defined(LOAD_PARTS))
+	:: d_step { node[n].does == RECOVERING && snapshots > 0 && !untrusted(n) -> /* a crash between a snapshot's rows and the position */
+		newest = node[n].known;
+		findSnapshot();
+		if
+		:: newest > 0 && node[n].at < rec[newest].from -> node[n].catalog = node[n].catalog | rec[newest].to; stop(n)
+		:: else
+		fi;
+		newest = 0
+	   }
+#endif
 	:: d_step { node[n].does == SCANNING && node[n].at < node[n].known ->
 #ifdef NO_TAIL
 		node[n].at = node[n].known; node[n].atgen = rec[node[n].known].gen; node[n].floor = rec[node[n].known].floor
@@ -347,15 +387,15 @@ proctype owner(byte n) {
 		fi;
 		node[n].does = SERVING;
 		/* The catalog is the truth, and the buffer is all of the rest that was taken in. */
-		assert(!current(n) || node[n].catalog == UPTO(high));
-		assert(!current(n) || node[n].buffer == (UPTO(node[n].applied) & ~UPTO(high)))
+		owns(n, node[n].catalog == UPTO(high));
+		owns(n, node[n].buffer == (UPTO(node[n].applied) & ~UPTO(high)))
 	   }
 
 	/* consume.go, intake.go: the next entry, or a gap. */
 	:: d_step { node[n].does == SERVING && node[n].applied < acked ->
 		if
 		:: node[n].applied + 1 < first ->
-			assert(!current(n)); /* a current owner never takes a trim for a loss */
+			owns(n, false); /* a current owner never takes a trim for a loss */
 			node[n].applied = first - 1
 		:: else ->
 			node[n].applied++;
@@ -364,7 +404,7 @@ proctype owner(byte n) {
 			:: node[n].catalog & BIT(node[n].applied) -> skip
 #endif
 			:: else ->
-				assert(!current(n) || HIGHEST(node[n].catalog) < node[n].applied); /* an archived log has no holes */
+				owns(n, HIGHEST(node[n].catalog) < node[n].applied); /* an archived log has no holes */
 				node[n].buffer = node[n].buffer | BIT(node[n].applied)
 			fi
 		fi
@@ -524,7 +564,7 @@ proctype power() {
 #ifdef READER
 /* reader.go: the archive, then the stream, and a look at the stream's beginning after each batch from it. Any owner
  * answers, also a stale one. */
-byte position, end, upto, head, from;
+byte position, wanted, upto, head, begins;
 #define ARCHIVE 0
 #define TAIL 1
 #define BOUNDS 2
@@ -543,13 +583,13 @@ inline readArchive(n) {
 }
 
 proctype reader() {
-	d_step { acked > 0 -> end = acked };
+	d_step { acked > 0 -> wanted = acked };
 	do
 	:: d_step { reads == ARCHIVE && node[0].does == SERVING -> readArchive(0) }
 	:: d_step { reads == ARCHIVE && node[1].does == SERVING -> readArchive(1) }
-	:: d_step { reads == TAIL && position >= end -> position = 0; from = 0; upto = 0; head = 0; break }
-	:: d_step { reads == TAIL && position < end ->
-		from = (first > position + 1 -> first : position + 1);
+	:: atomic { reads == TAIL && position >= wanted -> position = 0; begins = 0; upto = 0; head = 0; break }
+	:: d_step { reads == TAIL && position < wanted ->
+		begins = (first > position + 1 -> first : position + 1);
 		upto = acked;
 #ifdef READ_NO_BOUNDS
 		reads = EMIT
@@ -571,8 +611,8 @@ proctype reader() {
 		reads = (HIGHEST(node[1].catalog) > position -> ARCHIVE : EMIT)
 	   }
 	:: d_step { reads == EMIT ->
-		assert(from == position + 1); /* nothing is left out */
-		position = upto; from = 0; upto = 0; head = 0;
+		assert(begins == position + 1); /* nothing is left out */
+		position = upto; begins = 0; upto = 0; head = 0;
 		reads = TAIL
 	   }
 	od
