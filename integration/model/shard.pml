@@ -311,7 +311,7 @@ proctype owner(byte n) {
 	:: d_step { node[n].step == TRY && fits(n) -> node[n].flying = 0; store(n); node[n].step = APPLY; node[n].known = last }
 	:: d_step { node[n].step == TRY && fits(n) -> node[n].flying = 0; store(n); node[n].step = LOOK }
 	:: d_step { node[n].step == TRY && !fits(n) && last < RECORDS -> node[n].step = LOOK }
-#ifndef POWER /* to keep that smaller: a late append has nothing to do with a power failure */
+#if !defined(POWER) && !defined(READER) /* to keep those smaller: late appends have nothing to do with what they are for */
 	:: d_step { node[n].step == TRY && !node[n].flying && last < RECORDS -> node[n].flying = 1; node[n].step = LOOK }
 	:: d_step { node[n].flying ->
 		if
@@ -514,6 +514,7 @@ proctype owner(byte n) {
 
 	/* A crash, or the node steps down. Its disk is never synced: it comes back whole, empty, or without its last batches. */
 	:: d_step { node[n].does != DOWN -> stop(n) }
+#ifndef DISKS_LAST /* else a smaller search for a mutation */
 	:: d_step { node[n].does != DOWN && (node[n].at > 0 || node[n].applied > 0) -> wipe(n); stop(n) }
 	:: atomic { node[n].does != DOWN && (undoable(n) || node[n].applied > 0) ->
 		do
@@ -526,6 +527,7 @@ proctype owner(byte n) {
 		od;
 		d_step { stop(n) }
 	   }
+#endif
 	od
 }
 
