@@ -354,7 +354,8 @@ proctype owner(byte n) {
 	/* claim.go, recover. */
 	:: d_step { node[n].does == RECOVERING -> trust(n); node[n].does = SCANNING }
 #if SNAPSHOTS > 0 && (!defined(POWER) || defined(LOAD_PARTS))
-	:: d_step { node[n].does == RECOVERING && snapshots > 0 && !untrusted(n) -> /* a crash between a snapshot's rows and the position */
+	/* A crash between a snapshot's rows and the position. */
+	:: d_step { node[n].does == RECOVERING && snapshots > 0 && !untrusted(n) ->
 		newest = node[n].known;
 		findSnapshot();
 		if
