@@ -52,13 +52,13 @@ func TestMain(m *testing.M) {
 
 // The short form, and the system that every form runs.
 const (
-	shortTime      = 42 * time.Second
-	faultEvery     = 3500 * time.Millisecond // from fault to fault
+	shortTime      = 36 * time.Second
+	faultEvery     = 3 * time.Second // from fault to fault
 	ingestCount    = 3
 	workerCount    = 4
 	serverCount    = 3
 	publisherCount = 3
-	logsEach       = 5 // of each publisher
+	logsEach       = 4 // of each publisher
 )
 
 // setting returns what an environment variable says, or def.
@@ -80,7 +80,7 @@ func parseSeed(text string) (uint64, error) { return strconv.ParseUint(text, 10,
 // TestChaos runs the system under a schedule of faults and compares, in the end, what is read with what was acked. The
 // settings, all in the environment: DORMOUSE_SEED replays a schedule, DORMOUSE_CHAOS_TIME is how long faults go on,
 // DORMOUSE_CHAOS_FAULTS how many there are, DORMOUSE_CHAOS_SHARDS how many shards (0: the one default stream), and
-// DORMOUSE_CHAOS_KEEP keeps the state of a run that failed as well as its output.
+// DORMOUSE_CHAOS_KEEP keeps what a run leaves, its state too, even if it does not fail.
 func TestChaos(t *testing.T) {
 	runtime.LockOSThread() // see process.start
 	defer runtime.UnlockOSThread()
@@ -182,6 +182,9 @@ func (c *cluster) awaitArchived(o *oracle) time.Duration {
 	})
 }
 
+// keepVariable is set to keep everything that a run leaves.
+const keepVariable = "DORMOUSE_CHAOS_KEEP"
+
 // keptIfFailed returns a directory for the output of the processes, which outlives the test only if that fails.
 func keptIfFailed(t *testing.T) string {
 	t.Helper()
@@ -190,8 +193,8 @@ func keptIfFailed(t *testing.T) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("the output of all processes is in %s", dir)
+		if t.Failed() || os.Getenv(keepVariable) != "" {
+			t.Logf("what the run left is in %s", dir)
 			return
 		}
 		if err := os.RemoveAll(dir); err != nil {
@@ -204,7 +207,7 @@ func keptIfFailed(t *testing.T) string {
 // stateDir returns a directory for what the processes keep.
 func stateDir(t *testing.T) string {
 	t.Helper()
-	if os.Getenv("DORMOUSE_CHAOS_KEEP") == "" {
+	if os.Getenv(keepVariable) == "" {
 		return t.TempDir()
 	}
 	return keptIfFailed(t)

@@ -39,7 +39,7 @@ func (c *cluster) inflict(faults []fault) {
 			c.endFault(e.fault)
 			continue
 		}
-		c.t.Logf("%s %s", stamp(), e.fault)
+		c.t.Logf("%s %s", stamp(time.Now()), e.fault)
 		c.begin(e.fault)
 	}
 }

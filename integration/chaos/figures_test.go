@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -17,7 +18,12 @@ import (
 // gaps collects how long something stood still.
 type gaps struct {
 	last   time.Time
-	stalls []time.Duration
+	stalls []stall
+}
+
+type stall struct {
+	from time.Time
+	long time.Duration
 }
 
 // stalled is from when on a pause counts as a stall.
@@ -25,7 +31,7 @@ const stalled = 500 * time.Millisecond
 
 func (g *gaps) progress(now time.Time) {
 	if pause := now.Sub(g.last); !g.last.IsZero() && pause >= stalled {
-		g.stalls = append(g.stalls, pause)
+		g.stalls = append(g.stalls, stall{g.last, pause})
 	}
 	g.last = now
 }
@@ -34,8 +40,10 @@ func (g *gaps) String() string {
 	if len(g.stalls) == 0 {
 		return fmt.Sprintf("none above %s", stalled)
 	}
-	sorted := slices.Sorted(slices.Values(g.stalls))
-	return fmt.Sprintf("%d above %s, median %s, longest %s", len(sorted), stalled, round(sorted[len(sorted)/2]), round(sorted[len(sorted)-1]))
+	sorted := slices.SortedFunc(slices.Values(g.stalls), func(a, b stall) int { return cmp.Compare(a.long, b.long) })
+	longest := sorted[len(sorted)-1]
+	return fmt.Sprintf("%d above %s, median %s, longest %s from %s", len(sorted), stalled, round(sorted[len(sorted)/2].long),
+		round(longest.long), stamp(longest.from))
 }
 
 // counters are those that are watched, and that start at zero again with their process.

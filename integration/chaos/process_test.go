@@ -34,7 +34,7 @@ func (p *process) start() error {
 	}
 	defer out.Close() // the child has it too
 	p.starts++
-	if _, err := fmt.Fprintf(out, "--- %s start %d\n", stamp(), p.starts); err != nil {
+	if _, err := fmt.Fprintf(out, "--- %s start %d\n", stamp(time.Now()), p.starts); err != nil {
 		return err
 	}
 	cmd := exec.Command(p.program, p.args...)
@@ -50,7 +50,7 @@ func (p *process) start() error {
 	return nil
 }
 
-func stamp() string { return time.Now().UTC().Format("15:04:05.000") }
+func stamp(at time.Time) string { return at.UTC().Format("15:04:05.000") }
 
 // note writes a line of the harness into the process's log, so that its faults are found beside its own words.
 func (p *process) note(text string) error {
@@ -58,7 +58,7 @@ func (p *process) note(text string) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(out, "--- %s %s\n", stamp(), text)
+	_, err = fmt.Fprintf(out, "--- %s %s\n", stamp(time.Now()), text)
 	return errors.Join(err, out.Close())
 }
 
