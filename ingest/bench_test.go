@@ -25,7 +25,7 @@ func claimed(b *testing.B) *owner {
 	}
 	b.Cleanup(func() { _ = db.Close() })
 	n, err := New(Config{
-		NC: s.nc, JS: s.js, DB: db, NodeID: "bench", ArchiveURL: "mem://", MaxDelay: time.Hour, RequeueAfter: time.Hour,
+		NC: s.nc, JS: s.js, DB: db, NodeID: "bench", ArchiveURL: "mem://", Bucket: s.bucket, MaxDelay: time.Hour, RequeueAfter: time.Hour,
 		Lease: time.Minute, MaxBytes: 1 << 20, BufferLimit: 64 << 20, Trim: TrimNever, TrimDelay: time.Second,
 		Logger: slog.New(slog.DiscardHandler),
 	})
@@ -36,8 +36,8 @@ func claimed(b *testing.B) *owner {
 	if err != nil {
 		b.Fatal(err)
 	}
-	o, err := claim(b.Context(), n, sources[0], n.cfg.Logger)
-	if err != nil {
+	o := newOwner(n, sources[0], n.cfg.Logger, 1, func() bool { return true })
+	if err := o.claim(b.Context()); err != nil {
 		b.Fatal(err)
 	}
 	return o

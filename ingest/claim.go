@@ -4,17 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"dormouse/internal/topology"
 	"dormouse/scheduler"
 	"dormouse/store"
 	"dormouse/store/buffer"
-	"dormouse/store/catalog"
 	"dormouse/store/manifest"
 )
 
@@ -22,48 +18,35 @@ import (
 // can commit; so what is read afterwards is final until this owner changes it.
 //
 // A crash at any point of it leaves at most an epoch in which nothing was committed.
-func claim(ctx context.Context, n *Node, source topology.Source, log *slog.Logger) (*owner, error) {
-	stream, err := n.cfg.JS.Stream(ctx, source.Stream)
-	if err != nil {
-		return nil, fmt.Errorf("opening the source stream %s: %w", source.Stream, err)
+func (o *owner) claim(ctx context.Context) (err error) {
+	if o.stream, err = o.cfg.JS.Stream(ctx, o.source.Stream); err != nil {
+		return fmt.Errorf("opening the source stream %s: %w", o.source.Stream, err)
 	}
-	m, err := manifest.Open(ctx, n.cfg.JS, source.Shard)
-	if err != nil {
-		return nil, err
+	if o.manifest, err = manifest.Open(ctx, o.cfg.JS, o.source.Shard); err != nil {
+		return err
 	}
-	o := &owner{
-		cfg: n.cfg, metrics: n.metrics, load: n.shards.stats, trims: &n.trims, source: source, log: log, stream: stream, manifest: m,
-		buffer:  buffer.New(n.cfg.DB, source.Shard),
-		catalog: catalog.New(n.cfg.DB, source.Shard),
-		roomy:   make(chan struct{}, 1),
-		commits: make(chan commitCall, commitLimit),
-		drains:  make(chan *nats.Msg, drainLimit),
-		queries: make(chan *nats.Msg, queryLimit),
-		moved:   make(chan struct{}, 1),
-		nudges:  make(chan struct{}, 1),
-	}
-	last, _ := m.Last()
+	last, _ := o.manifest.Last()
 	o.epoch = last.Epoch + 1
-	record := manifest.Record{Kind: manifest.Claim, Epoch: o.epoch, Owner: n.cfg.NodeID, Floor: last.Floor}
+	record := manifest.Record{Kind: manifest.Claim, Epoch: o.epoch, Owner: o.cfg.NodeID, Floor: last.Floor}
 	if last.Epoch == 0 { // the shard's first owner: what the stream dropped before is nobody's loss
-		record.Floor = max(stream.CachedInfo().State.FirstSeq, 1) - 1
+		record.Floor = max(o.stream.CachedInfo().State.FirstSeq, 1) - 1
 	}
-	claimed, err := m.Append(ctx, record)
+	claimed, err := o.manifest.Append(ctx, record)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	o.sched, err = scheduler.New(scheduler.Config{
-		Tick: n.cfg.Tick, MaxDelay: n.cfg.MaxDelay, RequeueAfter: n.cfg.RequeueAfter, MaxBytes: n.cfg.MaxBytes,
-		Publish: o.publishReady, Metrics: n.schedules, Logger: log,
-	})
-	if err != nil {
-		return nil, err
+	if o.sched, err = scheduler.New(scheduler.Config{
+		Tick: o.cfg.Tick, MaxDelay: o.cfg.MaxDelay, RequeueAfter: o.cfg.RequeueAfter, MaxBytes: o.cfg.MaxBytes,
+		Publish: o.publishReady, Metrics: o.schedules, Logger: o.log,
+	}); err != nil {
+		return err
 	}
 	if err := o.recover(ctx, claimed); err != nil {
-		return nil, fmt.Errorf("recovering the local state: %w", err)
+		return fmt.Errorf("recovering the local state: %w", err)
 	}
+	o.progress.replay(o.pos.Applied, o.stream.CachedInfo().State.LastSeq)
 	o.floors.recorded(o.pos.Floor, time.Now())
-	return o, nil
+	return nil
 }
 
 // recover brings Pebble from wherever a crash left it to the manifest as of the claim, and the log states from there.
@@ -72,8 +55,19 @@ func (o *owner) recover(ctx context.Context, claimed uint64) error {
 	if err != nil {
 		return err
 	}
+	if o.snapshot, err = o.manifest.Snapshot(ctx); err != nil {
+		return err
+	}
+	if o.snapshot != nil && pos.ManifestSeq < o.snapshot.UpTo { // the records between may be gone
+		if pos, err = o.loadSnapshot(ctx, o.snapshot, pos); err != nil {
+			return err
+		}
+	}
 	o.pos = pos
-	if err := manifest.Scan(ctx, o.cfg.JS, o.source.Shard, pos.ManifestSeq, claimed, o.applyRecord); err != nil {
+	if err := manifest.Scan(ctx, o.cfg.JS, o.source.Shard, pos.ManifestSeq, claimed, func(seq, left uint64, r manifest.Record) error {
+		o.progress.records.Store(left + 1)
+		return o.applyRecord(seq, r)
+	}); err != nil {
 		return err
 	}
 	if o.pos.Applied < o.pos.Floor { // the disk was lost: all up to the floor is archived, so replay begins above it
@@ -99,6 +93,12 @@ func (o *owner) trustedPosition(ctx context.Context) (store.Position, error) {
 	}
 	if !pos.Source.Equal(fresh.Source) || !pos.Manifest.Equal(fresh.Manifest) || pos.ManifestSeq > lastManifest {
 		o.log.Warn("the local cache belongs to other streams: rebuilding it from JetStream")
+		return fresh, o.forget(fresh)
+	}
+	if same, err := o.manifest.Has(ctx, pos.ManifestSeq, pos.ManifestID); err != nil {
+		return pos, err
+	} else if !same {
+		o.log.Warn("the manifest lost its end, which this node had applied (power failure before a sync?): rebuilding the local cache")
 		return fresh, o.forget(fresh)
 	}
 	same, err := o.sameSource(ctx, pos, info.State)

@@ -27,6 +27,9 @@ type commitCall struct {
 	err     error // set when the request is no commit at all
 }
 
+// lastCommit is how long a commit may go on after the end.
+const lastCommit = time.Second
+
 // Bounds of one manifest record: it must fit into max_payload, which its zstd form does with room to spare.
 const (
 	groupCalls   = 64
@@ -35,47 +38,57 @@ const (
 
 // serveCommits is the only one that appends to the manifest and removes from the buffer. It takes what is waiting as one
 // group: one record, one Pebble batch.
+//
+// A group in hand when ctx ends is still committed, if JetStream answers soon: the work is done, and whoever takes the shard
+// over would have it done again.
 func (o *owner) serveCommits(ctx context.Context) error {
+	late, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(lastCommit, cancel) })()
 	var next *commitCall // taken from the queue, but too large for the group before
 	for {
-		group, carried, err := o.collect(ctx, next)
-		if err != nil {
-			return err
+		if next == nil {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case call := <-o.taken:
+				err := o.commitSnapshot(ctx, call.snapshot)
+				if call.done <- err; err != nil {
+					return err
+				}
+				continue
+			case <-o.nudges:
+			case call := <-o.commits:
+				next = &call
+			}
 		}
-		next = carried
-		if err := o.commitGroup(ctx, group); err != nil {
+		var group []commitCall // none: the trimmer wishes to have the floor recorded
+		if next != nil {
+			group, next = o.collect(*next)
+		}
+		if err := o.commitGroup(late, group); err != nil {
 			return err
 		}
 	}
 }
 
-// collect waits for a commit, or for the trimmer's wish to record the floor (an empty group), and adds what else waits.
-func (o *owner) collect(ctx context.Context, first *commitCall) (group []commitCall, carried *commitCall, err error) {
-	if first == nil {
-		select {
-		case <-ctx.Done():
-			return nil, nil, ctx.Err()
-		case <-o.nudges:
-			return nil, nil, nil
-		case call := <-o.commits:
-			first = &call
-		}
-	}
-	group = []commitCall{*first}
+// collect adds what else waits to a commit; carried is one that did not fit.
+func (o *owner) collect(first commitCall) (group []commitCall, carried *commitCall) {
+	group = []commitCall{first}
 	size := len(first.msg.Data)
 	limit := int(o.cfg.NC.MaxPayload()) / 4 * groupPayload
 	for len(group) < groupCalls {
 		select {
 		case call := <-o.commits:
 			if size += len(call.msg.Data); size > limit {
-				return group, &call, nil
+				return group, &call
 			}
 			group = append(group, call)
 		default:
-			return group, nil, nil
+			return group, nil
 		}
 	}
-	return group, nil, nil
+	return group, nil
 }
 
 // commitGroup commits the extents of a group that are valid and answers every call. The steps, and what a crash after
@@ -92,17 +105,27 @@ func (o *owner) commitGroup(ctx context.Context, group []commitCall) error {
 	o.mu.Unlock()
 
 	if record.Kind == manifest.Commit || record.Floor > recorded {
-		seq, err := o.manifest.Append(ctx, record)
-		if err != nil {
+		if err := o.append(ctx, record); err != nil {
 			o.answer(group, wire.StatusOf(commitError(err)))
 			return err
 		}
-		if err := o.applyRecord(seq, record); err != nil {
-			return err
-		}
-		o.floors.recorded(record.Floor, time.Now())
 	}
 	o.answer(group, wire.Status{})
+	return nil
+}
+
+// append makes a record part of the manifest and then of the local state. What fails after the first is found again by
+// the next owner.
+func (o *owner) append(ctx context.Context, record manifest.Record) error {
+	seq, err := o.manifest.Append(ctx, record)
+	if err != nil {
+		return err
+	}
+	record, _ = o.manifest.Last()
+	if err := o.applyRecord(seq, record); err != nil {
+		return err
+	}
+	o.floors.recorded(record.Floor, time.Now())
 	return nil
 }
 
@@ -190,7 +213,8 @@ func (o *owner) applyRecord(seq uint64, record manifest.Record) error {
 	batch := o.cfg.DB.NewBatch()
 	defer batch.Close()
 	pos := o.pos
-	pos.ManifestSeq, pos.Floor, pos.Highest = seq, record.Floor, max(pos.Highest, record.Highest())
+	pos.ManifestSeq, pos.ManifestID = seq, record.ID
+	pos.Floor, pos.Highest = record.Floor, max(pos.Highest, record.Highest())
 	for _, s := range record.Segments {
 		for _, e := range s.Extents {
 			if err := o.catalog.Put(batch, e, s.Segment); err != nil {
@@ -201,6 +225,8 @@ func (o *owner) applyRecord(seq uint64, record manifest.Record) error {
 			return err
 		}
 	}
+	pos.TailRecords++
+	pos.TailExtents += record.Extents()
 	if err := store.SetPosition(batch, o.source.Shard, pos); err != nil {
 		return err
 	}
@@ -208,6 +234,9 @@ func (o *owner) applyRecord(seq uint64, record manifest.Record) error {
 		return fmt.Errorf("applying manifest record %d: %w", seq, err)
 	}
 	o.moveLocked(pos)
+	if o.longTailLocked() {
+		offer(o.grown, struct{}{})
+	}
 	return o.settleLocked(record)
 }
 

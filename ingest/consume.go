@@ -10,13 +10,15 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Bounds of what is taken from the source stream at once. The client holds up to pullMessages and pullBytes that the
-// server has sent ahead; a batch becomes one Pebble batch.
+// Bounds of what is taken from the source streams at once. The client holds up to pullMessages and pullBytes that the
+// server has sent ahead, shared by the shards; a batch becomes one Pebble batch.
 const (
 	pullMessages  = 4096
 	pullBytes     = 16 << 20
 	batchMessages = 1024
 	batchBytes    = 4 << 20
+
+	minPullMessages = 256
 )
 
 // errSource marks failures of reading the stream, which are tried again from the applied sequence.
@@ -73,8 +75,8 @@ func (o *owner) consumeOnce(ctx context.Context, from uint64) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", errSource, err)
 	}
-	limit := max(pullBytes, 2*int(o.cfg.NC.MaxPayload())) // one message of any size must fit
-	messages, err := consumer.Messages(jetstream.PullMaxMessagesWithBytesLimit(pullMessages, limit))
+	limit := max(pullBytes/o.share, 2*int(o.cfg.NC.MaxPayload())) // one message of any size must fit
+	messages, err := consumer.Messages(jetstream.PullMaxMessagesWithBytesLimit(max(pullMessages/o.share, minPullMessages), limit))
 	if err != nil {
 		return fmt.Errorf("%w: %w", errSource, err)
 	}
@@ -107,7 +109,7 @@ func (o *owner) takeIn(ctx context.Context, batch *intake) error {
 		return err
 	}
 	o.collected += uint64(batch.bytes + entryCost*batch.messages)
-	if !behind || o.collected >= min(collectBytes, o.cfg.BufferLimit/2) {
+	if !behind || o.collected >= min(collectBytes, o.cfg.BufferLimit/2)/uint64(o.share) {
 		o.collected = 0
 		o.sched.Release()
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/batchrepr"
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
@@ -22,6 +23,7 @@ import (
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
 	"dormouse/store"
+	"dormouse/store/archive"
 	"dormouse/store/manifest"
 )
 
@@ -32,15 +34,24 @@ const patience = 20 * time.Second
 
 // system is a NATS server with Dormouse's streams. Nodes come and go on it.
 type system struct {
-	t  testing.TB
-	nc *nats.Conn
-	js jetstream.JetStream
+	t   testing.TB
+	srv *server.Server
+	nc  *nats.Conn
+	js  jetstream.JetStream
+
+	bucket *archive.Bucket
 }
 
 func newSystem(t testing.TB) *system {
 	t.Helper()
-	nc, js := natstest.Dial(t, natstest.Start(t))
-	s := &system{t: t, nc: nc, js: js}
+	srv := natstest.Start(t)
+	nc, js := natstest.Dial(t, srv)
+	s := &system{t: t, srv: srv, nc: nc, js: js}
+	var err error
+	if s.bucket, err = archive.Open(t.Context(), "mem://"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.bucket.Close() })
 	if _, err := topology.Ensure(t.Context(), js, topology.Config{RequeueAfter: time.Minute, Lease: 2 * time.Second, Replicas: 1}); err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +76,7 @@ func (s *system) start(name, dir string, change ...func(*Config)) *node {
 	}
 	n := &node{s: s, dir: dir, name: name, registry: prometheus.NewRegistry()}
 	cfg := Config{
-		NC: s.nc, JS: s.js, DB: db, NodeID: name, ArchiveURL: "mem://",
+		NC: s.nc, JS: s.js, DB: db, NodeID: name, ArchiveURL: "mem://", Bucket: s.bucket,
 		MaxDelay: 50 * time.Millisecond, RequeueAfter: time.Minute, Lease: 2 * time.Second,
 		MaxBytes: 1 << 20, BufferLimit: 64 << 20, Trim: TrimAuto, TrimDelay: 100 * time.Millisecond,
 		Registerer: n.registry, Logger: slog.New(slog.NewTextHandler(s.t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
@@ -214,10 +225,16 @@ func (s *system) drain(logs ...string) (entries []entry.Entry, extents []extent.
 	if err := s.ask(wire.OpDrain, wire.DrainRequest{Logs: logs, MaxBytes: 1 << 20}, &reply); err != nil || reply.Err() != nil || !reply.Done {
 		s.t.Fatalf("drain: %v, %+v", err, reply)
 	}
-	if len(reply.Data) == 0 {
+	return s.decode(reply.Data)
+}
+
+// decode returns what the data of a drain reply holds.
+func (s *system) decode(data []byte) (entries []entry.Entry, extents []extent.Extent) {
+	s.t.Helper()
+	if len(data) == 0 {
 		return nil, nil
 	}
-	reader := batchrepr.Read(reply.Data)
+	reader := batchrepr.Read(data)
 	for {
 		_, key, value, ok, err := reader.Next()
 		if err != nil {
@@ -264,7 +281,7 @@ func (s *system) archived(log string) (seqs []uint64) {
 		s.t.Fatal(err)
 	}
 	_, last := m.Last()
-	err = manifest.Scan(s.t.Context(), s.js, 0, 0, last, func(_ uint64, r manifest.Record) error {
+	err = manifest.Scan(s.t.Context(), s.js, 0, 0, last, func(_, _ uint64, r manifest.Record) error {
 		for _, seg := range r.Segments {
 			for _, e := range seg.Extents {
 				if e.Log == log {

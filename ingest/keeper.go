@@ -12,68 +12,114 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"dormouse/internal/topology"
+	"dormouse/internal/wire"
 )
 
-// keeper tries to own one shard for as long as the node runs: it waits for the lease, owns the shard until something ends
-// that, and begins again.
+// keeper tends one shard for as long as the node runs: while the roster says that this node should own it, it waits for the
+// lease, owns the shard until something ends that, and begins again.
 type keeper struct {
 	node   *Node
 	source topology.Source
 	leases *leases
+	roster *roster
 	log    *slog.Logger
 }
 
-// releaseTimeout bounds giving the lease up at shutdown; if it fails the lease runs out by itself.
+// releaseTimeout bounds giving a lease up; if it fails the lease runs out by itself.
 const releaseTimeout = 2 * time.Second
 
 // run returns nil when ctx is done, and an error only for what trying again cannot mend.
 func (k *keeper) run(ctx context.Context) error {
 	pause := backoff.NewExponentialBackOff()
 	pause.InitialInterval, pause.MaxInterval = 100*time.Millisecond, 5*time.Second
-	for {
+	for ctx.Err() == nil {
+		place := k.roster.place(k.source.Shard)
+		if !place.mine {
+			k.standBy(place)
+			select {
+			case <-ctx.Done():
+			case <-place.changed:
+			}
+			continue
+		}
 		began := time.Now()
 		err := k.turn(ctx)
 		if time.Since(began) > k.node.cfg.Lease { // it worked for a while; every claim is a manifest record, so failing ones slow down
 			pause.Reset()
 		}
-		wait := pause.NextBackOff()
+		changed, wait := place.changed, pause.NextBackOff()
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case errors.Is(err, errLeaseHeld):
-			k.node.shards.set(k.source.Shard, stateStandby, nil)
+		case errors.Is(err, errHandedOver):
+			pause.Reset()
+			continue
+		case errors.Is(err, errLeaseHeld): // by the one whose share it was, which gives it up soon, or by one that died
+			k.standBy(k.roster.place(k.source.Shard))
 			k.log.Debug("standing by", "reason", err)
-			wait = k.node.cfg.Lease/5 + rand.N(k.node.cfg.Lease/10+1)
+			pause.Reset()
+			wait = k.node.cfg.Lease/20 + rand.N(k.node.cfg.Lease/20+1)
 		default:
-			k.node.shards.set(k.source.Shard, stateStarting, nil)
+			changed = nil
+			k.node.shards.set(k.source.Shard, shardStatus{state: wire.ShardStarting})
 			k.node.metrics.stepDowns.Inc()
 			k.log.Warn("stepped down; trying to own the shard again", "reason", err)
 		}
 		select {
 		case <-ctx.Done():
-			return nil
+		case <-changed:
 		case <-time.After(wait):
+		}
+	}
+	return nil
+}
+
+// standBy notes who has the shard.
+func (k *keeper) standBy(p place) {
+	state := wire.ShardStandby
+	if p.holder == "" || p.holder == k.leases.node {
+		state = wire.ShardStarting
+	}
+	k.node.shards.set(k.source.Shard, shardStatus{state: state, holder: p.holder})
+}
+
+var errHandedOver = errors.New("the shard is another node's share")
+
+// handOver returns errHandedOver when the shard has been another node's share for a while, so that nodes which come and go
+// together cost one handover and not one each.
+func (k *keeper) handOver(ctx context.Context) error {
+	settle := k.node.cfg.Lease / 10
+	for {
+		place := k.roster.place(k.source.Shard)
+		var settled <-chan time.Time
+		if !place.mine {
+			left := settle - time.Since(place.since)
+			if left <= 0 {
+				k.log.Info("handing the shard over: it is another node's share")
+				return errHandedOver
+			}
+			settled = time.After(left)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-place.changed:
+		case <-settled:
 		}
 	}
 }
 
-// turn holds the lease and owns the shard until ctx is done, the lease is lost or the owner steps down.
+// turn holds the lease and owns the shard until ctx is done, the lease is lost, the shard is to be handed over or the owner
+// steps down.
 func (k *keeper) turn(ctx context.Context) error {
-	held, err := k.leases.acquire(ctx, k.source.Shard)
+	held, err := k.leases.acquire(ctx, wire.LeaseKey(k.source.Shard))
 	if errors.Is(err, errLeaseHeld) {
 		return err
 	}
 	if err != nil {
 		return fmt.Errorf("could not own the shard: %w", err)
 	}
-	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
-		defer cancel()
-		if err := held.release(ctx); err != nil {
-			k.log.Debug("the lease could not be given up; it will run out", "error", err)
-		}
-	}()
-	k.node.shards.set(k.source.Shard, stateClaiming, nil)
+	defer k.release(ctx, held)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		if err := held.keep(ctx, k.node.cfg.Lease); err != nil {
@@ -81,15 +127,26 @@ func (k *keeper) turn(ctx context.Context) error {
 		}
 		return ctx.Err()
 	})
+	group.Go(func() error { return k.handOver(ctx) })
 	group.Go(func() error {
-		o, err := claim(ctx, k.node, k.source, k.log)
-		if err != nil {
+		o := newOwner(k.node, k.source, k.log, k.roster.count(), func() bool { return held.fresh(k.node.cfg.Lease) })
+		k.node.shards.set(k.source.Shard, shardStatus{state: wire.ShardClaiming, holder: k.leases.node, owner: o})
+		if err := o.claim(ctx); err != nil {
 			return fmt.Errorf("could not own the shard: %w", err)
 		}
 		return o.run(ctx, func() {
-			k.node.shards.set(k.source.Shard, stateOwned, o.sched)
+			k.node.shards.set(k.source.Shard, shardStatus{state: wire.ShardOwned, holder: k.leases.node, owner: o})
 			k.log.Info("owning the shard", "epoch", o.epoch, "from", o.applied()+1)
 		})
 	})
 	return group.Wait()
+}
+
+// release gives a lease up at once, also when ctx is done: others wait for it.
+func (k *keeper) release(ctx context.Context, held *lease) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
+	defer cancel()
+	if err := held.release(ctx); err != nil {
+		k.log.Debug("the lease could not be given up; it will run out", "error", err)
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -12,17 +13,11 @@ import (
 	"dormouse/internal/wire"
 )
 
-// leases is the KV bucket that says which node should try to own a shard. It keeps nodes out of each other's way; the
-// manifest alone decides who owns. Entries vanish when they are not renewed for the bucket's TTL.
+// leases is the KV bucket that says which nodes live and which of them should try to own a shard. It keeps nodes out of
+// each other's way; the manifest alone decides who owns. Entries vanish when they are not renewed for the bucket's TTL.
 type leases struct {
 	kv   jetstream.KeyValue
 	node string
-}
-
-// leaseValue is what a lease says, for people and for status displays.
-type leaseValue struct {
-	Node  string    `json:"node"`
-	Since time.Time `json:"since"`
 }
 
 var (
@@ -44,16 +39,26 @@ type lease struct {
 	key      string
 	value    []byte
 	revision uint64
+	renewed  atomic.Pointer[time.Time] // when the last renewal that succeeded was sent
 }
 
-// acquire takes the shard's lease if it is free or was this node's own before a restart. Every change is a
+func (h *lease) setRenewed(at time.Time) { h.renewed.Store(&at) }
+
+// fresh reports whether the lease was renewed so lately that it lasts for another third of its term: nobody else holds it
+// now, nor while an answer is on its way that is decided on now. The clock that this is read from goes on while a process
+// is stopped.
+func (h *lease) fresh(term time.Duration) bool { return time.Since(*h.renewed.Load()) < term/3*2 }
+
+// acquire takes the lease of key if it is free or was this node's own before a restart. Every change is a
 // compare-and-set, so two nodes cannot both succeed.
-func (l *leases) acquire(ctx context.Context, shard wire.Shard) (*lease, error) {
-	value, err := json.Marshal(leaseValue{Node: l.node, Since: time.Now().UTC()})
+func (l *leases) acquire(ctx context.Context, key string) (*lease, error) {
+	now := time.Now()
+	value, err := json.Marshal(wire.Lease{Node: l.node, Since: now.UTC()})
 	if err != nil {
 		return nil, err
 	}
-	held := &lease{kv: l.kv, key: shard.String(), value: value}
+	held := &lease{kv: l.kv, key: key, value: value}
+	held.setRenewed(now)
 	held.revision, err = l.kv.Create(ctx, held.key, value)
 	if err == nil || !errors.Is(err, jetstream.ErrKeyExists) {
 		return held, err
@@ -62,7 +67,7 @@ func (l *leases) acquire(ctx context.Context, shard wire.Shard) (*lease, error) 
 	if err != nil {
 		return nil, err
 	}
-	var holder leaseValue
+	var holder wire.Lease
 	if err := json.Unmarshal(current.Value(), &holder); err == nil && holder.Node != l.node {
 		return nil, fmt.Errorf("%w: %s, since %s", errLeaseHeld, holder.Node, holder.Since.Format(time.RFC3339))
 	}
@@ -75,42 +80,45 @@ func (l *leases) acquire(ctx context.Context, shard wire.Shard) (*lease, error) 
 func (h *lease) keep(ctx context.Context, term time.Duration) error {
 	ticker := time.NewTicker(term / 3)
 	defer ticker.Stop()
-	renewed := time.Now()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C:
 		}
+		sent := time.Now()
 		attempt, cancel := context.WithTimeout(ctx, term/3)
 		revision, err := h.kv.Update(attempt, h.key, h.value, h.revision)
 		cancel()
-		var api *jetstream.APIError
 		switch {
 		case err == nil:
-			h.revision, renewed = revision, time.Now()
+			h.revision = revision
+			h.setRenewed(sent)
+			continue
 		case ctx.Err() != nil:
 			return nil
-		case errors.As(err, &api) && h.stillOurs(ctx, term/3):
-			renewed = time.Now() // an earlier renewal whose answer was lost
-		case errors.As(err, &api):
+		case h.taken(ctx, term/3):
 			return fmt.Errorf("%w: %w", errLeaseLost, err)
-		case time.Since(renewed) >= term:
+		case time.Since(*h.renewed.Load()) >= term:
 			return fmt.Errorf("%w: not renewed for %s: %w", errLeaseLost, term, err)
 		}
 	}
 }
 
-// stillOurs looks whether the lease holds exactly our value, and takes up its revision if so.
-func (h *lease) stillOurs(ctx context.Context, timeout time.Duration) bool {
+// taken looks whether the lease is known not to be ours any more. If it holds our value, a renewal went through whose
+// answer was lost: the next one replaces that.
+func (h *lease) taken(ctx context.Context, timeout time.Duration) bool {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	current, err := h.kv.Get(ctx, h.key)
-	if err != nil || string(current.Value()) != string(h.value) {
-		return false
+	if err != nil {
+		return errors.Is(err, jetstream.ErrKeyNotFound)
+	}
+	if string(current.Value()) != string(h.value) {
+		return true // and its revision is not ours to delete
 	}
 	h.revision = current.Revision()
-	return true
+	return false
 }
 
 // release gives the lease up if it is still held.

@@ -3,36 +3,40 @@ package ingest
 import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
-
-	"dormouse/scheduler"
 )
 
 // metrics of all shards of a node together. None carries a label that grows with logs or tenants.
 type metrics struct {
 	ingested, rejected, skipped, republished, lost prometheus.Counter
-	synced, segments, refused                      prometheus.Counter
+	synced, segments, refused, snapshots           prometheus.Counter
 	stepDowns, drains                              prometheus.Counter
 	syncDelay                                      prometheus.Histogram
 }
 
-func newMetrics(reg prometheus.Registerer, shards shardStates) *metrics {
+func newMetrics(reg prometheus.Registerer, shards *shardStates) *metrics {
 	f := promauto.With(reg)
 	counter := func(name, help string) prometheus.Counter {
 		return f.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 	}
-	gauge := func(name, help string, value func(scheduler.Stats) float64) {
-		f.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return value(shards.stats()) })
+	gauge := func(name, help string, value func(load) float64) {
+		f.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return value(shards.load()) })
 	}
-	f.NewGaugeFunc(prometheus.GaugeOpts{Name: "dormouse_shards_owned", Help: "Shards that this process owns."},
-		func() float64 { return float64(shards.owned()) })
+	gauge("dormouse_shards_owned", "Shards that this process owns.",
+		func(l load) float64 { return float64(l.owned) })
+	gauge("dormouse_shards_claiming", "Shards that this process is taking over: it applies the manifest.",
+		func(l load) float64 { return float64(l.claiming) })
+	gauge("dormouse_takeover_records", "Manifest records that takeovers still have to apply.",
+		func(l load) float64 { return float64(l.recordsLeft) })
+	gauge("dormouse_takeover_entries", "Source entries that takeovers still have to replay, up to where the streams ended at the claims.",
+		func(l load) float64 { return float64(l.entriesLeft) })
 	gauge("dormouse_logs_active", "Logs with entries that are not archived yet.",
-		func(s scheduler.Stats) float64 { return float64(s.Active) })
+		func(l load) float64 { return float64(l.Active) })
 	gauge("dormouse_logs_queued", "Active logs that are queued for the workers.",
-		func(s scheduler.Stats) float64 { return float64(s.Queued) })
+		func(l load) float64 { return float64(l.Queued) })
 	gauge("dormouse_buffer_entries", "Buffered entries that are not archived yet.",
-		func(s scheduler.Stats) float64 { return float64(s.Entries) })
+		func(l load) float64 { return float64(l.Entries) })
 	gauge("dormouse_buffer_bytes", "Payload and header bytes of the buffered entries.",
-		func(s scheduler.Stats) float64 { return float64(s.Bytes) })
+		func(l load) float64 { return float64(l.Bytes) })
 	return &metrics{
 		ingested:    counter("dormouse_entries_ingested_total", "Entries taken from source streams into the buffer."),
 		rejected:    counter("dormouse_entries_rejected_total", "Messages that are no entry of a log, moved to DORMOUSE_REJECTED."),
@@ -42,6 +46,7 @@ func newMetrics(reg prometheus.Registerer, shards shardStates) *metrics {
 		synced:      counter("dormouse_entries_synced_total", "Entries in committed segments."),
 		segments:    counter("dormouse_segments_committed_total", "Segments with at least one committed extent."),
 		refused:     counter("dormouse_extents_refused_total", "Extents refused as stale or overlapping."),
+		snapshots:   counter("dormouse_snapshots_total", "Snapshots of catalogs that were taken, each of which lets the manifest be shortened."),
 		stepDowns:   counter("dormouse_owner_stepdowns_total", "Times this process stopped owning a shard other than by shutdown."),
 		drains:      counter("dormouse_drain_requests_total", "Drain requests answered."),
 		syncDelay: f.NewHistogram(prometheus.HistogramOpts{

@@ -2,27 +2,33 @@
 // and commits, and trims what is archived.
 //
 // An entry's way through the package is consume.go (source stream to buffer), drain.go (buffer to worker), commit.go
-// (worker to manifest and catalog), trim.go (source stream shortened). Who may do all this is decided in keeper.go (which
-// process tries) and claim.go (which one is right). It never touches the bucket and starts nothing for a log. Open
+// (worker to manifest and catalog), trim.go (source stream shortened). Who may do all this is decided in roster.go and
+// keeper.go (which process tries) and claim.go (which one is right). snapshot.go keeps the manifest short.
+// It starts nothing for a log, and puts nothing but those snapshots into the bucket. Open
 // scheduler next for when a log becomes ready, and workers for who drains it.
 package ingest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"runtime"
 	"runtime/debug"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"dormouse/internal/topology"
+	"dormouse/internal/wire"
 	"dormouse/scheduler"
 	"dormouse/store"
 )
@@ -42,6 +48,7 @@ type Config struct {
 	NC         *nats.Conn
 	JS         jetstream.JetStream
 	DB         *store.DB
+	Bucket     Bucket // for snapshots of the catalogs
 	NodeID     string // stable over restarts: a process that comes back takes its own lease over at once
 	ArchiveURL string // told to readers; without secrets
 
@@ -54,14 +61,17 @@ type Config struct {
 	Trim         Trim
 	TrimDelay    time.Duration // how far trimming trails the manifest; above NATS's sync interval
 
+	SnapshotRecords uint64 // manifest records, and
+	SnapshotExtents uint64 // extents in them, above which a snapshot is taken; 0 is 1,024 and 65,536
+
 	Registerer prometheus.Registerer // nil: metrics are kept but not exposed
 	Logger     *slog.Logger          // nil: slog.Default()
 }
 
 func (c Config) validate() error {
 	switch {
-	case c.NC == nil || c.JS == nil || c.DB == nil || c.NodeID == "":
-		return errors.New("ingest: NC, JS, DB and NodeID are required")
+	case c.NC == nil || c.JS == nil || c.DB == nil || c.Bucket == nil || c.NodeID == "":
+		return errors.New("ingest: NC, JS, DB, Bucket and NodeID are required")
 	case c.MaxDelay <= 0 || c.RequeueAfter <= 0 || c.Lease <= 0 || c.TrimDelay <= 0:
 		return errors.New("ingest: MaxDelay, RequeueAfter, Lease and TrimDelay must be positive")
 	case c.MaxBytes == 0 || c.BufferLimit == 0:
@@ -77,7 +87,7 @@ type Node struct {
 	cfg       Config
 	metrics   *metrics
 	schedules *scheduler.Metrics
-	shards    shardStates
+	shards    *shardStates
 	trims     atomic.Uint64 // of source streams
 }
 
@@ -89,14 +99,16 @@ func New(cfg Config) (*Node, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
+	cfg.SnapshotRecords = cmp.Or(cfg.SnapshotRecords, snapshotRecords)
+	cfg.SnapshotExtents = cmp.Or(cfg.SnapshotExtents, snapshotExtents)
 	n := &Node{cfg: cfg, shards: newShardStates()}
 	n.metrics = newMetrics(cfg.Registerer, n.shards)
 	n.schedules = scheduler.NewMetrics(cfg.Registerer)
 	return n, nil
 }
 
-// Run keeps the node's shards until ctx is done, and then gives them up. It returns when no goroutine of the node is left;
-// nil after ctx was done, else what made it impossible to go on.
+// Run keeps the node's share of the shards until ctx is done, and then gives them up. It returns when no goroutine of the
+// node is left; nil after ctx was done, else what made it impossible to go on.
 func (n *Node) Run(ctx context.Context) error {
 	sources, err := topology.Sources(ctx, n.cfg.JS)
 	if err != nil {
@@ -109,16 +121,98 @@ func (n *Node) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, source := range sources {
-		n.shards.set(source.Shard, stateStarting, nil)
-	}
-	n.shards.begin()
+	roster := newRoster(leases, n.cfg.Lease, n.cfg.Logger)
+	watching := make(chan struct{})
+	begin := sync.OnceFunc(func() { close(watching) })
 	group, ctx := errgroup.WithContext(ctx)
-	for _, source := range sources {
-		k := &keeper{node: n, source: source, leases: leases, log: n.cfg.Logger.With("shard", source.Shard.String(), "stream", source.Stream)}
-		group.Go(func() error { return k.run(ctx) })
-	}
+	group.Go(func() error { return n.live(ctx, leases) })
+	group.Go(func() error { return roster.run(ctx, begin) })
+	group.Go(func() error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-watching: // before, this node would think that it is alone
+		}
+		return n.keepShards(ctx, sources, leases, roster)
+	})
 	group.Go(func() error { return n.restWhenIdle(ctx) })
+	return group.Wait()
+}
+
+// live tells the other nodes that this one is there, until ctx is done.
+func (n *Node) live(ctx context.Context, leases *leases) error {
+	pause := backoff.NewExponentialBackOff()
+	pause.InitialInterval, pause.MaxInterval = 50*time.Millisecond, time.Second
+	for {
+		held, err := leases.acquire(ctx, wire.NodeKeys+n.cfg.NodeID)
+		if err == nil {
+			pause.Reset()
+			if err = held.keep(ctx, n.cfg.Lease); err == nil {
+				late, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
+				defer cancel()
+				if err := held.release(late); err != nil {
+					n.cfg.Logger.Debug("the others were not told that this node leaves", "error", err)
+				}
+				return nil
+			}
+		}
+		if ctx.Err() == nil {
+			n.cfg.Logger.Warn("the other nodes may take this one for dead; telling them again", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause.NextBackOff()):
+		}
+	}
+}
+
+// sourcesEvery is how often a node looks for source streams that were added or deleted.
+const sourcesEvery = 30 * time.Second
+
+// keepShards runs a keeper for each source stream there is, until ctx is done.
+func (n *Node) keepShards(ctx context.Context, sources []topology.Source, leases *leases, roster *roster) error {
+	group, ctx := errgroup.WithContext(ctx)
+	stops := make(map[wire.Shard]context.CancelFunc)
+	ticker := time.NewTicker(sourcesEvery)
+	defer ticker.Stop()
+	for ctx.Err() == nil {
+		shards := make([]wire.Shard, 0, len(sources))
+		for _, source := range sources {
+			shards = append(shards, source.Shard)
+			if stops[source.Shard] != nil {
+				continue
+			}
+			n.shards.set(source.Shard, shardStatus{state: wire.ShardStarting})
+			k := &keeper{node: n, source: source, leases: leases, roster: roster,
+				log: n.cfg.Logger.With("shard", source.Shard.String(), "stream", source.Stream)}
+			keeping, stop := context.WithCancel(ctx)
+			stops[source.Shard] = stop
+			group.Go(func() error { return k.run(keeping) })
+		}
+		for shard, stop := range stops {
+			if !slices.Contains(shards, shard) {
+				n.cfg.Logger.Warn("a source stream is gone", "shard", shard.String())
+				stop()
+				delete(stops, shard)
+				n.shards.drop(shard)
+			}
+		}
+		roster.setShards(shards)
+		n.shards.begin()
+		select {
+		case <-ctx.Done():
+		case <-ticker.C:
+			if found, err := topology.Sources(ctx, n.cfg.JS); err != nil {
+				n.cfg.Logger.Warn("could not look for new source streams; trying again", "error", err)
+			} else {
+				sources = found
+			}
+		}
+	}
+	for _, stop := range stops {
+		stop()
+	}
 	return group.Wait()
 }
 
@@ -140,7 +234,7 @@ func (n *Node) restWhenIdle(ctx context.Context) error {
 		}
 		now := activity{n.cfg.DB.Uses(), n.trims.Load()}
 		quiet := now == seen
-		if seen = now; !quiet || n.shards.stats().Active > 0 {
+		if seen = now; !quiet || n.shards.load().Active > 0 {
 			continue
 		}
 		rested, err := n.cfg.DB.Rest()
@@ -155,5 +249,12 @@ func (n *Node) restWhenIdle(ctx context.Context) error {
 	}
 }
 
-// Ready returns nil when every shard is served: by this node, which has caught up with the manifest, or by another one.
+// Status says where the node stands with each shard, ascending.
+func (n *Node) Status() []wire.ShardStatus { return n.shards.report() }
+
+// Ready returns nil when every shard is served: by this node, which has caught up with the manifest, or by another one. The
+// error says how far those are that are not.
 func (n *Node) Ready() error { return n.shards.ready() }
+
+// Replaying says of each shard that is served here, but behind where its stream ended at the takeover, how far it is.
+func (n *Node) Replaying() []string { return n.shards.replaying() }

@@ -21,26 +21,34 @@ import (
 	"dormouse/store/manifest"
 )
 
-// owner serves one shard in one epoch. claim makes it; run serves until the epoch ends.
+// owner serves one shard in one epoch, which claim begins; run serves until the epoch ends.
 type owner struct {
-	cfg     Config
-	metrics *metrics
-	load    func() scheduler.Stats // what all shards of the node have buffered
-	trims   *atomic.Uint64         // of all shards of the node
-	source  topology.Source
-	epoch   uint64
-	log     *slog.Logger
+	cfg       Config
+	metrics   *metrics
+	schedules *scheduler.Metrics
+	load      func() load    // of all shards of the node
+	trims     *atomic.Uint64 // of all shards of the node
+	fresh     func() bool    // the lease is sure to be held while an answer is on its way
+	source    topology.Source
+	share     int // one in so many of what the node may hold in memory for its shards
+	log       *slog.Logger
 
-	stream   jetstream.Stream
-	manifest *manifest.Manifest // used by the committer alone once the owner runs
 	buffer   *buffer.Buffer
 	catalog  *catalog.Catalog
+	progress progress
+
+	// Set by claim.
+	epoch    uint64
+	stream   jetstream.Stream
+	manifest *manifest.Manifest // used by the committer alone once the owner runs
 	sched    *scheduler.Scheduler
 
 	// mu orders every change of the buffer, the catalog, the position and the log states: each change is one Pebble batch
 	// and the scheduler calls that go with it, so that the two never disagree while mu is free.
 	mu  sync.Mutex
 	pos store.Position
+
+	snapshot *manifest.Snapshot // the newest; the snapshot taker's alone once the owner runs
 
 	collected uint64 // bytes taken in since logs were last made ready for the sake of a backlog; the consumer's alone
 
@@ -51,6 +59,25 @@ type owner struct {
 	queries chan *nats.Msg  // bounded likewise
 	moved   chan struct{}   // cap 1: the floor may have moved
 	nudges  chan struct{}   // cap 1: the trimmer asks for a floor record
+	grown   chan struct{}   // cap 1: the manifest's tail is long enough for a snapshot
+	taken   chan snapshotCall
+}
+
+func newOwner(n *Node, source topology.Source, log *slog.Logger, share int, fresh func() bool) *owner {
+	return &owner{
+		cfg: n.cfg, metrics: n.metrics, schedules: n.schedules, load: n.shards.load, trims: &n.trims, fresh: fresh,
+		source: source, share: max(share, 1), log: log,
+		buffer:  buffer.New(n.cfg.DB, source.Shard),
+		catalog: catalog.New(n.cfg.DB, source.Shard),
+		roomy:   make(chan struct{}, 1),
+		commits: make(chan commitCall, commitLimit),
+		drains:  make(chan *nats.Msg, drainLimit),
+		queries: make(chan *nats.Msg, queryLimit),
+		moved:   make(chan struct{}, 1),
+		nudges:  make(chan struct{}, 1),
+		grown:   make(chan struct{}, 1),
+		taken:   make(chan snapshotCall),
+	}
 }
 
 // Bounds of what an owner takes on at once. Requests beyond them are answered Busy and asked again by the worker.
@@ -91,6 +118,7 @@ func (o *owner) run(ctx context.Context, listening func()) error {
 	start(o.serveCommits)
 	start(o.sched.Run)
 	start(o.trim)
+	start(o.takeSnapshots)
 	start(o.consume)
 	return group.Wait()
 }
@@ -155,6 +183,7 @@ func (o *owner) publishReady(ctx context.Context, logs []string) error {
 // moveLocked takes over a position that Pebble has. mu must be held.
 func (o *owner) moveLocked(pos store.Position) {
 	o.pos = pos
+	o.progress.taken(pos.Applied)
 	offer(o.moved, struct{}{})
 }
 

@@ -18,9 +18,12 @@ func (o *owner) serveQueries(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case msg := <-o.queries:
-			if wire.OperationOf(msg.Subject) == wire.OpList {
+			switch {
+			case !o.fresh(): // another node may own the shard by now, and know more
+				o.reply(msg, wire.Status{Code: wire.Busy, Message: "the lease was not renewed lately"})
+			case wire.OperationOf(msg.Subject) == wire.OpList:
 				o.reply(msg, o.list(msg))
-			} else {
+			default:
 				o.reply(msg, o.extents(msg))
 			}
 		}

@@ -1,78 +1,129 @@
 package ingest
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 
 	"dormouse/internal/wire"
 	"dormouse/scheduler"
 )
 
-// shardState is where a keeper stands with its shard.
-type shardState string
-
-const (
-	stateStarting shardState = "starting" // neither owned nor seen to be owned by another node
-	stateStandby  shardState = "standby"  // another node holds the lease
-	stateClaiming shardState = "claiming" // holds the lease, catching up with the manifest
-	stateOwned    shardState = "owned"
-)
-
-// shardStates is what a node knows of its shards, for readiness and metrics; bounded by the number of shards.
+// shardStates is what a node knows of its shards, for readiness, status and metrics; bounded by the number of shards.
 type shardStates struct {
-	mu *sync.Mutex
+	mu sync.Mutex
 	by map[wire.Shard]shardStatus
 	// begun is set once the sources are known: before, an empty map must not look ready.
-	begun *bool
+	begun bool
 }
 
 type shardStatus struct {
-	state shardState
-	sched *scheduler.Scheduler // while owned
+	state  wire.ShardState
+	holder string // node that holds the lease, as far as is known
+	owner  *owner // while claiming and owned
 }
 
-func newShardStates() shardStates {
-	return shardStates{mu: new(sync.Mutex), by: make(map[wire.Shard]shardStatus), begun: new(bool)}
-}
+func newShardStates() *shardStates { return &shardStates{by: make(map[wire.Shard]shardStatus)} }
 
-func (s shardStates) begin() {
+func (s *shardStates) begin() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	*s.begun = true
+	s.begun = true
 }
 
-func (s shardStates) set(shard wire.Shard, state shardState, sched *scheduler.Scheduler) {
+func (s *shardStates) set(shard wire.Shard, status shardStatus) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.by[shard] = shardStatus{state: state, sched: sched}
+	s.by[shard] = status
 }
 
-func (s shardStates) ready() error {
+func (s *shardStates) drop(shard wire.Shard) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !*s.begun {
+	delete(s.by, shard)
+}
+
+// ready returns nil when every shard is served, here or elsewhere.
+func (s *shardStates) ready() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.begun {
 		return errors.New("ingest has not found its shards yet")
 	}
 	var errs []error
-	for shard, status := range s.by {
-		if status.state != stateOwned && status.state != stateStandby {
-			errs = append(errs, fmt.Errorf("shard %s is %s", shard, status.state))
+	for _, shard := range slices.Sorted(maps.Keys(s.by)) {
+		switch status := s.by[shard]; status.state {
+		case wire.ShardOwned, wire.ShardStandby:
+		case wire.ShardClaiming:
+			errs = append(errs, fmt.Errorf("shard %s is %s: %s", shard, status.state, cmp.Or(status.owner.progress.String(), "asking JetStream")))
+		default:
+			errs = append(errs, fmt.Errorf("shard %s is %s: no node is seen to own it yet", shard, status.state))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// stats sums up the schedulers of all owned shards.
-func (s shardStates) stats() scheduler.Stats {
+// replaying says, for each shard that is served but behind where its stream was at the takeover, how far it is.
+func (s *shardStates) replaying() (lines []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var all scheduler.Stats
+	for _, shard := range slices.Sorted(maps.Keys(s.by)) {
+		if status := s.by[shard]; status.state == wire.ShardOwned && status.owner.progress.left() > 0 {
+			lines = append(lines, fmt.Sprintf("shard %s: %s", shard, &status.owner.progress))
+		}
+	}
+	return lines
+}
+
+// report says where the node stands with each shard, ascending.
+func (s *shardStates) report() []wire.ShardStatus {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make([]wire.ShardStatus, 0, len(s.by))
+	for _, shard := range slices.Sorted(maps.Keys(s.by)) {
+		status := s.by[shard]
+		one := wire.ShardStatus{Shard: shard, State: status.state, Holder: status.holder}
+		if o := status.owner; o != nil {
+			one.RecordsLeft, one.EntriesLeft = o.progress.records.Load(), o.progress.left()
+			if status.state == wire.ShardOwned {
+				stats := o.sched.Stats()
+				one.Epoch, one.Applied = o.epoch, o.applied()
+				one.Logs, one.Queued, one.Entries, one.Bytes = stats.Active, stats.Queued, stats.Entries, stats.Bytes
+			}
+		}
+		all = append(all, one)
+	}
+	return all
+}
+
+// load is what the owned shards of a node hold together.
+type load struct {
+	scheduler.Stats
+	owned                    int    // shards
+	claiming                 int    // shards
+	recordsLeft, entriesLeft uint64 // of takeovers
+}
+
+// load sums up all shards.
+func (s *shardStates) load() load {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all load
 	for _, status := range s.by {
-		if status.sched == nil {
+		if status.owner == nil {
 			continue
 		}
-		one := status.sched.Stats()
+		all.recordsLeft += status.owner.progress.records.Load()
+		all.entriesLeft += status.owner.progress.left()
+		if status.state != wire.ShardOwned {
+			all.claiming++
+			continue
+		}
+		all.owned++
+		one := status.owner.sched.Stats()
 		all.Active += one.Active
 		all.Armed += one.Armed
 		all.Queued += one.Queued
@@ -80,17 +131,4 @@ func (s shardStates) stats() scheduler.Stats {
 		all.Bytes += one.Bytes
 	}
 	return all
-}
-
-// owned counts the shards that this node owns.
-func (s shardStates) owned() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	n := 0
-	for _, status := range s.by {
-		if status.state == stateOwned {
-			n++
-		}
-	}
-	return n
 }

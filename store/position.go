@@ -18,8 +18,12 @@ type Position struct {
 	Applied     uint64    `cbor:"3,keyasint"` // last source sequence that was taken in
 	AppliedTime time.Time `cbor:"4,keyasint"` // that entry's time, which tells whether the stream still has the same entry there
 	ManifestSeq uint64    `cbor:"5,keyasint"` // last manifest record that was applied
-	Highest     uint64    `cbor:"6,keyasint"` // highest source sequence in any committed extent
-	Floor       uint64    `cbor:"7,keyasint"` // of the last manifest record; Floor <= Applied once an owner is active
+	ManifestID  string    `cbor:"8,keyasint"` // its ID, which tells whether the manifest still has the same record there
+	// What the manifest has beyond its newest snapshot; rather too much than too little.
+	TailRecords uint64 `cbor:"9,keyasint"`
+	TailExtents uint64 `cbor:"10,keyasint"`
+	Highest     uint64 `cbor:"6,keyasint"` // highest source sequence in any committed extent
+	Floor       uint64 `cbor:"7,keyasint"` // of the last manifest record; Floor <= Applied once an owner is active
 }
 
 // Position returns the shard's position; the zero Position when the database knows nothing of the shard.

@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -88,6 +89,7 @@ func orDefault[T int | time.Duration](v *T, def T) {
 // Pool is a fixed number of workers.
 type Pool struct {
 	cfg    Config
+	busy   atomic.Int64
 	gather chan struct{} // cap 1: held by the one worker that is fetching
 	rest   time.Duration // about how long an abandoned item rests before it is delivered again
 }
@@ -99,6 +101,9 @@ func New(cfg Config) (*Pool, error) {
 	}
 	return &Pool{cfg: cfg, gather: make(chan struct{}, 1), rest: 5 * time.Second}, nil
 }
+
+// Size returns the number of workers, and how many of them have work in hand.
+func (p *Pool) Size() (workers, busy int) { return p.cfg.Size, int(p.busy.Load()) }
 
 // Run works until ctx is done. Work in hand then has the grace period to finish; what does not is given back to the queue.
 // The connection must outlive Run, which still acknowledges work over it.
@@ -142,7 +147,9 @@ func (p *Pool) work(ctx, hard context.Context, consumer jetstream.Consumer) {
 			continue
 		}
 		p.cfg.Metrics.busy.Inc()
+		p.busy.Add(1)
 		p.archive(hard, items, consumer.CachedInfo().Config.AckWait)
+		p.busy.Add(-1)
 		p.cfg.Metrics.busy.Dec()
 	}
 }

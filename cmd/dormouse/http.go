@@ -27,6 +27,7 @@ type httpServer struct {
 	listener net.Listener
 	server   *http.Server
 	checks   []check
+	remarks  func() []string // what is worth knowing of a process that is ready
 	log      *slog.Logger
 
 	mu struct { // the last answer of /readyz
@@ -42,12 +43,12 @@ const (
 	httpGrace    = 2 * time.Second
 )
 
-func newHTTPServer(addr string, registry *prometheus.Registry, checks []check, log *slog.Logger) (*httpServer, error) {
+func newHTTPServer(addr string, registry *prometheus.Registry, checks []check, remarks func() []string, log *slog.Logger) (*httpServer, error) {
 	listener, err := net.Listen("tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("listening for HTTP: %w (choose another --http)", err)
 	}
-	h := &httpServer{listener: listener, checks: checks, log: log}
+	h := &httpServer{listener: listener, checks: checks, remarks: remarks, log: log}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{Registry: registry}))
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
@@ -101,6 +102,9 @@ func (h *httpServer) ready(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	fmt.Fprintln(w, "ok")
+	for _, line := range h.remarks() {
+		fmt.Fprintln(w, line)
+	}
 }
 
 // problem says what keeps the process from being ready. Requests that come together share one look.

@@ -22,6 +22,7 @@ import (
 	"dormouse/ingest"
 	"dormouse/internal/natsserver"
 	"dormouse/internal/topology"
+	"dormouse/internal/wire"
 	"dormouse/store"
 	"dormouse/store/archive"
 	"dormouse/workers"
@@ -40,6 +41,7 @@ type program struct {
 	cfg      *serveConfig
 	log      *slog.Logger
 	registry *prometheus.Registry
+	id       string         // names the process; that of its data directory if it has one
 	closers  []func() error // in the order of opening
 
 	server *natsserver.Server // nil with an outside NATS
@@ -53,9 +55,10 @@ type program struct {
 
 // newProgram opens everything, in the order in which the parts need each other; on an error it closes what was opened.
 func newProgram(ctx context.Context, cfg *serveConfig, log *slog.Logger) (*program, error) {
-	p := &program{cfg: cfg, log: log, registry: prometheus.NewRegistry()}
+	p := &program{cfg: cfg, log: log, registry: prometheus.NewRegistry(), id: uuid.NewString()}
 	p.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	for _, step := range []func(context.Context) error{p.openNATS, p.openBucket, p.openStreams, p.openIngest, p.openWorkers, p.openHTTP} {
+	steps := []func(context.Context) error{p.openNATS, p.openBucket, p.openStreams, p.openIngest, p.openWorkers, p.openHTTP, p.openStatus}
+	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return nil, errors.Join(err, p.close())
 		}
@@ -119,7 +122,7 @@ const errCodeStorage = 10047
 const streamsTimeout = 10 * time.Second
 
 func (p *program) openStreams(ctx context.Context) error {
-	cfg := topology.Config{Replicas: p.cfg.replicas, RequeueAfter: p.cfg.requeueAfter, Lease: p.cfg.lease,
+	cfg := topology.Config{Shards: p.cfg.shards, Replicas: p.cfg.replicas, RequeueAfter: p.cfg.requeueAfter, Lease: p.cfg.lease,
 		Trim: p.cfg.trim.value == string(ingest.TrimAlways)}
 	warnings, err := backoff.Retry(ctx, func() ([]string, error) {
 		attempt, cancel := context.WithTimeout(ctx, streamsTimeout)
@@ -141,15 +144,33 @@ func (p *program) openStreams(ctx context.Context) error {
 	for _, w := range warnings {
 		p.log.Warn(w)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return p.mapTenants(ctx)
+}
+
+// mapTenants lets the embedded server spread the tenants over the shards. An outside server's accounts are its operator's.
+func (p *program) mapTenants(ctx context.Context) error {
+	sources, err := topology.Sources(ctx, p.js)
+	if err != nil {
+		return err
+	}
+	partitions := topology.Partitions(sources)
+	if partitions == 0 || p.server == nil {
+		return nil
+	}
+	mapping := topology.PartitionMapping(partitions)
+	p.log.Info("the embedded NATS server spreads the tenants over the shards", "shards", partitions, "from", mapping.From, "to", mapping.To)
+	return p.server.Map(mapping.From, mapping.To)
 }
 
 func (p *program) openIngest(context.Context) error {
 	if !p.cfg.has(roleIngest) {
 		return nil
 	}
-	id, err := nodeID(p.cfg.data)
-	if err != nil {
+	var err error
+	if p.id, err = nodeID(p.cfg.data); err != nil {
 		return err
 	}
 	db, err := store.Open(filepath.Join(p.cfg.data, "pebble"), store.Options{Logger: p.log})
@@ -158,7 +179,7 @@ func (p *program) openIngest(context.Context) error {
 	}
 	p.onClose(db.Close)
 	p.node, err = ingest.New(ingest.Config{
-		NC: p.nc, JS: p.js, DB: db, NodeID: id, ArchiveURL: p.bucket.URL(),
+		NC: p.nc, JS: p.js, DB: db, Bucket: p.bucket, NodeID: p.id, ArchiveURL: p.bucket.URL(),
 		MaxDelay: p.cfg.maxDelay, RequeueAfter: p.cfg.requeueAfter, Tick: p.cfg.tick, Lease: p.cfg.lease,
 		MaxBytes: uint64(p.cfg.maxBytes), BufferLimit: uint64(p.cfg.bufferLimit),
 		Trim: ingest.Trim(p.cfg.trim.value), TrimDelay: p.cfg.trimDelay,
@@ -203,14 +224,46 @@ func (p *program) openWorkers(context.Context) error {
 
 func (p *program) openHTTP(context.Context) error {
 	checks := []check{{"nats", p.checkNATS}, {"archive", p.bucket.Check}}
+	remarks := func() []string { return nil }
 	if p.node != nil {
 		checks = append(checks, check{"ingest", func(context.Context) error { return p.node.Ready() }})
+		remarks = p.node.Replaying
 	}
 	var err error
-	if p.http, err = newHTTPServer(p.cfg.http, p.registry, checks, p.log); err != nil {
+	if p.http, err = newHTTPServer(p.cfg.http, p.registry, checks, remarks, p.log); err != nil {
 		return err
 	}
 	p.onClose(p.http.close)
+	return nil
+}
+
+// openStatus answers those who ask what processes there are.
+func (p *program) openStatus(context.Context) error {
+	host, err := os.Hostname()
+	if err != nil {
+		p.log.Debug("the host's name is not known", "error", err)
+	}
+	self := wire.Process{ID: p.id, Host: host, Version: buildVersion(), Roles: p.cfg.roles, Started: time.Now(), HTTP: p.http.addr()}
+	sub, err := p.nc.Subscribe(wire.StatusSubject, func(msg *nats.Msg) {
+		now := self
+		if p.node != nil {
+			now.Shards = p.node.Status()
+		}
+		if p.pool != nil {
+			now.Workers, now.Busy = p.pool.Size()
+		}
+		data, err := wire.Encode(now)
+		if err == nil {
+			err = msg.Respond(data)
+		}
+		if err != nil {
+			p.log.Debug("a question for the status was not answered", "error", err)
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("listening for questions for the status: %w", err)
+	}
+	p.onClose(func() error { _ = sub.Unsubscribe(); return nil }) // the connection may be gone
 	return nil
 }
 

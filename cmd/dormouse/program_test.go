@@ -79,7 +79,7 @@ func TestReadinessNamesWhatIsWrong(t *testing.T) {
 	h, err := newHTTPServer("127.0.0.1:0", prometheus.NewRegistry(), []check{
 		{"archive", func(context.Context) error { return errors.New("no such bucket") }},
 		{"nats", func(context.Context) error { return nil }},
-	}, slog.New(slog.DiscardHandler))
+	}, func() []string { return nil }, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"dormouse/ingest"
 	"dormouse/internal/natsserver"
+	"dormouse/internal/topology"
 	"dormouse/scheduler"
 )
 
@@ -28,7 +29,7 @@ type serveConfig struct {
 	maxBytes, bufferLimit, segmentBytes                                         byteSize
 	trim, compression, logFormat, logLevel                                      *choice
 	syncAlways                                                                  bool
-	replicas                                                                    int
+	replicas, shards                                                            int
 }
 
 // The roles of a process.
@@ -95,6 +96,7 @@ JetStream, to which clients connect.`,
 	f.DurationVar(&c.syncInterval, "sync-interval", natsserver.DefaultSyncInterval, "how often the embedded NATS server syncs: what a power failure can take")
 	f.BoolVar(&c.syncAlways, "sync-always", false, "the embedded NATS server syncs before every ack")
 	f.IntVar(&c.replicas, "replicas", 1, "replicas of the streams that dormouse makes")
+	f.IntVar(&c.shards, "shards", 0, "source streams that tenants are spread over, fixed when they are made (default what there is, or 1)")
 	f.DurationVar(&c.grace, "grace", 10*time.Second, "how long work in hand may go on at shutdown")
 	c.logFormat = addChoice(cmd, "log-format", "format of the log on standard error", "text", "json")
 	c.logLevel = addChoice(cmd, "log-level", "what to log", "info", "debug", "warn", "error")
@@ -122,6 +124,8 @@ func (c *serveConfig) complete(archive string) error {
 		return fmt.Errorf("--workers must be from 1 to 4096, it is %d", c.workers)
 	case c.replicas < 1 || c.replicas > 5:
 		return fmt.Errorf("--replicas must be from 1 to 5, it is %d", c.replicas)
+	case c.shards < 0 || c.shards > topology.MaxShards:
+		return fmt.Errorf("--shards must be from 1 to %d, it is %d", topology.MaxShards, c.shards)
 	case c.embedded() && c.target.creds != "":
 		return fmt.Errorf("--nats-creds is for an outside NATS: give --nats-url too")
 	case len(c.roles) == 0:

@@ -133,6 +133,15 @@ func lockDir(dir string) (*os.File, error) {
 // URL is where clients connect.
 func (s *Server) URL() string { return s.server.ClientURL() }
 
+// Map sends what clients publish to subjects that match from to another subject, in the account of all clients. It takes
+// effect at once.
+func (s *Server) Map(from, to string) error {
+	if err := s.server.GlobalAccount().AddMapping(from, to); err != nil {
+		return fmt.Errorf("mapping %s to %s: %w", from, to, err)
+	}
+	return nil
+}
+
 // InProcess makes a client connect without a socket.
 func (s *Server) InProcess() nats.Option { return nats.InProcessServer(s.server) }
 

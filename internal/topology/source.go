@@ -3,9 +3,10 @@ package topology
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -16,10 +17,12 @@ import (
 // Source is one source stream, found by its metadata.
 type Source struct {
 	Shard   wire.Shard
-	Stream  string    // the stream's name
-	Prefix  string    // subjects are <prefix>.<LogID>
-	Managed bool      // made by Dormouse, which may trim it
-	Created time.Time // when the stream was made
+	Stream  string // the stream's name
+	Prefix  string // subjects are <prefix>.<LogID>
+	Managed bool   // made by Dormouse, which may trim it
+	// Partitions is how many shards the tenants are spread over by an account mapping; 0 when this one is not among them.
+	Partitions int
+	Created    time.Time // when the stream was made
 }
 
 // Sources returns the source streams, ascending by shard.
@@ -58,28 +61,21 @@ func sourceOf(info *jetstream.StreamInfo) (Source, bool, error) {
 	if err != nil {
 		return Source{}, false, fmt.Errorf("%w: stream %s: metadata %s: %w", ErrRefused, info.Config.Name, wire.MetadataShard, err)
 	}
+	partitions := 0
+	if text, ok := metadata[wire.MetadataPartitions]; ok {
+		if partitions, err = strconv.Atoi(text); err != nil || partitions < 2 || partitions > MaxShards {
+			return Source{}, false, fmt.Errorf("%w: stream %s: metadata %s is %q, want 2 to %d", ErrRefused, info.Config.Name, wire.MetadataPartitions, text, MaxShards)
+		}
+	}
 	return Source{
-		Shard: shard, Stream: info.Config.Name, Created: info.Created,
+		Partitions: partitions, Shard: shard, Stream: info.Config.Name, Created: info.Created,
 		Prefix:  cmp.Or(metadata[wire.MetadataPrefix], wire.DefaultPrefix),
 		Managed: metadata[wire.MetadataManaged] == "true",
 	}, true, nil
 }
 
-// ensureSource makes the default source stream when there is no shard yet, takes over one of that name that was there
-// before, and checks every source stream.
-func ensureSource(ctx context.Context, js jetstream.JetStream, cfg Config) (warnings []string, err error) {
-	sources, err := Sources(ctx, js)
-	if err != nil {
-		return nil, err
-	}
-	if len(sources) == 0 {
-		if err := makeSource(ctx, js, cfg); err != nil {
-			return nil, err
-		}
-		if sources, err = Sources(ctx, js); err != nil {
-			return nil, err
-		}
-	}
+// checkSources checks every source stream, and warns of what is allowed.
+func checkSources(ctx context.Context, js jetstream.JetStream, cfg Config, sources []Source) (warnings []string, err error) {
 	for _, source := range sources {
 		stream, err := js.Stream(ctx, source.Stream)
 		if err != nil {
@@ -90,66 +86,14 @@ func ensureSource(ctx context.Context, js jetstream.JetStream, cfg Config) (warn
 			return nil, err
 		}
 		warnings = append(warnings, sourceWarnings(have)...)
+		for _, subject := range have.Subjects {
+			if subject != source.Prefix+".>" && !strings.HasPrefix(subject, source.Prefix+".") {
+				warnings = append(warnings, fmt.Sprintf("stream %s takes subject %s, which is not below %s: what is published there is no log and goes to %s",
+					have.Name, subject, source.Prefix, wire.RejectedStream))
+			}
+		}
 	}
 	return warnings, nil
-}
-
-func sourceMetadata(managed bool) map[string]string {
-	m := map[string]string{wire.MetadataShard: "0", wire.MetadataPrefix: wire.DefaultPrefix}
-	if managed {
-		m[wire.MetadataManaged] = "true"
-	}
-	return m
-}
-
-func makeSource(ctx context.Context, js jetstream.JetStream, cfg Config) error {
-	have, err := ensureStream(ctx, js, jetstream.StreamConfig{
-		Name:        wire.DefaultSource,
-		Description: "Dormouse: entries that are not archived yet",
-		Subjects:    []string{wire.DefaultPrefix + ".>"},
-		Retention:   jetstream.LimitsPolicy,
-		Storage:     jetstream.FileStorage,
-		Replicas:    cfg.Replicas,
-		Discard:     jetstream.DiscardNew, // a full stream refuses publishers; it never drops what it acked
-		AllowDirect: true,
-		Metadata:    sourceMetadata(true),
-	})
-	if isOverlap(err) {
-		return fmt.Errorf("%w: another stream already takes subjects below %s.; name it %s, or give it the metadata %s=0 and %s=<subject prefix>: %w",
-			ErrRefused, wire.DefaultPrefix, wire.DefaultSource, wire.MetadataShard, wire.MetadataPrefix, err)
-	}
-	if err != nil {
-		return err
-	}
-	if _, ok := have.Metadata[wire.MetadataShard]; ok {
-		return nil
-	}
-	// It was there before: check it before it is touched, and do not call it ours.
-	if err := checkSource(have, cfg); err != nil {
-		return err
-	}
-	if !slices.Equal(have.Subjects, []string{wire.DefaultPrefix + ".>"}) {
-		return fmt.Errorf("%w: stream %s has subjects %v, and Dormouse needs [%s.>] on a stream of that name",
-			ErrRefused, have.Name, have.Subjects, wire.DefaultPrefix)
-	}
-	if have.Metadata == nil {
-		have.Metadata = make(map[string]string)
-	}
-	for k, v := range sourceMetadata(false) {
-		have.Metadata[k] = v
-	}
-	if _, err := js.UpdateStream(ctx, have); err != nil {
-		return fmt.Errorf("marking stream %s as shard 0: %w", have.Name, err)
-	}
-	return nil
-}
-
-// errCodeSubjectOverlap is JetStream's error code for subjects that another stream takes.
-const errCodeSubjectOverlap = 10065
-
-func isOverlap(err error) bool {
-	var api *jetstream.APIError
-	return errors.As(err, &api) && api.ErrorCode == errCodeSubjectOverlap
 }
 
 // checkSource refuses settings under which an acked entry need not be in the stream until it is archived.

@@ -17,6 +17,7 @@ import (
 
 // Config is what a system's streams depend on.
 type Config struct {
+	Shards       int           // source streams over which the tenants are spread, 1 to MaxShards; 0 is what there is, or 1
 	Replicas     int           // of every stream, 1 to 5; 0 is 1. Of streams that exist already it is left alone
 	RequeueAfter time.Duration // age limit of the SyncQueue, so that one copy of a work item lives
 	Lease        time.Duration // age limit of the leases
@@ -48,7 +49,11 @@ func Ensure(ctx context.Context, js jetstream.JetStream, cfg Config) (warnings [
 			return nil, err
 		}
 	}
-	return ensureSource(ctx, js, cfg)
+	sources, err := ensureSources(ctx, js, cfg)
+	if err != nil {
+		return nil, err
+	}
+	return checkSources(ctx, js, cfg, sources)
 }
 
 // ensureStream makes the stream unless it exists, and returns its configuration as it is.

@@ -101,7 +101,7 @@ func TestRefusals(t *testing.T) {
 		"source no_ack":     {source(func(c *jetstream.StreamConfig) { c.NoAck = true }), false, []string{"LOGS", "no_ack"}},
 		"source deny_purge": {source(func(c *jetstream.StreamConfig) { c.DenyPurge = true }), true, []string{"LOGS", "deny_purge"}},
 		"source subjects":   {source(func(c *jetstream.StreamConfig) { c.Subjects = []string{"other.>"} }), false, []string{"LOGS", "subjects"}},
-		"source elsewhere":  {source(func(c *jetstream.StreamConfig) { c.Name = "MINE" }), false, []string{"logs.", wire.MetadataShard}},
+		"source elsewhere":  {source(func(c *jetstream.StreamConfig) { c.Name = "MINE" }), false, []string{"logs.", "--add-stream"}},
 		"source bad shard": {source(func(c *jetstream.StreamConfig) { c.Metadata = map[string]string{wire.MetadataShard: "one"} }), false,
 			[]string{"LOGS", wire.MetadataShard, "one"}},
 		"queue retention":  {queue(func(c *jetstream.StreamConfig) { c.Retention = jetstream.LimitsPolicy }), false, []string{wire.SyncQueueStream, "retention"}},

@@ -28,6 +28,8 @@ const (
 	MetadataShard = "dormouse.shard"
 	// MetadataPrefix holds the subject prefix in front of the LogID.
 	MetadataPrefix = "dormouse.prefix"
+	// MetadataPartitions is, on each of the source streams over which Dormouse spreads the tenants, how many of them there are.
+	MetadataPartitions = "dormouse.partitions"
 	// MetadataManaged is "true" on a source stream that Dormouse made, and may therefore trim.
 	MetadataManaged = "dormouse.managed"
 )
@@ -45,6 +47,12 @@ func ParseShard(s string) (Shard, error) {
 }
 
 func (s Shard) String() string { return strconv.FormatUint(uint64(s), 10) }
+
+// PartitionStream is the name of the source stream that is the shard's, when tenants are spread over several.
+func (s Shard) PartitionStream() string { return "DORMOUSE_LOGS_" + s.String() }
+
+// PartitionPrefix is where the account mapping sends the tenants of such a shard.
+func (s Shard) PartitionPrefix() string { return "dormouse.shard." + s.String() }
 
 // SyncSubject is where the shard's work items are published.
 func (s Shard) SyncSubject() string { return "dormouse.sync." + s.String() }
@@ -64,6 +72,9 @@ const (
 	OpExtents Operation = "extents" // ExtentsRequest -> ExtentsReply
 	OpList    Operation = "list"    // ListRequest -> ListReply
 )
+
+// StatusSubject is where every process of a system answers an empty request with a Process.
+const StatusSubject = "dormouse.status"
 
 // OwnerSubject is where the owner of shard in epoch answers op. The epoch in the subject means that a request can only
 // reach the owner it was meant for: a stale owner never hears what is asked of its successor, and a request to an owner

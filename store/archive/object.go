@@ -42,6 +42,16 @@ func (b *Bucket) Segment(s extent.Segment) (*Object, error) {
 	return &Object{bucket: b, key: s.Key, size: int64(s.Size)}, nil
 }
 
+// Get reads a whole object whose size is known, in one request.
+func (b *Bucket) Get(ctx context.Context, s extent.Segment) ([]byte, error) {
+	o, err := b.Segment(s)
+	if err != nil {
+		return nil, err
+	}
+	data := make([]byte, s.Size)
+	return data, o.ReadAt(ctx, data, 0)
+}
+
 // Name returns the object's key and where it is, for errors.
 func (o *Object) Name() string { return fmt.Sprintf("object %s in %s", o.key, o.bucket.url) }
 

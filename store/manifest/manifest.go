@@ -50,6 +50,29 @@ func (m *Manifest) Created() time.Time { return m.stream.CachedInfo().Created }
 // Last returns the last record and its sequence in the manifest stream; sequence 0 means that there is none.
 func (m *Manifest) Last() (Record, uint64) { return m.record, m.last }
 
+// Has reports whether the record at seq is the one with that ID, as far as can be told: a record that a snapshot has may be
+// gone, and an empty ID is anyone's.
+func (m *Manifest) Has(ctx context.Context, seq uint64, id string) (bool, error) {
+	if seq == 0 || id == "" {
+		return true, nil
+	}
+	msg, err := m.stream.GetMsg(ctx, seq)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("reading manifest record %d of shard %s: %w", seq, m.shard, err)
+	}
+	if msg.Subject != m.shard.ManifestSubject() {
+		return false, nil
+	}
+	r, err := Decode(msg.Data)
+	if err != nil {
+		return false, fmt.Errorf("manifest record %d of shard %s: %w", seq, m.shard, err)
+	}
+	return r.ID == id, nil
+}
+
 // latest asks the stream's leader: direct reads from replicas may be stale, and the stream is made without them.
 func (m *Manifest) latest(ctx context.Context) (Record, uint64, error) {
 	msg, err := m.stream.GetLastMsgForSubject(ctx, m.shard.ManifestSubject())
@@ -71,6 +94,9 @@ func (m *Manifest) latest(ctx context.Context) (Record, uint64, error) {
 // happened or ctx ends. ErrFenced means that it did not happen and never will.
 func (m *Manifest) Append(ctx context.Context, r Record) (uint64, error) {
 	r.ID, r.Time = uuid.NewString(), time.Now().UTC()
+	if r.SnapshotSeq = m.record.SnapshotSeq; m.record.Kind == TakeSnapshot {
+		r.SnapshotSeq = m.last
+	}
 	data, err := r.Encode()
 	if err != nil {
 		return 0, err
@@ -117,8 +143,9 @@ func (m *Manifest) try(ctx context.Context, msg *nats.Msg, id string) (uint64, e
 // scanWindow bounds how many records Scan holds at once; a record is at most max_payload, 1 MiB by default.
 const scanWindow = 32
 
-// Scan calls fn for each record of shard above after, in order, up to the one at upTo, which must exist.
-func Scan(ctx context.Context, js jetstream.JetStream, shard wire.Shard, after, upTo uint64, fn func(seq uint64, r Record) error) error {
+// Scan calls fn for each record of shard above after, in order, up to the one at upTo, which must exist. left is how many
+// records the shard has beyond this one.
+func Scan(ctx context.Context, js jetstream.JetStream, shard wire.Shard, after, upTo uint64, fn func(seq, left uint64, r Record) error) error {
 	if after >= upTo {
 		return nil
 	}
@@ -148,7 +175,7 @@ func Scan(ctx context.Context, js jetstream.JetStream, shard wire.Shard, after, 
 		if err != nil {
 			return fmt.Errorf("manifest record %d of shard %s: %w", meta.Sequence.Stream, shard, err)
 		}
-		if err := fn(meta.Sequence.Stream, r); err != nil {
+		if err := fn(meta.Sequence.Stream, meta.NumPending, r); err != nil {
 			return err
 		}
 		if meta.Sequence.Stream >= upTo {

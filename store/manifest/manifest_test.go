@@ -116,7 +116,7 @@ func TestAppendWhoseAnswerIsLostHappensOnce(t *testing.T) {
 			}
 			var got []uint64
 			_, last := m.Last()
-			err := Scan(t.Context(), js, 0, 0, last, func(_ uint64, r Record) error {
+			err := Scan(t.Context(), js, 0, 0, last, func(_, _ uint64, r Record) error {
 				got = append(got, r.Segments[0].Extents[0].First)
 				return nil
 			})
@@ -149,7 +149,7 @@ func TestScanKeepsShardsApart(t *testing.T) {
 	}
 	_, upTo := a.Last()
 	n := 0
-	err := Scan(t.Context(), js, 1, 20, upTo, func(seq uint64, r Record) error {
+	err := Scan(t.Context(), js, 1, 20, upTo, func(seq, _ uint64, r Record) error {
 		n++
 		if r.Epoch != 1 || seq <= 20 {
 			return fmt.Errorf("record %d of epoch %d", seq, r.Epoch)
@@ -171,6 +171,11 @@ func FuzzDecode(f *testing.F) {
 	}
 	f.Add(data)
 	f.Add([]byte{recordVersion})
+	snapshot := Record{Kind: TakeSnapshot, Epoch: 2, Snapshot: &Snapshot{UpTo: 9, Runs: []Run{{UpTo: 4}, {After: 4, UpTo: 9}}}}
+	if data, err = snapshot.Encode(); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(data)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r, err := Decode(data)
 		if err != nil {

@@ -20,9 +20,10 @@ import (
 type Kind uint8
 
 const (
-	Claim  Kind = iota + 1 // an owner begins a new epoch
-	Commit                 // segments are part of the archive from here on
-	Floor                  // the floor moved on while nothing was committed
+	Claim        Kind = iota + 1 // an owner begins a new epoch
+	Commit                       // segments are part of the archive from here on
+	Floor                        // the floor moved on while nothing was committed
+	TakeSnapshot                 // the extents of earlier records are in objects of the bucket too
 )
 
 // Record is one manifest record.
@@ -36,6 +37,9 @@ type Record struct {
 	Time     time.Time   `cbor:"5,keyasint"`
 	Floor    uint64      `cbor:"6,keyasint"`           // everything up to this source sequence is archived
 	Segments []Committed `cbor:"7,keyasint,omitempty"` // of a Commit
+	Snapshot *Snapshot   `cbor:"8,keyasint,omitempty"` // of a TakeSnapshot
+	// SnapshotSeq is the sequence of the newest TakeSnapshot before this record; 0 is none. Append sets it.
+	SnapshotSeq uint64 `cbor:"9,keyasint,omitempty"`
 }
 
 // Committed is a segment and the extents of it that were accepted. Entries of the object outside them are not part of the
@@ -54,6 +58,14 @@ func (r Record) Highest() uint64 {
 		}
 	}
 	return highest
+}
+
+// Extents returns the number of the record's extents.
+func (r Record) Extents() (n uint64) {
+	for _, s := range r.Segments {
+		n += uint64(len(s.Extents))
+	}
+	return n
 }
 
 // ErrCorrupt is wrapped by the errors of records that cannot be read.
@@ -109,8 +121,13 @@ func Decode(data []byte) (Record, error) {
 	if err := wire.Decode(plain, &r); err != nil {
 		return r, fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
-	if r.Kind < Claim || r.Kind > Floor || r.Epoch == 0 {
+	if r.Kind < Claim || r.Kind > TakeSnapshot || r.Epoch == 0 || (r.Kind == TakeSnapshot) != (r.Snapshot != nil) {
 		return r, fmt.Errorf("%w: kind %d in epoch %d", ErrCorrupt, r.Kind, r.Epoch)
+	}
+	if r.Snapshot != nil {
+		if err := r.Snapshot.validate(); err != nil {
+			return r, err
+		}
 	}
 	for _, s := range r.Segments {
 		for _, e := range s.Extents {

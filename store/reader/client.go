@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -198,19 +200,30 @@ type Located struct {
 }
 
 // Locate finds the shard of a log: the one whose archive or stream has entries of it. Without any it returns ErrNoLog, and
-// the only shard if there is just one, so that a log can be followed before its first entry.
+// the shard in which its first entry will be if there is just one, or if the tenants are spread by a mapping, so that a log
+// can be followed before its first entry.
 func (c *Client) Locate(ctx context.Context, log string) (Located, error) {
 	sources, err := c.Sources(ctx)
 	if err != nil {
 		return Located{}, err
 	}
-	var at Located
+	tenant, _, _ := strings.Cut(log, ".")
+	home := func(s topology.Source) bool {
+		return len(sources) == 1 || s.Partitions > 0 && topology.PartitionOf(tenant, s.Partitions) == s.Shard
+	}
+	if i := slices.IndexFunc(sources, home); i > 0 { // where it most likely is
+		sources[0], sources[i] = sources[i], sources[0]
+	}
+	var first Located
 	for _, source := range sources {
 		reply, err := c.Extents(ctx, source.Shard, wire.ExtentsRequest{Log: log})
 		if err != nil {
 			return Located{}, err
 		}
-		at = Located{Source: source, Archive: reply.Archive}
+		at := Located{Source: source, Archive: reply.Archive}
+		if home(source) {
+			first = at
+		}
 		if len(reply.Extents) > 0 {
 			return at, nil
 		}
@@ -227,10 +240,7 @@ func (c *Client) Locate(ctx context.Context, log string) (Located, error) {
 			return at, nil
 		}
 	}
-	if len(sources) > 1 {
-		at = Located{}
-	}
-	return at, fmt.Errorf("%w: %s (see 'dormouse ls')", ErrNoLog, log)
+	return first, fmt.Errorf("%w: %s (see 'dormouse ls')", ErrNoLog, log)
 }
 
 // Open makes a reader of a log's shard over a bucket. close ends what it holds on NATS; the bucket stays the caller's.

@@ -141,6 +141,13 @@ func (s *system) answer(req wire.ExtentsRequest) (reply wire.ExtentsReply) {
 // archive moves what the stream holds of some logs, up to a sequence, into one segment and commits it.
 func (s *system) archive(key string, upTo uint64, logs ...string) {
 	s.t.Helper()
+	in, extents := s.put(key, upTo, logs...)
+	s.commit(in, extents...)
+}
+
+// put is archive without the commit.
+func (s *system) put(key string, upTo uint64, logs ...string) (extent.Segment, []extent.Extent) {
+	s.t.Helper()
 	w, err := segment.NewWriter(segment.Options{})
 	if err != nil {
 		s.t.Fatal(err)
@@ -170,7 +177,7 @@ func (s *system) archive(key string, upTo uint64, logs ...string) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.commit(extent.Segment{Key: key, Size: uint64(len(data))}, extents...)
+	return extent.Segment{Key: key, Size: uint64(len(data))}, extents
 }
 
 func (s *system) archived(log string, seq uint64) bool {

@@ -4,20 +4,26 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/cespare/xxhash/v2"
 
 	"dormouse/internal/extent"
 	"dormouse/internal/wire"
 	"dormouse/store/archive"
+	"dormouse/store/catalog"
 	"dormouse/store/manifest"
 )
 
-// Verifier compares the archive with the record of it. Its memory is that of one segment and one page of extents,
-// whatever the size of the archive.
+// Verifier compares the archive with the record of it. Its memory is that of one segment and one page of extents, and some
+// 200 bytes for each segment of a shard.
 type Verifier struct {
 	Client   *Client
 	Bucket   *archive.Bucket
 	Bad      func(error)              // called for each thing that is wrong; it names object or log
-	Progress func(done, total uint64) // manifest records or extents; may be nil
+	Progress func(done, total uint64) // segments of a shard; may be nil
 }
 
 // Report sums up a verification.
@@ -67,32 +73,43 @@ func (v *Verifier) bad(r *Report, err error) {
 // verifyLog checks the segments of one log and the order of its extents.
 func (v *Verifier) verifyLog(ctx context.Context, shard wire.Shard, log string, r *Report) error {
 	return v.eachExtent(ctx, shard, wire.ExtentsRequest{Log: log}, r, func(l extent.Located) error {
-		return v.verifySegment(ctx, l.Segment, []extent.Extent{l.Extent}, r)
+		r.Segments++
+		r.Extents++
+		r.Entries += l.Extent.Count
+		_, err := v.verifySegment(ctx, l.Segment, []extent.Extent{l.Extent}, r)
+		return err
 	})
 }
 
-// verifyShard checks every segment that the manifest names, then that the catalog is what the manifest says.
+// holdings sums up what the catalog says that a segment holds, whatever the order in which it is told.
+type holdings struct {
+	size, extents, entries, digest uint64
+}
+
+func (h *holdings) add(e extent.Extent) {
+	h.extents++
+	h.entries += e.Count
+	row := catalog.RowOf(e, extent.Segment{})
+	h.digest += xxhash.Sum64(append(row.Key, row.Value...))
+}
+
+// verifyShard checks that the catalog is what the manifest says, and that every segment in it holds what the catalog has of
+// it. The catalog is read once, in the order of the logs; the segments' share of it is kept as sums and checked segment by
+// segment. A segment of which only a part was committed is looked at again at the end, extent by extent.
 func (v *Verifier) verifyShard(ctx context.Context, shard wire.Shard, r *Report) error {
-	head, _, err := v.Client.manifestHead(ctx, shard)
+	inManifest, head, err := v.readManifest(ctx, shard, r)
 	if err != nil {
 		return err
 	}
-	before := *r
-	err = manifest.Scan(ctx, v.Client.js, shard, 0, head, func(seq uint64, record manifest.Record) error {
-		for _, s := range record.Segments {
-			if err := v.verifySegment(ctx, s.Segment, s.Extents, r); err != nil {
-				return err
-			}
-		}
-		v.progress(seq, head)
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	inManifest := Report{Extents: r.Extents - before.Extents, Entries: r.Entries - before.Entries}
+	in := make(map[string]*holdings) // by segment
 	var inCatalog Report
 	err = v.eachExtent(ctx, shard, wire.ExtentsRequest{All: true, MinManifest: head}, r, func(l extent.Located) error {
+		h := in[l.Segment.Key]
+		if h == nil {
+			h = &holdings{size: l.Segment.Size}
+			in[l.Segment.Key] = h
+		}
+		h.add(l.Extent)
 		inCatalog.Extents++
 		inCatalog.Entries += l.Extent.Count
 		return nil
@@ -100,15 +117,110 @@ func (v *Verifier) verifyShard(ctx context.Context, shard wire.Shard, r *Report)
 	if err != nil {
 		return err
 	}
-	// What was committed during the check is in the catalog only; less than the manifest is wrong at any time.
-	after, _, err := v.Client.manifestHead(ctx, shard)
+	// What was committed meanwhile is in the catalog only; less than the manifest is wrong at any time.
+	now, _, err := v.Client.manifestHead(ctx, shard)
 	if err != nil {
 		return err
 	}
 	less := inCatalog.Extents < inManifest.Extents || inCatalog.Entries < inManifest.Entries
-	if less || after == head && inCatalog != inManifest {
+	if less || now == head && inCatalog != inManifest {
 		v.bad(r, fmt.Errorf("the catalog of shard %s has %d extents with %d entries, the manifest %d with %d: delete the owner's data/pebble while it is stopped, and it is rebuilt",
 			shard, inCatalog.Extents, inCatalog.Entries, inManifest.Extents, inManifest.Entries))
+	}
+	return v.verifySegments(ctx, shard, in, r)
+}
+
+// verifySegments reads each segment and compares it with what the catalog has of it.
+func (v *Verifier) verifySegments(ctx context.Context, shard wire.Shard, in map[string]*holdings, r *Report) error {
+	partial := make(map[string][]extent.Extent)
+	done := uint64(0)
+	for _, key := range slices.Sorted(maps.Keys(in)) {
+		want := in[key]
+		r.Segments++
+		r.Extents += want.extents
+		r.Entries += want.entries
+		holds, err := v.verifySegment(ctx, extent.Segment{Key: key, Size: want.size}, nil, r)
+		if err != nil {
+			return err
+		}
+		have := holdings{size: want.size}
+		for _, e := range holds {
+			have.add(e)
+		}
+		if holds != nil && have != *want {
+			partial[key] = holds
+		}
+		done++
+		v.progress(done, uint64(len(in)))
+	}
+	if len(partial) == 0 {
+		return nil
+	}
+	return v.eachExtent(ctx, shard, wire.ExtentsRequest{All: true}, &Report{}, func(l extent.Located) error {
+		holds, ok := partial[l.Segment.Key]
+		if !ok {
+			return nil
+		}
+		i, found := slices.BinarySearchFunc(holds, l.Extent.Log, func(e extent.Extent, log string) int { return strings.Compare(e.Log, log) })
+		if !found || holds[i] != l.Extent {
+			v.bad(r, fmt.Errorf("segment %s: it does not hold log %s from %d to %d with %d entries, which was committed of it",
+				l.Segment.Key, l.Extent.Log, l.Extent.First, l.Extent.Last, l.Extent.Count))
+		}
+		return nil
+	})
+}
+
+// readManifest adds up the manifest up to its head: first the snapshot, whose parts it reads, then the records.
+func (v *Verifier) readManifest(ctx context.Context, shard wire.Shard, r *Report) (sum Report, head uint64, err error) {
+	m, err := manifest.Open(ctx, v.Client.js, shard)
+	if err != nil {
+		return sum, 0, err
+	}
+	snapshot, err := m.Snapshot(ctx)
+	if err != nil {
+		return sum, 0, err
+	}
+	after := uint64(0)
+	if snapshot != nil {
+		after = snapshot.UpTo
+		for _, run := range snapshot.Runs {
+			if err := v.readRun(ctx, run); err != nil {
+				v.bad(r, fmt.Errorf("the snapshot of the catalog of shard %s: %w", shard, err))
+			}
+			sum.Extents += run.Extents
+			sum.Entries += run.Entries
+		}
+	}
+	_, head = m.Last()
+	err = manifest.Scan(ctx, v.Client.js, shard, after, head, func(_, _ uint64, record manifest.Record) error {
+		for _, s := range record.Segments {
+			for _, e := range s.Extents {
+				sum.Extents++
+				sum.Entries += e.Count
+			}
+		}
+		return nil
+	})
+	return sum, head, errors.Join(err, ctx.Err())
+}
+
+// readRun reads the parts of one run of a snapshot.
+func (v *Verifier) readRun(ctx context.Context, run manifest.Run) error {
+	var extents, entries uint64
+	for row, err := range catalog.Run(ctx, run.Parts, v.Bucket.Get) {
+		if err != nil {
+			return err
+		}
+		l, err := row.Located()
+		if err != nil {
+			return err
+		}
+		extents++
+		entries += l.Extent.Count
+	}
+	if extents != run.Extents || entries != run.Entries {
+		return fmt.Errorf("records above %d to %d: it has %d extents with %d entries, and had %d with %d when it was taken",
+			run.After, run.UpTo, extents, entries, run.Extents, run.Entries)
 	}
 	return nil
 }
@@ -137,33 +249,33 @@ func (v *Verifier) eachExtent(ctx context.Context, shard wire.Shard, request wir
 	return nil
 }
 
-// verifySegment reads a whole segment and compares it with the extents that were committed of it.
-func (v *Verifier) verifySegment(ctx context.Context, s extent.Segment, extents []extent.Extent, r *Report) error {
-	r.Segments++
-	r.Extents += uint64(len(extents))
-	for _, e := range extents {
-		r.Entries += e.Count
+// verifySegment reads a whole segment, checks that the extents are in it, and returns all that are; nil when it is bad.
+func (v *Verifier) verifySegment(ctx context.Context, s extent.Segment, extents []extent.Extent, r *Report) ([]extent.Extent, error) {
+	holds, err := v.readSegment(ctx, s, extents)
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
 	}
-	err := v.readSegment(ctx, s, extents)
-	if err != nil && ctx.Err() == nil {
+	if err != nil {
 		v.bad(r, fmt.Errorf("segment %s: %w", s.Key, err))
+		return nil, nil
 	}
-	return ctx.Err()
+	return holds, nil
 }
 
-func (v *Verifier) readSegment(ctx context.Context, s extent.Segment, extents []extent.Extent) error {
+func (v *Verifier) readSegment(ctx context.Context, s extent.Segment, extents []extent.Extent) ([]extent.Extent, error) {
 	object, err := v.Bucket.Object(ctx, s.Key)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if size := uint64(object.Size()); size != s.Size {
-		return errors.Join(fmt.Errorf("it has %d bytes, and had %d when it was committed", size, s.Size), object.Close())
+		return nil, errors.Join(fmt.Errorf("it has %d bytes, and had %d when it was committed", size, s.Size), object.Close())
 	}
 	opened, err := openObject(ctx, object)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return errors.Join(opened.Verify(ctx, extents), opened.Close())
+	holds, err := opened.Verify(ctx, extents)
+	return holds, errors.Join(err, opened.Close())
 }
 
 func (v *Verifier) progress(done, total uint64) {

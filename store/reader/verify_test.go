@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"dormouse/internal/extent"
+	"dormouse/store/catalog"
+	"dormouse/store/manifest"
 )
 
 // archivedSystem has three segments of two logs, and an owner.
@@ -48,6 +50,44 @@ func TestVerifySound(t *testing.T) {
 	}
 }
 
+// TestVerifyWithASnapshot verifies an archive whose manifest was cut, and a segment of which only a part was committed.
+func TestVerifyWithASnapshot(t *testing.T) {
+	s := archivedSystem(t)
+	s.publish("a.b", "v")
+	s.publish("a.c", "w")
+	in, extents := s.put("0/four.sst", 11, "a.b", "a.c")
+	s.commit(in, extents[0])
+	run := manifest.Run{UpTo: 3, Extents: 4, Entries: 6} // the claim and two commits
+	var rows []catalog.Row
+	for _, l := range s.mu.extents {
+		if l.Segment.Key == "0/one.sst" || l.Segment.Key == "0/two.sst" {
+			rows = append(rows, catalog.RowOf(l.Extent, l.Segment))
+		}
+	}
+	catalog.Sort(rows)
+	err := catalog.WriteParts(func(yield func(catalog.Row, error) bool) {
+		for _, r := range rows {
+			if !yield(r, nil) {
+				return
+			}
+		}
+	}, func(part []byte) error {
+		run.Parts = append(run.Parts, extent.Segment{Key: "0/catalog/one.rows", Size: uint64(len(part))})
+		return s.bucket.Put(t.Context(), "0/catalog/one.rows", part)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	snapshot := &manifest.Snapshot{UpTo: 3, Runs: []manifest.Run{run}}
+	s.append(manifest.Record{Kind: manifest.TakeSnapshot, Epoch: 1, Owner: "n", Snapshot: snapshot})
+	if err := manifest.Purge(t.Context(), s.js, 0, snapshot); err != nil {
+		t.Fatal(err)
+	}
+	if r, bad := s.verify(""); bad != "" || r != (Report{Segments: 4, Extents: 7, Entries: 10}) {
+		t.Errorf("%+v\n%s", r, bad)
+	}
+}
+
 func TestVerifyNamesWhatIsBad(t *testing.T) {
 	file := func(s *system, key string) string {
 		return filepath.Join(strings.TrimPrefix(s.bucket.URL(), "file://"), key)
@@ -84,6 +124,16 @@ func TestVerifyNamesWhatIsBad(t *testing.T) {
 			first := s.mu.extents[0]
 			s.commit(first.Segment, first.Extent)
 		}, "overlaps"},
+		"a part that was committed otherwise": { // of a segment with more: it is looked at extent by extent
+			func(_ *testing.T, s *system) {
+				in := s.mu.extents[0].Segment
+				s.mu.extents = s.mu.extents[1:]
+				s.commit(in, extent.Extent{Log: "a.b", First: 1, Last: 1, Count: 1, Bytes: 1})
+			}, "0/one.sst: it does not hold log a.b from 1 to 1"},
+		"a snapshot that is gone": {func(_ *testing.T, s *system) {
+			s.append(manifest.Record{Kind: manifest.TakeSnapshot, Epoch: 1, Owner: "n", Snapshot: &manifest.Snapshot{UpTo: 2,
+				Runs: []manifest.Run{{UpTo: 2, Extents: 2, Entries: 3, Parts: []extent.Segment{{Key: "0/catalog/gone.rows", Size: 9}}}}}})
+		}, "gone.rows"},
 		"a catalog with less": {func(_ *testing.T, s *system) {
 			s.mu.extents = s.mu.extents[1:]
 		}, "the catalog of shard 0 has 5 extents"},

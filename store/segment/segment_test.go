@@ -126,7 +126,7 @@ func TestRoundTrip(t *testing.T) {
 			if err != nil || !reflect.DeepEqual(contents, s.extents()) {
 				t.Fatalf("contents\n%v, %v, want\n%v", contents, err, s.extents())
 			}
-			if err := r.Verify(context.Background(), s.extents()); err != nil {
+			if _, err := r.Verify(context.Background(), s.extents()); err != nil {
 				t.Fatal(err)
 			}
 		})
@@ -219,7 +219,7 @@ func TestWriterRefuses(t *testing.T) {
 	if err != nil || len(extents) != 2 {
 		t.Fatalf("%v, %v", extents, err)
 	}
-	if err := open(t, data).Verify(context.Background(), extents); err != nil {
+	if _, err := open(t, data).Verify(context.Background(), extents); err != nil {
 		t.Fatal(err)
 	}
 	if err := add("acme.d", 1, value); !errors.Is(err, ErrFinished) {

@@ -15,16 +15,18 @@ import (
 // Verify reads the whole segment, once and into memory, and checks the checksum of every block, the order of all keys,
 // that every entry decodes, that the table of contents is what the entries add up to (count, bytes, first and last
 // sequence, earliest and latest time), and that every extent of want is in it, exactly. The segment may hold more than
-// want: extents whose commit was refused. The error wraps ErrCorrupt and says object, log and difference, or is what
-// the Source or ctx failed with.
-func (r *Reader) Verify(ctx context.Context, want []extent.Extent) error {
+// want: extents whose commit was refused. It returns what it holds, ascending by log. The error wraps ErrCorrupt and says
+// object, log and difference, or is what the Source or ctx failed with.
+func (r *Reader) Verify(ctx context.Context, want []extent.Extent) (holds []extent.Extent, err error) {
 	whole := file{src: r.file.src, tail: r.file.tail, tailStart: r.file.tailStart}
-	err := whole.readWhole(ctx)
-	if err == nil {
+	if err = whole.readWhole(ctx); err == nil {
 		in := &Reader{file: whole, name: r.name}
-		err = in.withTable(ctx, func(t *sstable.Reader, _ *window) error { return verifyTable(ctx, t, want) })
+		err = in.withTable(ctx, func(t *sstable.Reader, _ *window) error {
+			holds, err = verifyTable(ctx, t, want)
+			return err
+		})
 	}
-	return r.explain(err)
+	return holds, r.explain(err)
 }
 
 // readWhole grows the tail to the whole segment, in requests of a bounded size.
@@ -40,18 +42,18 @@ func (f *file) readWhole(ctx context.Context) error {
 	return nil
 }
 
-func verifyTable(ctx context.Context, t *sstable.Reader, want []extent.Extent) error {
+func verifyTable(ctx context.Context, t *sstable.Reader, want []extent.Extent) ([]extent.Extent, error) {
 	if err := guard(t.ValidateBlockChecksums); err != nil {
-		return err
+		return nil, err
 	}
 	var v verifier
 	if err := eachRow(ctx, t, nil, nil, v.row); err != nil {
-		return err
+		return nil, err
 	}
 	if err := v.contents.check(); err != nil {
-		return err
+		return nil, err
 	}
-	return v.compare(want)
+	return v.contents.extents, v.compare(want)
 }
 
 // verifier adds up the entries again, independently of the table of contents.

@@ -246,7 +246,7 @@ func holdsSegments(t *testing.T, ctx context.Context, b *archive.Bucket) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	if err := r.Verify(ctx, extents); err != nil {
+	if _, err := r.Verify(ctx, extents); err != nil {
 		t.Fatal(err)
 	}
 	count := 0

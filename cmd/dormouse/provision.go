@@ -1,0 +1,199 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"dormouse/internal/topology"
+	"dormouse/internal/wire"
+)
+
+// provisioning is what the flags of provision say.
+type provisioning struct {
+	topology.Config
+	add    []string // NAME or NAME=PREFIX
+	output *choice
+}
+
+func newProvisionCommand() *cobra.Command {
+	p := &provisioning{}
+	cmd := &cobra.Command{
+		Use:   "provision",
+		Short: "Make a system's streams, and print the account mapping that spreads tenants over shards",
+		Long: `Provision makes what is missing of a system on a NATS server or cluster: the source streams (shards), the queue, the
+manifest, the leases. What exists is checked and left as it is, so that it can be run again.
+
+With --shards above 1 tenants are spread over so many streams. Servers do that by a subject mapping of the account, which
+provision prints, to be added to their configuration or to the account's JWT; until then nothing takes what is published
+below logs. The number is fixed when the shards are made.
+
+With --add-stream a stream that exists becomes a shard: its messages are archived, under the LogID that follows the prefix
+of their subject. Dormouse does not trim it, unless serve is told --trim always. A tenant must be in one shard only.`,
+		Example: `  dormouse provision --shards 8 --replicas 3 --nats-context prod
+  dormouse provision --add-stream ORDERS --add-stream METRICS=edge.metrics
+  dormouse provision --output json | jq -r .mapping.to`,
+		Args:              usageArgs(cobra.NoArgs),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE:              func(cmd *cobra.Command, _ []string) error { return p.run(cmd) },
+	}
+	f := cmd.Flags()
+	f.IntVar(&p.Shards, "shards", 0, "source streams that tenants are spread over, fixed when they are made (default what there is, or 1)")
+	f.IntVar(&p.Replicas, "replicas", 1, "replicas of the streams that are made")
+	f.StringSliceVar(&p.add, "add-stream", nil, "make an existing stream a shard: NAME, or NAME=PREFIX with what stands before the LogIDs; repeatable")
+	f.DurationVar(&p.RequeueAfter, "requeue-after", time.Minute, "as in serve")
+	f.DurationVar(&p.Lease, "lease", 10*time.Second, "as in serve")
+	p.output = addChoice(cmd, "output", "output format", "text", "json")
+	addConnectFlags(cmd)
+	return cmd
+}
+
+func (p *provisioning) run(cmd *cobra.Command) error {
+	switch {
+	case p.Shards < 0 || p.Shards > topology.MaxShards:
+		return usageErrorf("--shards must be from 1 to %d, it is %d", topology.MaxShards, p.Shards)
+	case p.Replicas < 1 || p.Replicas > 5:
+		return usageErrorf("--replicas must be from 1 to 5, it is %d", p.Replicas)
+	case p.RequeueAfter < 100*time.Millisecond || p.Lease < 100*time.Millisecond:
+		return usageErrorf("--requeue-after and --lease must be at least 100ms, they are %s and %s", p.RequeueAfter, p.Lease)
+	}
+	ctx := cmd.Context()
+	nc, js, err := connect(ctx, cmd)
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	before, err := topology.Sources(ctx, js)
+	if err != nil {
+		return err
+	}
+	add := func() error {
+		for _, stream := range p.add {
+			name, prefix, _ := strings.Cut(stream, "=")
+			if err := topology.AddSource(ctx, js, name, prefix, p.Config); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if p.Shards == 0 { // first, so that a system of users' streams alone gets no stream of ours
+		if err := add(); err != nil {
+			return err
+		}
+	}
+	warnings, err := topology.Ensure(ctx, js, p.Config)
+	if err != nil {
+		return err
+	}
+	if err := add(); err != nil {
+		return err
+	}
+	for _, w := range warnings {
+		fmt.Fprintf(cmd.ErrOrStderr(), "dormouse: warning: %s\n", w)
+	}
+	sources, err := topology.Sources(ctx, js)
+	if err != nil {
+		return err
+	}
+	report := provisioned(before, sources)
+	if p.output.value == "json" {
+		_, err := fmt.Fprintln(cmd.OutOrStdout(), unescaped(report, "  "))
+		return err
+	}
+	return report.print(cmd.OutOrStdout())
+}
+
+// provisionReport is what provision prints.
+type provisionReport struct {
+	Shards  []provisionedShard `json:"shards"`
+	Mapping *topology.Mapping  `json:"mapping,omitempty"` // that the account needs
+	// JWT is the part of the account's claims ("nats") that says the same.
+	JWT *mappingClaims `json:"jwt,omitempty"`
+}
+
+type provisionedShard struct {
+	Shard  wire.Shard `json:"shard"`
+	Stream string     `json:"stream"`
+	Prefix string     `json:"prefix"`
+	Trims  bool       `json:"managed"`
+	New    bool       `json:"new"`
+}
+
+type mappingClaims struct {
+	Mappings map[string][]mappingTarget `json:"mappings"`
+}
+
+type mappingTarget struct {
+	Subject string `json:"subject"`
+	Weight  int    `json:"weight"`
+}
+
+func provisioned(before, after []topology.Source) (r provisionReport) {
+	known := make(map[string]bool)
+	for _, s := range before {
+		known[s.Stream] = true
+	}
+	for _, s := range after {
+		r.Shards = append(r.Shards, provisionedShard{s.Shard, s.Stream, s.Prefix, s.Managed, !known[s.Stream]})
+	}
+	if n := topology.Partitions(after); n > 0 {
+		m := topology.PartitionMapping(n)
+		r.Mapping = &m
+		r.JWT = &mappingClaims{map[string][]mappingTarget{m.From: {{m.To, 100}}}}
+	}
+	return r
+}
+
+func (r provisionReport) print(w io.Writer) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "SHARD\tSTREAM\tTAKES\tTRIMMED\tWAS")
+	for _, s := range r.Shards {
+		trimmed, was := "no", "there"
+		if s.Trims {
+			trimmed = "yes"
+		}
+		if s.New {
+			was = "made"
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s.>\t%s\t%s\n", s.Shard, s.Stream, s.Prefix, trimmed, was)
+	}
+	if err := t.Flush(); err != nil { // tabwriter reports the errors of the writes here
+		return err
+	}
+	if r.Mapping == nil {
+		_, err := fmt.Fprintln(w, "\nTenants are not spread over shards: no account mapping is needed.")
+		return err
+	}
+	_, err := fmt.Fprintf(w, `
+Servers spread the tenants over the shards by this subject mapping. The server that dormouse serve embeds has it already.
+
+In the configuration of the servers, at the top or, with accounts, inside of the account (then nats-server --signal reload):
+
+  mappings = {
+    %[1]q: %[2]q
+  }
+
+In an account's JWT, with nsc (then nsc push), or as a part of its claims:
+
+  nsc add mapping --name ACCOUNT --from '%[1]s' --to '%[2]s'
+  %[3]s
+`, r.Mapping.From, r.Mapping.To, unescaped(r.JWT, ""))
+	return err
+}
+
+// unescaped is JSON that shows the > of subjects as it is.
+func unescaped(v any, indent string) string {
+	var b strings.Builder
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", indent)
+	if err := enc.Encode(v); err != nil {
+		panic(err) // of strings and numbers
+	}
+	return strings.TrimSuffix(b.String(), "\n")
+}

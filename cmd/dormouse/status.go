@@ -1,0 +1,174 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"dormouse/internal/wire"
+	"dormouse/store/reader"
+)
+
+func newStatusCommand() *cobra.Command {
+	var output *choice
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show processes, shards, owners and the queue",
+		Long: `Status asks every process of a system and JetStream, and shows the processes that answer, for each shard its owner, its
+epoch and how far the archive is behind the stream, and the queue of logs that wait for workers. A process that is dead,
+frozen or cut off does not answer and is not shown; a shard whose lease it still holds names it.`,
+		Example: `  dormouse status
+  dormouse status --output json | jq '.shards[] | select(.owner == "")'
+  watch -n 2 dormouse status --nats-context prod`,
+		Args:              usageArgs(cobra.NoArgs),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			nc, js, err := connect(cmd.Context(), cmd)
+			if err != nil {
+				return err
+			}
+			defer nc.Close()
+			s, err := reader.NewClient(nc, js).Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			report := reportOf(s, time.Now())
+			if output.value == "json" {
+				enc := json.NewEncoder(cmd.OutOrStdout())
+				enc.SetIndent("", "  ")
+				return enc.Encode(report)
+			}
+			return report.print(cmd.OutOrStdout())
+		},
+	}
+	output = addChoice(cmd, "output", "output format", "table", "json")
+	addConnectFlags(cmd)
+	return cmd
+}
+
+// statusReport is what status prints; its JSON form is for scripts.
+type statusReport struct {
+	Processes []processReport `json:"processes"`
+	Shards    []shardReport   `json:"shards"`
+	Queue     queueReport     `json:"queue"`
+}
+
+type processReport struct {
+	ID      string    `json:"id"`
+	Host    string    `json:"host"`
+	Roles   []string  `json:"roles"`
+	Version string    `json:"version"`
+	Started time.Time `json:"started"`
+	HTTP    string    `json:"http"`
+	Shards  int       `json:"shards"` // owned
+	Workers int       `json:"workers"`
+	Busy    int       `json:"busy"`
+
+	up time.Duration
+}
+
+type shardReport struct {
+	Shard    wire.Shard `json:"shard"`
+	Stream   string     `json:"stream"`
+	Leader   string     `json:"leader,omitempty"`
+	Replicas int        `json:"replicas"`
+	State    string     `json:"state"`
+	Owner    string     `json:"owner"` // ID of the process that answers as the owner; "" when none does
+	Holder   string     `json:"lease_holder,omitempty"`
+	Epoch    uint64     `json:"epoch"`
+	Messages uint64     `json:"messages"`
+	Bytes    uint64     `json:"bytes"`
+	Last     uint64     `json:"last"`
+	Floor    uint64     `json:"floor"`
+	Lag      uint64     `json:"lag"` // sequences above the floor
+	Applied  uint64     `json:"applied,omitempty"`
+	Logs     int        `json:"active_logs"`
+	Buffered uint64     `json:"buffered_entries"`
+	Queued   uint64     `json:"queued_items"`
+	// RecordsLeft and EntriesLeft are what a takeover still has to apply and to replay.
+	RecordsLeft uint64     `json:"takeover_records,omitempty"`
+	EntriesLeft uint64     `json:"takeover_entries,omitempty"`
+	Oldest      *time.Time `json:"oldest,omitempty"` // entry above the floor
+	OldestAge   float64    `json:"oldest_age_seconds"`
+}
+
+type queueReport struct {
+	Items   uint64 `json:"items"`
+	InWork  int    `json:"in_work"`
+	Waiting int    `json:"waiting_pulls"`
+}
+
+func reportOf(s reader.Status, now time.Time) statusReport {
+	r := statusReport{Processes: []processReport{}, Shards: []shardReport{}, Queue: queueReport(s.Queue)}
+	for _, p := range s.Processes {
+		one := processReport{ID: p.ID, Host: p.Host, Roles: p.Roles, Version: p.Version, Started: p.Started, HTTP: p.HTTP,
+			Workers: p.Workers, Busy: p.Busy, up: now.Sub(p.Started)}
+		for _, shard := range p.Shards {
+			if shard.State == wire.ShardOwned {
+				one.Shards++
+			}
+		}
+		r.Processes = append(r.Processes, one)
+	}
+	for _, shard := range s.Shards {
+		one := shardReport{Shard: shard.Source.Shard, Stream: shard.Source.Stream, Leader: shard.Leader, Replicas: shard.Replicas,
+			State: "unowned", Holder: shard.Holder, Epoch: shard.Epoch, Messages: shard.Messages, Bytes: shard.Bytes,
+			Last: shard.Last, Floor: shard.Floor, Lag: shard.Lag(), Queued: shard.Queued}
+		switch owner := shard.Owner; {
+		case owner != nil:
+			one.State, one.Owner, one.Applied = string(owner.State), shard.Holder, owner.Applied
+			one.Logs, one.Buffered = owner.Logs, owner.Entries
+			one.RecordsLeft, one.EntriesLeft = owner.RecordsLeft, owner.EntriesLeft
+		case shard.Holder != "":
+			one.State = "silent"
+		}
+		if !shard.Oldest.IsZero() {
+			one.Oldest, one.OldestAge = &shard.Oldest, now.Sub(shard.Oldest).Seconds()
+		}
+		r.Shards = append(r.Shards, one)
+	}
+	return r
+}
+
+// print writes tables for people.
+func (r statusReport) print(w io.Writer) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "PROCESS\tHOST\tROLES\tVERSION\tUP\tSHARDS\tWORKERS\tBUSY\tHTTP")
+	for _, p := range r.Processes {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%s\n", short(p.ID), p.Host, strings.Join(p.Roles, ","), p.Version,
+			p.up.Round(time.Second), p.Shards, p.Workers, p.Busy, p.HTTP)
+	}
+	fmt.Fprintln(t, "\nSHARD\tSTREAM\tSTATE\tOWNER\tEPOCH\tMESSAGES\tFLOOR\tLAG\tLOGS\tBUFFERED\tQUEUED\tOLDEST\t")
+	for _, s := range r.Shards {
+		oldest, note := "-", ""
+		if s.Oldest != nil {
+			oldest = time.Duration(s.OldestAge * float64(time.Second)).Round(100 * time.Millisecond).String()
+		}
+		switch {
+		case s.RecordsLeft > 0:
+			note = fmt.Sprintf("taking over: %s manifest records to go", humanize.Comma(int64(s.RecordsLeft)))
+		case s.EntriesLeft > 0:
+			note = fmt.Sprintf("replaying: %s entries to go", humanize.Comma(int64(s.EntriesLeft)))
+		case s.Owner == "" && s.Holder != "":
+			note = "its owner does not answer"
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%s\t%s\n", s.Shard, s.Stream, s.State, short(s.Holder), s.Epoch,
+			s.Messages, s.Floor, s.Lag, s.Logs, s.Buffered, s.Queued, oldest, note)
+	}
+	fmt.Fprintf(t, "\nQUEUE\tITEMS\tIN WORK\tWAITING PULLS\n\t%d\t%d\t%d\n", r.Queue.Items, r.Queue.InWork, r.Queue.Waiting)
+	return t.Flush() // tabwriter reports the errors of the writes here
+}
+
+// short is as much of an ID as tells processes apart.
+func short(id string) string {
+	if id == "" {
+		return "-"
+	}
+	return id[:min(len(id), 8)]
+}

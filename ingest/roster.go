@@ -1,0 +1,216 @@
+package ingest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"dormouse/internal/wire"
+)
+
+// roster is what a node knows of the others: who lives, who holds which shard's lease, and who should. It is a view that
+// may be late or wrong, and so only says what to try: the leases' compare-and-set decides who does. Its maps are bounded by
+// the numbers of nodes and shards.
+type roster struct {
+	leases *leases
+	term   time.Duration // after which a lease that was not heard of is over
+	log    *slog.Logger
+
+	mu      sync.Mutex
+	shards  []wire.Shard
+	nodes   map[string]time.Time     // when they were last heard of; this node is always among them
+	holders map[wire.Shard]holder    // of shards' leases
+	plan    map[wire.Shard]string    // who should own which shard
+	since   map[wire.Shard]time.Time // when the plan last changed for a shard
+	changed chan struct{}            // closed, and another one made, at each change that a keeper may wait for
+}
+
+type holder struct {
+	node  string
+	heard time.Time
+}
+
+func newRoster(leases *leases, term time.Duration, log *slog.Logger) *roster {
+	return &roster{
+		leases: leases, term: term, log: log,
+		nodes: map[string]time.Time{leases.node: time.Now()}, holders: make(map[wire.Shard]holder),
+		plan: make(map[wire.Shard]string), since: make(map[wire.Shard]time.Time), changed: make(chan struct{}),
+	}
+}
+
+// place is where this node stands with a shard.
+type place struct {
+	mine    bool            // this node should own it
+	since   time.Time       // since when that is so
+	holder  string          // node that holds its lease, as far as is known; else ""
+	changed <-chan struct{} // closed when any of this may have changed
+}
+
+func (r *roster) place(shard wire.Shard) place {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return place{mine: r.plan[shard] == r.leases.node, since: r.since[shard], holder: r.holders[shard].node, changed: r.changed}
+}
+
+// count returns how many shards this node should own.
+func (r *roster) count() (n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, node := range r.plan {
+		if node == r.leases.node {
+			n++
+		}
+	}
+	return n
+}
+
+// setShards tells which shards there are.
+func (r *roster) setShards(shards []wire.Shard) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !slices.Equal(r.shards, shards) {
+		r.shards = shards
+		r.planLocked()
+	}
+}
+
+// planLocked makes the plan anew. mu must be held.
+func (r *roster) planLocked() {
+	plan, now := assign(r.shards, slices.Sorted(maps.Keys(r.nodes)), r.holders), time.Now()
+	for _, shard := range r.shards {
+		if plan[shard] != r.plan[shard] {
+			r.since[shard] = now
+		}
+	}
+	r.plan = plan
+	r.changedLocked()
+}
+
+func (r *roster) changedLocked() {
+	close(r.changed)
+	r.changed = make(chan struct{})
+}
+
+// run keeps the view up to date until ctx is done. Each time that a watch is made, ready is called once it has told all
+// that there is.
+func (r *roster) run(ctx context.Context, ready func()) error {
+	pause := backoff.NewExponentialBackOff()
+	pause.InitialInterval, pause.MaxInterval = 50*time.Millisecond, 2*time.Second
+	for {
+		began := time.Now()
+		err := r.watch(ctx, ready)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if time.Since(began) > r.term {
+			pause.Reset()
+		}
+		r.log.Debug("watching the leases ended; beginning again", "error", err)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause.NextBackOff()):
+		}
+	}
+}
+
+var errWatchEnded = errors.New("the watch ended")
+
+func (r *roster) watch(ctx context.Context, ready func()) error {
+	watcher, err := r.leases.kv.WatchAll(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = watcher.Stop() }() // fails only where the consumer is gone already
+	expiry := time.NewTicker(max(r.term/10, 10*time.Millisecond))
+	defer expiry.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-expiry.C:
+			r.expire(time.Now())
+		case entry, ok := <-watcher.Updates():
+			switch {
+			case !ok:
+				return errWatchEnded
+			case entry == nil:
+				ready()
+			default:
+				r.hear(entry, time.Now())
+			}
+		}
+	}
+}
+
+// hear takes up one change of the bucket.
+func (r *roster) hear(entry jetstream.KeyValueEntry, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	gone := entry.Operation() != jetstream.KeyValuePut
+	if node, ok := strings.CutPrefix(entry.Key(), wire.NodeKeys); ok {
+		_, known := r.nodes[node]
+		switch {
+		case !gone:
+			r.nodes[node] = now
+		case node != r.leases.node:
+			delete(r.nodes, node)
+		}
+		if _, knows := r.nodes[node]; knows != known {
+			r.planLocked()
+		}
+		return
+	}
+	number, _ := strings.CutPrefix(entry.Key(), wire.ShardKeys)
+	shard, err := wire.ParseShard(number)
+	if err != nil {
+		return // not ours
+	}
+	before := r.holders[shard].node
+	var value wire.Lease
+	if !gone && json.Unmarshal(entry.Value(), &value) == nil {
+		r.holders[shard] = holder{value.Node, now}
+	} else {
+		delete(r.holders, shard)
+	}
+	if r.holders[shard].node != before {
+		r.planLocked()
+	}
+}
+
+// expire forgets who was not heard of for a term. While this node does not even hear its own renewals the view is blind
+// rather than the others dead, and stays as it is.
+func (r *roster) expire(now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if now.Sub(r.nodes[r.leases.node]) > r.term/3*2 {
+		return
+	}
+	holders := len(r.holders)
+	for shard, h := range r.holders {
+		if now.Sub(h.heard) > r.term {
+			delete(r.holders, shard)
+		}
+	}
+	nodes := len(r.nodes)
+	for node, heard := range r.nodes {
+		if now.Sub(heard) > r.term && node != r.leases.node {
+			delete(r.nodes, node)
+		}
+	}
+	if len(r.nodes) != nodes {
+		r.log.Info("a node is gone; its shards go to the others", "nodes", len(r.nodes))
+	}
+	if len(r.nodes) != nodes || len(r.holders) != holders {
+		r.planLocked()
+	}
+}

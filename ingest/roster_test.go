@@ -1,0 +1,87 @@
+package ingest
+
+import (
+	"fmt"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"dormouse/internal/natstest"
+	"dormouse/internal/wire"
+)
+
+// addShards makes source streams beside the default one, so that there are n in all. Tenants of shard k publish below k.
+func (s *system) addShards(n int) {
+	s.t.Helper()
+	for k := 1; k < n; k++ {
+		prefix := "shard" + strconv.Itoa(k)
+		_, err := s.js.CreateStream(s.t.Context(), jetstream.StreamConfig{Name: prefix, Subjects: []string{prefix + ".>"},
+			Metadata: map[string]string{wire.MetadataShard: strconv.Itoa(k), wire.MetadataPrefix: prefix, wire.MetadataManaged: "true"}})
+		if err != nil {
+			s.t.Fatal(err)
+		}
+	}
+}
+
+// awaitShares waits until each node owns as many shards as is said, and returns how long that took.
+func (s *system) awaitShares(shares map[*node]float64) time.Duration {
+	s.t.Helper()
+	began := time.Now()
+	s.until(fmt.Sprintf("shares of %v", shares), func() bool {
+		for n, want := range shares {
+			if n.metric("dormouse_shards_owned") != want {
+				return false
+			}
+		}
+		return true
+	})
+	return time.Since(began)
+}
+
+// TestShardsSpread holds that shards are spread evenly over the nodes that live, and that a node which leaves in order
+// hands its share over at once, without anybody waiting for its leases.
+func TestShardsSpread(t *testing.T) {
+	s := newSystem(t)
+	s.addShards(6)
+	own := func(c *Config) { c.NC, c.JS = natstest.Dial(t, s.srv) }
+	a := s.start("a", t.TempDir())
+	s.awaitShares(map[*node]float64{a: 6})
+	b := s.start("b", t.TempDir())
+	s.awaitShares(map[*node]float64{a: 3, b: 3})
+	c := s.start("c", t.TempDir(), own)
+	s.awaitShares(map[*node]float64{a: 2, b: 2, c: 2})
+	for _, n := range []*node{a, b, c} {
+		if err := n.node.Ready(); err != nil {
+			t.Errorf("node %s is not ready though every shard is owned: %v", n.name, err)
+		}
+	}
+	go b.stop()
+	if took := s.awaitShares(map[*node]float64{a: 3, c: 3}); took >= a.node.cfg.Lease {
+		t.Errorf("the handover took %s, as long as if the node had died", took)
+	}
+	c.node.cfg.NC.Close() // as a process that dies: nothing is handed over
+	if took := s.awaitShares(map[*node]float64{a: 6}); took < a.node.cfg.Lease/3 {
+		t.Errorf("took the shards after %s from a node that held their leases", took)
+	}
+	s.publish("shard3.acme.web", "one")
+	s.takeReady("acme.web")
+}
+
+// TestNodeThatIsGoneIsForgotten holds that a member that does not renew its key gets no shard for longer than a lease.
+func TestNodeThatIsGoneIsForgotten(t *testing.T) {
+	s := newSystem(t)
+	kv, err := s.js.KeyValue(t.Context(), wire.LeaseBucket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := kv.PutString(t.Context(), wire.NodeKeys+"ghost", "{}"); err != nil {
+		t.Fatal(err)
+	}
+	n := s.start("a", t.TempDir())
+	s.until("the ghost to be forgotten and the shard to be owned", func() bool {
+		_, err := kv.Get(t.Context(), wire.NodeKeys+"ghost")
+		return err != nil && n.metric("dormouse_shards_owned") == 1
+	})
+}

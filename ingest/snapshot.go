@@ -1,0 +1,294 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/google/uuid"
+
+	"dormouse/internal/extent"
+	"dormouse/store"
+	"dormouse/store/catalog"
+	"dormouse/store/manifest"
+)
+
+// Bucket is where an owner keeps the snapshots of its catalog.
+type Bucket interface {
+	// Put stores an object for good; an existing key is refused.
+	Put(ctx context.Context, key string, data []byte) error
+	// Get reads a whole object of a known size.
+	Get(ctx context.Context, s extent.Segment) ([]byte, error)
+}
+
+// A manifest's tail, what it has beyond the newest snapshot, is all that a new owner has to apply one by one. It is cut when
+// it exceeds these, but not more often than every snapshotEvery, so that a burst is over before its records are read again.
+const (
+	snapshotRecords = 1024
+	snapshotExtents = 65_536 // some 15 MiB while they are sorted
+	snapshotEvery   = 30 * time.Second
+)
+
+// Runs of a snapshot are merged when there are mergeRuns of about one size at its end, so that an extent is written again
+// once for each time that the catalog grows by that factor, and the runs are few (a size-tiered log-structured merge;
+// O'Neil et al. 1996).
+const (
+	mergeRuns  = 4
+	mergeRatio = 3 // a run is of the size of those after it when it is at most so many times as large as all of them
+)
+
+// longTailLocked reports whether it is time for a snapshot. mu must be held.
+func (o *owner) longTailLocked() bool {
+	return o.pos.TailRecords >= o.cfg.SnapshotRecords || o.pos.TailExtents >= o.cfg.SnapshotExtents
+}
+
+// cutLocked counts what a snapshot has taken off the tail; the next record makes it lasting. mu must be held.
+func (o *owner) cutLocked(records, extents uint64) {
+	o.pos.TailRecords -= min(records, o.pos.TailRecords)
+	o.pos.TailExtents -= min(extents, o.pos.TailExtents)
+}
+
+// snapshotCall is a snapshot on its way to the manifest.
+type snapshotCall struct {
+	snapshot *manifest.Snapshot
+	done     chan error // cap 1
+}
+
+// takeSnapshots keeps the manifest short until ctx is done: it takes a snapshot when the tail is long, and drops the
+// records that a snapshot has, once that is safe from a power failure.
+func (o *owner) takeSnapshots(ctx context.Context) error {
+	every := min(snapshotEvery, 10*o.cfg.TrimDelay)
+	if err := o.dropTail(ctx); err != nil { // of an owner that ended before it did
+		return err
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-o.grown:
+		}
+		if err := o.shorten(ctx); err != nil {
+			return err
+		}
+		if err := o.dropTail(ctx); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(every):
+		}
+	}
+}
+
+// shorten takes snapshots until the tail is short. It tries again while the bucket or JetStream fails.
+func (o *owner) shorten(ctx context.Context) error {
+	for {
+		o.mu.Lock()
+		long, upTo := o.longTailLocked(), o.pos.ManifestSeq
+		if o.snapshot != nil && o.snapshot.UpTo >= upTo { // counted too much, after a crash
+			o.cutLocked(o.pos.TailRecords, o.pos.TailExtents)
+			long = false
+		}
+		o.mu.Unlock()
+		if !long {
+			return nil
+		}
+		_, err := backoff.Retry(ctx, func() (struct{}, error) {
+			err := o.takeSnapshot(ctx, upTo)
+			if err != nil && ctx.Err() == nil {
+				o.log.Warn("no snapshot of the catalog could be taken; trying again", "error", err)
+			}
+			return struct{}{}, err
+		}, backoff.WithMaxElapsedTime(0))
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// takeSnapshot takes one that has the records up to upTo, or as many of them as are sorted at once. The steps, and what a
+// crash after each leaves: (1) its parts are in the bucket: orphans; (2) its record is in the manifest: new owners use it;
+// (3) the records that it has are dropped (dropTail): the next owner drops them.
+func (o *owner) takeSnapshot(ctx context.Context, upTo uint64) error {
+	next := &manifest.Snapshot{}
+	if o.snapshot != nil {
+		*next = *o.snapshot
+		next.Runs = slices.Clone(o.snapshot.Runs)
+	}
+	run := manifest.Run{After: next.UpTo}
+	var rows []catalog.Row
+	records, enough := uint64(0), errors.New("enough")
+	err := manifest.Scan(ctx, o.cfg.JS, o.source.Shard, next.UpTo, upTo, func(seq, _ uint64, r manifest.Record) error {
+		for _, s := range r.Segments {
+			for _, e := range s.Extents {
+				rows = append(rows, catalog.RowOf(e, s.Segment))
+				run.Entries += e.Count
+			}
+		}
+		next.UpTo, next.Highest = seq, max(next.Highest, r.Highest())
+		if records++; uint64(len(rows)) >= o.cfg.SnapshotExtents {
+			return enough
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, enough) {
+		return err
+	}
+	catalog.Sort(rows)
+	run.UpTo, run.Extents = next.UpTo, uint64(len(rows))
+	if run.Parts, err = o.putParts(ctx, eachOf(rows)); err != nil {
+		return err
+	}
+	next.Runs = append(next.Runs, run)
+	if err := o.mergeEnd(ctx, next); err != nil {
+		return err
+	}
+	call := snapshotCall{next, make(chan error, 1)}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case o.taken <- call:
+	}
+	if err := <-call.done; err != nil {
+		return err
+	}
+	o.snapshot = next
+	o.mu.Lock()
+	o.cutLocked(records, run.Extents)
+	o.mu.Unlock()
+	o.metrics.snapshots.Inc()
+	return nil
+}
+
+func eachOf(rows []catalog.Row) iter.Seq2[catalog.Row, error] {
+	return func(yield func(catalog.Row, error) bool) {
+		for _, r := range rows {
+			if !yield(r, nil) {
+				return
+			}
+		}
+	}
+}
+
+// mergeEnd merges the runs at the snapshot's end that are of about one size, if there are enough of them.
+func (o *owner) mergeEnd(ctx context.Context, s *manifest.Snapshot) error {
+	from, after := len(s.Runs)-1, s.Runs[len(s.Runs)-1].Extents
+	for from > 0 && s.Runs[from-1].Extents <= mergeRatio*after {
+		from--
+		after += s.Runs[from].Extents
+	}
+	if len(s.Runs)-from < mergeRuns {
+		return nil
+	}
+	merged := manifest.Run{After: s.Runs[from].After, UpTo: s.UpTo}
+	var sources []iter.Seq2[catalog.Row, error]
+	for _, run := range s.Runs[from:] {
+		merged.Extents += run.Extents
+		merged.Entries += run.Entries
+		sources = append(sources, catalog.Run(ctx, run.Parts, o.cfg.Bucket.Get))
+	}
+	var err error
+	if merged.Parts, err = o.putParts(ctx, catalog.Merge(sources)); err != nil {
+		return err
+	}
+	s.Runs = append(s.Runs[:from], merged)
+	return nil
+}
+
+// putParts puts ascending rows into the bucket.
+func (o *owner) putParts(ctx context.Context, rows iter.Seq2[catalog.Row, error]) (parts []extent.Segment, err error) {
+	err = catalog.WriteParts(rows, func(part []byte) error {
+		id, err := uuid.NewV7()
+		if err != nil {
+			return err
+		}
+		s := extent.Segment{Key: o.source.Shard.String() + "/catalog/" + id.String() + ".rows", Size: uint64(len(part))}
+		parts = append(parts, s)
+		return o.cfg.Bucket.Put(ctx, s.Key, part)
+	})
+	return parts, err
+}
+
+// commitSnapshot appends a snapshot's record; the committer alone may.
+func (o *owner) commitSnapshot(ctx context.Context, s *manifest.Snapshot) error {
+	o.mu.Lock()
+	record := manifest.Record{Kind: manifest.TakeSnapshot, Epoch: o.epoch, Owner: o.cfg.NodeID, Floor: o.floorLocked(), Snapshot: s}
+	o.mu.Unlock()
+	return o.append(ctx, record)
+}
+
+// dropTail drops the records that the newest snapshot has, TrimDelay after its record was appended: until then a power
+// failure could take that record and not the drop.
+func (o *owner) dropTail(ctx context.Context) error {
+	if o.snapshot == nil {
+		return nil
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(o.cfg.TrimDelay):
+	}
+	if err := manifest.Purge(ctx, o.cfg.JS, o.source.Shard, o.snapshot); err != nil && ctx.Err() == nil {
+		o.log.Warn("the manifest was not shortened; the next snapshot does it", "error", err)
+	}
+	return ctx.Err()
+}
+
+// loadSnapshot brings the catalog of a node that has missed records which are gone up to the snapshot that has them, and begins the
+// buffer anew. It waits for a bucket that does not answer: a new claim would not find more.
+func (o *owner) loadSnapshot(ctx context.Context, s *manifest.Snapshot, pos store.Position) (store.Position, error) {
+	var extents uint64
+	for _, run := range s.Runs {
+		if run.UpTo > pos.ManifestSeq {
+			extents += run.Extents
+		}
+	}
+	o.progress.records.Store(extents + 1)
+	o.log.Info("loading a snapshot of the catalog", "extents", extents, "up_to_record", s.UpTo)
+	for _, run := range s.Runs {
+		if run.UpTo <= pos.ManifestSeq {
+			continue
+		}
+		for _, part := range run.Parts {
+			if err := o.loadPart(ctx, part); err != nil {
+				return pos, err
+			}
+		}
+	}
+	pos.ManifestSeq, pos.ManifestID, pos.Highest = s.UpTo, "", max(pos.Highest, s.Highest)
+	pos.Applied, pos.AppliedTime = 0, time.Time{}
+	pos.TailRecords, pos.TailExtents = 0, 0
+	return pos, o.forget(pos, store.SpaceBuffer)
+}
+
+func (o *owner) loadPart(ctx context.Context, part extent.Segment) error {
+	data, err := backoff.Retry(ctx, func() ([]byte, error) {
+		data, err := o.cfg.Bucket.Get(ctx, part)
+		if err != nil && ctx.Err() == nil {
+			o.log.Warn("a snapshot could not be read; trying again", "error", err)
+		}
+		return data, err
+	}, backoff.WithMaxElapsedTime(0))
+	if err != nil {
+		return err
+	}
+	batch := o.cfg.DB.NewBatch()
+	defer batch.Close()
+	rows := uint64(0)
+	for row, err := range catalog.Rows(data) {
+		if err == nil {
+			err = o.catalog.PutRow(batch, row)
+		}
+		if err != nil {
+			return fmt.Errorf("object %s: %w", part.Key, err)
+		}
+		rows++
+	}
+	o.progress.records.Store(o.progress.records.Load() - min(rows, o.progress.records.Load()-1))
+	return batch.Commit(noSync)
+}

@@ -1,0 +1,208 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"dormouse/internal/extent"
+	"dormouse/internal/wire"
+	"dormouse/store/manifest"
+)
+
+// often takes snapshots of a manifest of a few records.
+func often(c *Config) {
+	c.SnapshotRecords, c.SnapshotExtents = 4, 5
+	c.MaxDelay, c.TrimDelay = 10*time.Millisecond, 20*time.Millisecond
+}
+
+// commitOne publishes an entry to each log and commits them together; it returns what is in the catalog then.
+func (s *system) commitOne(key string, logs ...string) (all []extent.Located) {
+	s.t.Helper()
+	for _, log := range logs {
+		s.publish("logs."+log, key)
+	}
+	s.takeReady(logs...)
+	_, extents := s.drain(logs...)
+	if refused := s.commit(key, extents...); len(refused) > 0 || len(extents) != len(logs) {
+		s.t.Fatalf("%s: %d extents of %d logs, refused %v", key, len(extents), len(logs), refused)
+	}
+	for _, e := range extents {
+		all = append(all, extent.Located{Extent: e, Segment: extent.Segment{Key: key, Size: 1}})
+	}
+	return all
+}
+
+// catalog returns all that the owner's catalog has.
+func (s *system) catalog() (all []extent.Located) {
+	s.t.Helper()
+	request := wire.ExtentsRequest{All: true}
+	for {
+		var reply wire.ExtentsReply
+		if err := s.ask(wire.OpExtents, request, &reply); err != nil || reply.Err() != nil {
+			s.t.Fatalf("asking for extents: %v, %v", err, reply.Err())
+		}
+		all = append(all, reply.Extents...)
+		if !reply.More {
+			return all
+		}
+		last := reply.Extents[len(reply.Extents)-1].Extent
+		request.Log, request.After = last.Log, last.Last
+	}
+}
+
+func (s *system) manifestRecords() uint64 {
+	s.t.Helper()
+	stream, err := s.js.Stream(s.t.Context(), wire.ManifestStream)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	info, err := stream.Info(s.t.Context(), jetstream.WithSubjectFilter(wire.Shard(0).ManifestSubject()))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return info.State.Subjects[wire.Shard(0).ManifestSubject()]
+}
+
+func sortExtents(all []extent.Located) []extent.Located {
+	slices.SortFunc(all, func(a, b extent.Located) int {
+		if c := strings.Compare(a.Extent.Log, b.Extent.Log); c != 0 {
+			return c
+		}
+		return int(a.Extent.First) - int(b.Extent.First)
+	})
+	return all
+}
+
+// TestTakeoverFromSnapshots lets nodes with an empty, a stale and a current disk take a shard over from each other while
+// snapshots are taken and the manifest is cut: each must have the whole catalog, archive nothing again and lose nothing.
+func TestTakeoverFromSnapshots(t *testing.T) {
+	s := newSystem(t)
+	r := rand.New(rand.NewPCG(7, 7))
+	dirs := []string{t.TempDir(), t.TempDir(), ""}
+	var want []extent.Located
+	var snapshots float64
+	left := 0 // entries of t.left that are not archived
+	for turn := range 11 {
+		dir := dirs[turn%len(dirs)]
+		if dir == "" {
+			dir = t.TempDir()
+		}
+		n := s.start(fmt.Sprint("node", turn), dir, often)
+		n.awaitOwned()
+		if got := s.catalog(); !reflect.DeepEqual(got, sortExtents(want)) {
+			t.Fatalf("turn %d: the catalog has %d extents, %d are committed", turn, len(got), len(want))
+		}
+		n.awaitMetric("dormouse_takeover_entries", 0)
+		if entries, _ := s.drain("t.left"); len(entries) != left || n.metric("dormouse_buffer_entries") != float64(left) {
+			t.Fatalf("turn %d: %v entries are buffered, %d of t.left, want %d", turn, n.metric("dormouse_buffer_entries"), len(entries), left)
+		}
+		if n.metric("dormouse_entries_lost_total") != 0 {
+			t.Fatal("entries count as lost")
+		}
+		if turn%4 == 3 {
+			_, extents := s.drain("t.left")
+			key := fmt.Sprintf("0/left%d.sst", turn)
+			if refused := s.commit(key, extents...); len(refused) > 0 {
+				t.Fatalf("t.left was refused")
+			}
+			want = append(want, extent.Located{Extent: extents[0], Segment: extent.Segment{Key: key, Size: 1}})
+			left = 0
+		}
+		for i := range 8 {
+			logs := []string{"t.a", "t.b", "t.c", "u.a", "u.b"}[r.IntN(4):]
+			want = append(want, s.commitOne(fmt.Sprintf("0/%d-%d.sst", turn, i), logs[:1+r.IntN(len(logs))]...)...)
+		}
+		s.publish("logs.t.left", fmt.Sprint("left", turn)) // not archived when the node goes
+		left++
+		n.awaitMetric("dormouse_buffer_entries", float64(left))
+		n.stop()
+		snapshots += n.metric("dormouse_snapshots_total")
+	}
+	n := s.start("last", t.TempDir(), often)
+	n.awaitOwned()
+	want = append(want, s.commitOne("0/last.sst", "t.z")...)
+	if got := s.catalog(); !reflect.DeepEqual(got, sortExtents(want)) {
+		t.Fatalf("the catalog has %d extents, %d are committed", len(got), len(want))
+	}
+	s.until("the manifest to be cut", func() bool { return s.manifestRecords() <= 8 })
+	m, err := manifest.Open(t.Context(), s.js, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	snapshot, err := m.Snapshot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if snapshots < 5 || len(snapshot.Runs) > 8 {
+		t.Errorf("%v snapshots were taken, the last has %d runs", snapshots, len(snapshot.Runs))
+	}
+}
+
+// faulty is a bucket that fails while it is told to.
+type faulty struct {
+	Bucket
+	puts, gets atomic.Bool
+	failed     atomic.Int64
+}
+
+func (f *faulty) Put(ctx context.Context, key string, data []byte) error {
+	if f.puts.Load() {
+		f.failed.Add(1)
+		return errors.New("the bucket is away")
+	}
+	return f.Bucket.Put(ctx, key, data)
+}
+
+func (f *faulty) Get(ctx context.Context, segment extent.Segment) ([]byte, error) {
+	if f.gets.Load() {
+		f.failed.Add(1)
+		return nil, errors.New("the bucket is away")
+	}
+	return f.Bucket.Get(ctx, segment)
+}
+
+// TestBucketThatIsAway holds that a snapshot which cannot be put keeps the manifest whole, and that a takeover which needs
+// one waits for the bucket and says so.
+func TestBucketThatIsAway(t *testing.T) {
+	s := newSystem(t)
+	bucket := &faulty{Bucket: s.bucket}
+	with := func(c *Config) { often(c); c.Bucket = bucket }
+	bucket.puts.Store(true)
+	n := s.start("a", t.TempDir(), with)
+	n.awaitOwned()
+	var want []extent.Located
+	for i := range 6 {
+		want = append(want, s.commitOne(fmt.Sprintf("0/%d.sst", i), "t.a")...)
+	}
+	s.until("a snapshot to be tried", func() bool { return bucket.failed.Load() > 0 })
+	if n.metric("dormouse_snapshots_total") != 0 || s.manifestRecords() < 7 {
+		t.Fatalf("%v snapshots without a bucket, %d records are left", n.metric("dormouse_snapshots_total"), s.manifestRecords())
+	}
+	bucket.puts.Store(false)
+	s.until("a snapshot and the cut", func() bool {
+		return n.metric("dormouse_snapshots_total") > 0 && s.manifestRecords() < 7
+	})
+	n.stop()
+	bucket.failed.Store(0)
+	bucket.gets.Store(true)
+	n = s.start("b", t.TempDir(), with)
+	s.until("the snapshot to be asked for", func() bool { return bucket.failed.Load() > 0 })
+	if err := n.node.Ready(); err == nil || !strings.Contains(err.Error(), "records to go") || n.metric("dormouse_takeover_records") == 0 {
+		t.Errorf("a takeover that waits for the bucket says %v", err)
+	}
+	bucket.gets.Store(false)
+	n.awaitOwned()
+	if got := s.catalog(); !reflect.DeepEqual(got, want) {
+		t.Fatalf("the catalog has %v, want %v", got, want)
+	}
+}

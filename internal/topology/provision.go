@@ -1,0 +1,182 @@
+package topology
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"dormouse/internal/wire"
+)
+
+// sourceConfig is a source stream as Dormouse makes it.
+func sourceConfig(name string, shard wire.Shard, prefix string, cfg Config) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name:        name,
+		Description: "Dormouse: entries that are not archived yet",
+		Subjects:    []string{prefix + ".>"},
+		Retention:   jetstream.LimitsPolicy,
+		Storage:     jetstream.FileStorage,
+		Replicas:    cfg.Replicas,
+		Discard:     jetstream.DiscardNew, // a full stream refuses publishers; it never drops what it acked
+		AllowDirect: true,
+		Metadata: map[string]string{
+			wire.MetadataShard: shard.String(), wire.MetadataPrefix: prefix, wire.MetadataManaged: "true",
+		},
+	}
+}
+
+// ensureSources makes the source streams that are missing, and returns all there are. It may run in many processes at
+// once, and goes on where one of them was interrupted.
+func ensureSources(ctx context.Context, js jetstream.JetStream, cfg Config) ([]Source, error) {
+	sources, err := Sources(ctx, js)
+	if err != nil {
+		return nil, err
+	}
+	have, want := Partitions(sources), cfg.Shards
+	if want == 0 {
+		if want = have; want == 0 && len(sources) > 0 {
+			return sources, nil // streams that users have made or added
+		}
+		want = max(want, 1)
+	}
+	if err := checkPartitions(sources, have, want); err != nil {
+		return nil, err
+	}
+	if want == 1 {
+		if !slices.ContainsFunc(sources, func(s Source) bool { return s.Stream == wire.DefaultSource }) {
+			err = makeSource(ctx, js, cfg, freeShard(sources))
+		}
+	} else {
+		err = makePartitions(ctx, js, cfg, sources, want)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return Sources(ctx, js)
+}
+
+// checkPartitions refuses to change the number of shards that tenants are spread over: a log's entries would be in two
+// streams, whose sequences have no order among each other.
+func checkPartitions(sources []Source, have, want int) error {
+	single := slices.ContainsFunc(sources, func(s Source) bool { return s.Prefix == wire.DefaultPrefix })
+	switch {
+	case have > 0 && have != want:
+		return fmt.Errorf("%w: the tenants are spread over %d shards, and %d are wanted: the number is fixed when they are made, since logs would move "+
+			"between shards and lose their order. Leave --shards out, or begin another system on an account of its own", ErrRefused, have, want)
+	case single && want > 1:
+		return fmt.Errorf("%w: there is a stream for all of %s.>, and %d shards are wanted: the number is fixed when they are made, since logs would move "+
+			"between shards and lose their order. Leave --shards out, or begin another system on an account of its own", ErrRefused, wire.DefaultPrefix, want)
+	}
+	return nil
+}
+
+func makePartitions(ctx context.Context, js jetstream.JetStream, cfg Config, sources []Source, n int) error {
+	for shard := range wire.Shard(n) {
+		i := slices.IndexFunc(sources, func(s Source) bool { return s.Shard == shard })
+		if i >= 0 && sources[i].Partitions == 0 {
+			return fmt.Errorf("%w: stream %s is shard %s already, so that tenants cannot be spread over the shards 0 to %d: begin another system on an account of its own",
+				ErrRefused, sources[i].Stream, shard, n-1)
+		}
+		if i >= 0 {
+			continue
+		}
+		have, err := ensureStream(ctx, js, partitionConfig(shard, n, cfg))
+		if err != nil {
+			return err
+		}
+		if made := have.Metadata[wire.MetadataPartitions]; made != fmt.Sprint(n) { // by another process, at the same moment
+			return fmt.Errorf("%w: stream %s is one of %q shards, and %d are wanted", ErrRefused, have.Name, made, n)
+		}
+	}
+	return nil
+}
+
+// makeSource makes the default source stream, or takes over one of that name that was there before.
+func makeSource(ctx context.Context, js jetstream.JetStream, cfg Config, shard wire.Shard) error {
+	have, err := ensureStream(ctx, js, sourceConfig(wire.DefaultSource, shard, wire.DefaultPrefix, cfg))
+	if isOverlap(err) {
+		return fmt.Errorf("%w: another stream already takes subjects below %s.; name it %s, or add it with dormouse provision --add-stream: %w",
+			ErrRefused, wire.DefaultPrefix, wire.DefaultSource, err)
+	}
+	if err != nil {
+		return err
+	}
+	if _, ok := have.Metadata[wire.MetadataShard]; ok {
+		return nil
+	}
+	if !slices.Equal(have.Subjects, []string{wire.DefaultPrefix + ".>"}) {
+		return fmt.Errorf("%w: stream %s has subjects %v, and Dormouse needs [%s.>] on a stream of that name",
+			ErrRefused, have.Name, have.Subjects, wire.DefaultPrefix)
+	}
+	return markSource(ctx, js, have, shard, wire.DefaultPrefix, cfg)
+}
+
+// markSource makes a stream that was there before a shard: it is checked before it is touched, and not called ours.
+func markSource(ctx context.Context, js jetstream.JetStream, have jetstream.StreamConfig, shard wire.Shard, prefix string, cfg Config) error {
+	if err := checkSource(have, cfg); err != nil {
+		return err
+	}
+	if have.Metadata == nil {
+		have.Metadata = make(map[string]string)
+	}
+	have.Metadata[wire.MetadataShard], have.Metadata[wire.MetadataPrefix] = shard.String(), prefix
+	if _, err := js.UpdateStream(ctx, have); err != nil {
+		return fmt.Errorf("marking stream %s as shard %s: %w", have.Name, shard, err)
+	}
+	return nil
+}
+
+// AddSource makes a stream that users have a shard, with the lowest number that is free. An empty prefix is what the
+// stream's only subject has before ".>". A stream that is a shard already is left as it is.
+//
+// Unlike Ensure it must not run in several processes at once: two streams could get one number, which Sources refuses.
+func AddSource(ctx context.Context, js jetstream.JetStream, name, prefix string, cfg Config) error {
+	stream, err := js.Stream(ctx, name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return fmt.Errorf("%w: there is no stream %s to add: see 'nats stream ls'", ErrRefused, name)
+	}
+	if err != nil {
+		return fmt.Errorf("reading stream %s: %w", name, err)
+	}
+	have := stream.CachedInfo().Config
+	if prefix == "" {
+		if prefix = have.Metadata[wire.MetadataPrefix]; prefix == "" && len(have.Subjects) == 1 {
+			prefix, _ = strings.CutSuffix(have.Subjects[0], ".>")
+		}
+		if prefix == "" || strings.ContainsAny(prefix, "*>") {
+			return fmt.Errorf("%w: stream %s has subjects %v: say what stands before the LogIDs, as in --add-stream %s=orders", ErrRefused, name, have.Subjects, name)
+		}
+	}
+	sources, err := Sources(ctx, js)
+	if err != nil {
+		return err
+	}
+	if i := slices.IndexFunc(sources, func(s Source) bool { return s.Stream == name }); i >= 0 {
+		if sources[i].Prefix != prefix {
+			return fmt.Errorf("%w: stream %s is shard %s with prefix %s, and cannot get prefix %s: its logs would change their names",
+				ErrRefused, name, sources[i].Shard, sources[i].Prefix, prefix)
+		}
+		return nil
+	}
+	return markSource(ctx, js, have, freeShard(sources), prefix, cfg)
+}
+
+// freeShard is the lowest number that no source has.
+func freeShard(sources []Source) (free wire.Shard) {
+	for slices.ContainsFunc(sources, func(s Source) bool { return s.Shard == free }) {
+		free++
+	}
+	return free
+}
+
+// errCodeSubjectOverlap is JetStream's error code for subjects that another stream takes.
+const errCodeSubjectOverlap = 10065
+
+func isOverlap(err error) bool {
+	var api *jetstream.APIError
+	return errors.As(err, &api) && api.ErrorCode == errCodeSubjectOverlap
+}

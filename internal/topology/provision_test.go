@@ -1,0 +1,198 @@
+package topology
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
+
+	"dormouse/internal/natstest"
+	"dormouse/internal/wire"
+)
+
+func sharded(n int) Config {
+	c := testConfig
+	c.Shards = n
+	return c
+}
+
+// TestPartitionsManyTimesAtOnce makes the shards from several processes, one of which was interrupted before.
+func TestPartitionsManyTimesAtOnce(t *testing.T) {
+	const shards = 5
+	srv := natstest.Start(t)
+	js := dial(t, srv)
+	half := sharded(shards)
+	half.Replicas = 1
+	if _, err := js.CreateStream(t.Context(), partitionConfig(2, shards, half)); err != nil {
+		t.Fatal(err)
+	}
+	var group errgroup.Group
+	for i := range 6 {
+		js := dial(t, srv)
+		group.Go(func() error {
+			_, err := Ensure(t.Context(), js, sharded(shards*(i%2))) // every second one does not know the number
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	sources, err := Sources(t.Context(), js)
+	if err != nil || len(sources) != shards || Partitions(sources) != shards {
+		t.Fatalf("sources %+v, %v", sources, err)
+	}
+	for i, s := range sources {
+		if s.Shard != wire.Shard(i) || s.Stream != fmt.Sprintf("DORMOUSE_LOGS_%d", i) || s.Prefix != fmt.Sprintf("dormouse.shard.%d", i) || !s.Managed {
+			t.Errorf("source %+v", s)
+		}
+	}
+}
+
+// TestNumberOfShardsIsFixed: logs would move between shards otherwise.
+func TestNumberOfShardsIsFixed(t *testing.T) {
+	for name, tc := range map[string]struct {
+		first, then int
+		refused     bool
+	}{
+		"one, then none said": {1, 0, false}, "one, then one": {1, 1, false}, "one, then three": {1, 3, true},
+		"three, then none said": {3, 0, false}, "three, then three": {3, 3, false}, "three, then one": {3, 1, true}, "three, then four": {3, 4, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			js := dial(t, natstest.Start(t))
+			if _, err := Ensure(t.Context(), js, sharded(tc.first)); err != nil {
+				t.Fatal(err)
+			}
+			_, err := Ensure(t.Context(), js, sharded(tc.then))
+			if errors.Is(err, ErrRefused) != tc.refused || err != nil && !strings.Contains(err.Error(), "--shards") {
+				t.Errorf("got %v", err)
+			}
+			if sources, err := Sources(t.Context(), js); err != nil || len(sources) != tc.first {
+				t.Errorf("%d sources, %v", len(sources), err)
+			}
+		})
+	}
+}
+
+func TestAddSource(t *testing.T) {
+	for name, tc := range map[string]struct {
+		subjects []string
+		prefix   string
+		change   func(*jetstream.StreamConfig)
+		want     string // the prefix, or
+		says     string // the refusal
+	}{
+		"one subject":           {[]string{"orders.>"}, "", nil, "orders", ""},
+		"a deeper subject":      {[]string{"edge.metrics.>"}, "", nil, "edge.metrics", ""},
+		"the prefix is given":   {[]string{"a.>", "b.>"}, "b", nil, "b", ""},
+		"the prefix is missing": {[]string{"a.>", "b.>"}, "", nil, "", "--add-stream USERS="},
+		"no wildcard":           {[]string{"a.*"}, "", nil, "", "--add-stream USERS="},
+		"not durable":           {[]string{"a.>"}, "", func(c *jetstream.StreamConfig) { c.Storage = jetstream.MemoryStorage }, "", "storage"},
+		"a work queue":          {[]string{"a.>"}, "", func(c *jetstream.StreamConfig) { c.Retention = jetstream.WorkQueuePolicy }, "", "retention"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			js := dial(t, natstest.Start(t))
+			stream := jetstream.StreamConfig{Name: "USERS", Subjects: tc.subjects, MaxAge: time.Hour}
+			if tc.change != nil {
+				tc.change(&stream)
+			}
+			if _, err := js.CreateStream(t.Context(), stream); err != nil {
+				t.Fatal(err)
+			}
+			for range 2 { // the second time changes nothing
+				err := AddSource(t.Context(), js, "USERS", tc.prefix, testConfig)
+				if tc.says == "" && err != nil || tc.says != "" && (!errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), tc.says)) {
+					t.Fatalf("got %v, want %q", err, tc.says)
+				}
+			}
+			sources, err := Sources(t.Context(), js)
+			if err != nil || (tc.says == "") != (len(sources) == 1) {
+				t.Fatalf("sources %+v, %v", sources, err)
+			}
+			if tc.says != "" {
+				return
+			}
+			if s := sources[0]; s.Shard != 0 || s.Prefix != tc.want || s.Managed {
+				t.Errorf("source %+v", s)
+			}
+			if err := AddSource(t.Context(), js, "USERS", "another", testConfig); !errors.Is(err, ErrRefused) {
+				t.Errorf("another prefix: %v", err)
+			}
+			if _, err := Ensure(t.Context(), js, testConfig); err != nil {
+				t.Fatal(err)
+			}
+			if sources, err := Sources(t.Context(), js); err != nil || len(sources) != 1 {
+				t.Errorf("a system of users' streams got one of ours: %+v, %v", sources, err)
+			}
+		})
+	}
+	js := dial(t, natstest.Start(t))
+	if err := AddSource(t.Context(), js, "NONE", "", testConfig); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "NONE") {
+		t.Errorf("a stream that is not there: %v", err)
+	}
+}
+
+// TestAddedBesidePartitions: users' streams get the numbers after ours, and warn of subjects that hold no logs.
+func TestAddedBesidePartitions(t *testing.T) {
+	js := dial(t, natstest.Start(t))
+	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "USERS", Subjects: []string{"users.>", "other.*"}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Ensure(t.Context(), js, sharded(2)); err != nil {
+		t.Fatal(err)
+	}
+	if err := AddSource(t.Context(), js, "USERS", "users", testConfig); err != nil {
+		t.Fatal(err)
+	}
+	warnings, err := Ensure(t.Context(), js, testConfig)
+	if err != nil || len(warnings) != 1 || !strings.Contains(warnings[0], "other.*") {
+		t.Errorf("warnings %q, %v", warnings, err)
+	}
+	sources, err := Sources(t.Context(), js)
+	if err != nil || len(sources) != 3 || sources[2].Stream != "USERS" || sources[2].Partitions != 0 {
+		t.Errorf("sources %+v, %v", sources, err)
+	}
+}
+
+// TestMappingSpreadsTenants publishes as tenants do through the mapping, and holds that the server's choice of the shard is
+// the one that PartitionOf computes.
+func TestMappingSpreadsTenants(t *testing.T) {
+	const shards = 4
+	srv := natstest.Start(t)
+	js := dial(t, srv)
+	if _, err := Ensure(t.Context(), js, sharded(shards)); err != nil {
+		t.Fatal(err)
+	}
+	m := PartitionMapping(shards)
+	if err := srv.GlobalAccount().AddMapping(m.From, m.To); err != nil {
+		t.Fatal(err)
+	}
+	count := make(map[string]int)
+	for i := range 200 {
+		tenant := fmt.Sprintf("tenant-%d", i)
+		ack, err := js.Publish(t.Context(), "logs."+tenant+".web.nginx", []byte("x"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		shard := PartitionOf(tenant, shards)
+		if ack.Stream != shard.PartitionStream() {
+			t.Fatalf("%s went to %s, not to shard %s", tenant, ack.Stream, shard)
+		}
+		stream, err := js.Stream(t.Context(), ack.Stream)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if msg, err := stream.GetMsg(t.Context(), ack.Sequence); err != nil || msg.Subject != shard.PartitionPrefix()+"."+tenant+".web.nginx" {
+			t.Fatalf("stored as %+v, %v", msg, err)
+		}
+		count[ack.Stream]++
+	}
+	for stream, n := range count {
+		if n < 25 || n > 75 {
+			t.Errorf("%s has %d of 200 tenants", stream, n)
+		}
+	}
+}

@@ -1,0 +1,18 @@
+package wire
+
+import "time"
+
+// Keys of the lease bucket: one for each node that lives, and one for each shard that a node holds.
+const (
+	NodeKeys  = "node."
+	ShardKeys = "shard."
+)
+
+// LeaseKey is the key of a shard's lease.
+func LeaseKey(s Shard) string { return ShardKeys + s.String() }
+
+// Lease is what a key of the lease bucket says, as JSON, for people and for the other nodes.
+type Lease struct {
+	Node  string    `json:"node"`
+	Since time.Time `json:"since"`
+}

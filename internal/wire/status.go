@@ -1,0 +1,45 @@
+package wire
+
+import "time"
+
+// Process is what one process says of itself.
+type Process struct {
+	ID      string        `cbor:"1,keyasint"` // of its data directory, or of this run for a process without one
+	Host    string        `cbor:"2,keyasint"`
+	Version string        `cbor:"3,keyasint"`
+	Roles   []string      `cbor:"4,keyasint"`
+	Started time.Time     `cbor:"5,keyasint"`
+	HTTP    string        `cbor:"6,keyasint"` // address of metrics and health
+	Workers int           `cbor:"7,keyasint,omitempty"`
+	Busy    int           `cbor:"8,keyasint,omitempty"`
+	Shards  []ShardStatus `cbor:"9,keyasint,omitempty"` // of the ingest role, ascending
+}
+
+// ShardState is where an ingest process stands with a shard.
+type ShardState string
+
+// The shard states.
+const (
+	ShardStarting ShardState = "starting" // neither owned nor seen to be owned by another process
+	ShardStandby  ShardState = "standby"  // another process holds the lease
+	ShardClaiming ShardState = "claiming" // holds the lease, catching up with the manifest
+	ShardOwned    ShardState = "owned"
+)
+
+// ShardStatus is where one ingest process stands with one shard.
+type ShardStatus struct {
+	Shard  Shard      `cbor:"1,keyasint"`
+	State  ShardState `cbor:"2,keyasint"`
+	Holder string     `cbor:"3,keyasint,omitempty"` // ID of the process that holds the lease, as far as this one knows
+
+	RecordsLeft uint64 `cbor:"4,keyasint,omitempty"` // of a takeover: manifest records to apply
+	EntriesLeft uint64 `cbor:"5,keyasint,omitempty"` // and entries to replay
+
+	// Of an owner.
+	Epoch   uint64 `cbor:"6,keyasint,omitempty"`
+	Applied uint64 `cbor:"7,keyasint,omitempty"` // last source sequence that was taken in
+	Logs    int    `cbor:"8,keyasint,omitempty"` // active
+	Queued  int    `cbor:"9,keyasint,omitempty"` // of those, waiting for workers
+	Entries uint64 `cbor:"10,keyasint,omitempty"`
+	Bytes   uint64 `cbor:"11,keyasint,omitempty"`
+}
