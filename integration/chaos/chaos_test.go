@@ -87,7 +87,7 @@ func TestChaos(t *testing.T) {
 	seed := setting(t, "DORMOUSE_SEED", uint64(time.Now().UnixNano()), parseSeed)
 	length := setting(t, "DORMOUSE_CHAOS_TIME", shortTime, time.ParseDuration)
 	count := setting(t, "DORMOUSE_CHAOS_FAULTS", max(int(length/faultEvery), 1), strconv.Atoi)
-	shards := setting(t, "DORMOUSE_CHAOS_SHARDS", 0, strconv.Atoi)
+	shards := setting(t, "DORMOUSE_CHAOS_SHARDS", 4, strconv.Atoi)
 	p := partsOf(ingestCount, workerCount, serverCount, publisherCount)
 	f := &figures{seed: seed, length: length, shards: shards, faults: plan(seed, p, length, count), oracle: newOracle(logsEach)}
 	t.Logf("DORMOUSE_SEED=%d DORMOUSE_CHAOS_TIME=%s DORMOUSE_CHAOS_FAULTS=%d DORMOUSE_CHAOS_SHARDS=%d", seed, length, count, shards)

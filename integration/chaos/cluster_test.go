@@ -20,6 +20,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"dormouse/integration/relay"
+	"dormouse/internal/topology"
 	"dormouse/internal/wire"
 )
 
@@ -27,12 +28,13 @@ import (
 const lease = 2 * time.Second
 
 // flags with which things happen within test time.
-var flags = []string{"--lease", lease.String(), "--max-delay", "200ms", "--requeue-after", "3s", "--trim-delay", "1100ms", "--linger", "20ms",
+var flags = []string{"--lease", lease.String(), "--max-delay", "200ms", "--requeue-after", requeueAfter.String(), "--trim-delay", "1100ms", "--linger", "20ms",
 	"--grace", grace.String(), "--max-bytes", "4KiB", "--segment-bytes", "64KiB", "--workers", "2", "--replicas", strconv.Itoa(replicas), "--log-level", "debug"}
 
 const (
-	grace    = 5 * time.Second
-	replicas = 3
+	requeueAfter = 3 * time.Second
+	grace        = 5 * time.Second
+	replicas     = 3
 )
 
 // link is a connection between two parts, in the direction in which it is made.
@@ -179,7 +181,8 @@ cluster {
 }
 `, name, c.clients[name], c.http[name], c.dataOf(name), route, strings.Join(routes, `", "`))
 	if c.shards > 0 {
-		config += fmt.Sprintf("mappings { \"logs.*.>\": \"dormouse.shard.{{partition(%d,1)}}.{{wildcard(1)}}.>\" }\n", c.shards)
+		mapping := topology.PartitionMapping(c.shards)
+		config += fmt.Sprintf("mappings { %q: %q }\n", mapping.From, mapping.To)
 	}
 	return config
 }
@@ -192,7 +195,7 @@ func (c *cluster) start() {
 	}
 	c.until("the NATS servers", c.serversReady)
 	if c.shards > 0 {
-		out := c.run("provision", "--shards", strconv.Itoa(c.shards), "--replicas", strconv.Itoa(replicas))
+		out := c.run("provision", "--shards", strconv.Itoa(c.shards), "--replicas", strconv.Itoa(replicas), "--lease", lease.String(), "--requeue-after", requeueAfter.String())
 		if out.code != 0 {
 			c.t.Fatalf("dormouse provision: exit %d, %s", out.code, out.err)
 		}

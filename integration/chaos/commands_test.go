@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -82,6 +83,7 @@ func (r *reader) read(ctx context.Context, c *cluster, o *oracle, log string) {
 	want := o.of(log)
 	attempt, cancel := context.WithTimeout(ctx, readPatience)
 	defer cancel()
+	began := stamp(time.Now())
 	out := c.runContext(attempt, "read", log, "--output", "jsonl")
 	switch {
 	case ctx.Err() != nil:
@@ -93,7 +95,8 @@ func (r *reader) read(ctx context.Context, c *cluster, o *oracle, log string) {
 	default:
 		r.good++
 		if err := o.compare(log, out.out, want, false); err != nil {
-			r.wrong = append(r.wrong, err, os.WriteFile(filepath.Join(c.logs, "during-"+log+".jsonl"), []byte(out.out), 0o600))
+			err = fmt.Errorf("between %s and %s: %w", began, stamp(time.Now()), err)
+			r.wrong = append(r.wrong, errors.Join(err, os.WriteFile(filepath.Join(c.logs, "during-"+log+".jsonl"), []byte(out.out), 0o600)))
 		}
 	}
 }

@@ -80,10 +80,11 @@ func publishLoop(ctx context.Context, js jetstream.JetStream, o *oracle, publish
 			}
 			waiting = append(waiting, s)
 		}
-		timeout := time.After(ackPatience)
+		timeout, heard := time.After(ackPatience), false
 		for _, s := range waiting {
 			select {
 			case ack := <-s.ack.Ok():
+				heard = true
 				o.acknowledged(s.log, s.data, ack)
 			case <-s.ack.Err():
 				o.unknownOutcome(s.log, s.data)
@@ -92,7 +93,11 @@ func publishLoop(ctx context.Context, js jetstream.JetStream, o *oracle, publish
 				timeout = time.After(0) // nor do the others get more time
 			}
 		}
-		pause.Reset(time.Duration(5+r.IntN(40)) * time.Millisecond)
+		next := 5 + r.IntN(40)
+		if !heard {
+			next += 200 // there is no leader, or no connection
+		}
+		pause.Reset(time.Duration(next) * time.Millisecond)
 		select {
 		case <-ctx.Done():
 		case <-pause.C:
