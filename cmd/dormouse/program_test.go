@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -11,7 +12,11 @@ import (
 
 	"log/slog"
 
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"dormouse/internal/topology"
 )
 
 func get(t *testing.T, url string) (int, string) {
@@ -98,4 +103,24 @@ func TestReadinessNamesWhatIsWrong(t *testing.T) {
 		t.Fatal(err)
 	}
 	http.DefaultClient.CloseIdleConnections()
+}
+
+// TestLasting: a server process waits for a cluster that is still starting, and ends when somebody has to decide.
+func TestLasting(t *testing.T) {
+	for name, tc := range map[string]struct {
+		err     error
+		lasting bool
+	}{
+		"refused stream":      {fmt.Errorf("%w: stream LOGS", topology.ErrRefused), true},
+		"closed connection":   {nats.ErrConnectionClosed, true},
+		"bad request":         {fmt.Errorf("making: %w", &jetstream.APIError{Code: 400, ErrorCode: 10052}), true},
+		"peers not there yet": {fmt.Errorf("making: %w", &jetstream.APIError{Code: 400, ErrorCode: errCodePeers}), false},
+		"no leader":           {&jetstream.APIError{Code: 503, ErrorCode: 10008}, false},
+		"no room":             {&jetstream.APIError{Code: 500, ErrorCode: errCodeStorage}, false},
+		"no answer":           {nats.ErrNoResponders, false},
+	} {
+		if lasting(tc.err) != tc.lasting {
+			t.Errorf("%s: lasting is %t", name, !tc.lasting)
+		}
+	}
 }
