@@ -12,6 +12,7 @@ import (
 
 	"log/slog"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
@@ -122,5 +123,26 @@ func TestLasting(t *testing.T) {
 		if lasting(tc.err) != tc.lasting {
 			t.Errorf("%s: lasting is %t", name, !tc.lasting)
 		}
+	}
+}
+
+// TestEndBeforeServing: to end is what the process was told, also while it waits for JetStream.
+func TestEndBeforeServing(t *testing.T) {
+	ns, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoLog: true, NoSigs: true}) // without JetStream
+	if err != nil {
+		t.Fatal(err)
+	}
+	ns.Start()
+	defer func() { ns.Shutdown(); ns.WaitForShutdown() }()
+	if !ns.ReadyForConnections(20 * time.Second) {
+		t.Fatal("the NATS server is not ready")
+	}
+	ctx, end := context.WithCancel(t.Context())
+	defer end()
+	defer time.AfterFunc(300*time.Millisecond, end).Stop()
+	var said strings.Builder
+	code := run(ctx, []string{"serve", "--nats-url", ns.ClientURL(), "--data", t.TempDir(), "--http", "127.0.0.1:0"}, nil, io.Discard, &said)
+	if code != exitOK {
+		t.Fatalf("exit %d:\n%s", code, said.String())
 	}
 }
