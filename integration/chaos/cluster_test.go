@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -282,7 +283,37 @@ func (c *cluster) missing(names []string, path string) string {
 	return ""
 }
 
-func (c *cluster) serversReady() string { return c.missing(c.parts.servers, "/healthz") }
+// serversReady returns what the servers lack: one is not healthy, or the leader of the cluster does not see the others yet
+// and would place no replicas on them.
+func (c *cluster) serversReady() string {
+	if left := c.missing(c.parts.servers, "/healthz"); left != "" {
+		return left
+	}
+	for _, name := range c.parts.servers {
+		var state struct {
+			Meta struct {
+				Replicas []struct{ Offline bool } `json:"replicas"` // told by the leader only
+			} `json:"meta_cluster"`
+		}
+		ok, text := answers("http://" + c.http[name] + "/jsz")
+		if !ok {
+			return name + ": " + text
+		}
+		if err := json.Unmarshal([]byte(text), &state); err != nil {
+			return name + ": " + err.Error()
+		}
+		online := 1
+		for _, replica := range state.Meta.Replicas {
+			if !replica.Offline {
+				online++
+			}
+		}
+		if online == len(c.parts.servers) {
+			return ""
+		}
+	}
+	return "no server leads all the others"
+}
 
 // ready returns what is not ready, "" if all is.
 func (c *cluster) ready() string {
