@@ -148,18 +148,18 @@ func scrape(ctx context.Context, addr string) map[string]float64 {
 
 // figures are what a run reports.
 type figures struct {
-	seed                        uint64
-	length                      time.Duration
-	shards                      int
-	faults                      []fault
-	oracle                      *oracle
-	sampler                     *sampler
-	reader                      *reader
-	remarks                     remarks
-	healed, archived            time.Duration
-	readMixed, readAll          time.Duration
-	verified                    string
-	orphans, temporary, restart int
+	seed               uint64
+	length             time.Duration
+	shards             int
+	faults             []fault
+	oracle             *oracle
+	sampler            *sampler
+	reader             *reader
+	remarks            remarks
+	healed, archived   time.Duration
+	readMixed, readAll time.Duration
+	verified           string
+	orphans, temporary int
 }
 
 func (f *figures) String() string {
