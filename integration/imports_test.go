@@ -23,12 +23,15 @@ var mayImport = map[string][]string{
 	"internal":    {"internal"},
 }
 
-// mustNotImport names foreign packages that a folder has no business with: the scheduler stays pure, and
+// mustNotImport names packages that a folder has no business with: the scheduler stays pure, and
 // what travels between processes stays light.
 var mustNotImport = map[string][]string{
 	"scheduler":      {"github.com/nats-io/", "github.com/cockroachdb/pebble"},
 	"internal/wire":  {"github.com/nats-io/", "github.com/cockroachdb/pebble"},
 	"internal/entry": {"github.com/nats-io/nats-server", "github.com/cockroachdb/pebble"},
+	// The relay is a tool of tests: what is released must not hold it.
+	"cmd":               {"dormouse/integration/relay"},
+	"integration/bench": {"dormouse/integration/relay"},
 }
 
 // TestImportDirections asserts the direction of imports from `go list`.

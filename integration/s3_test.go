@@ -9,13 +9,15 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+
+	"dormouse/integration/relay"
 )
 
 // gateway is a real S3 server (versitygw on a folder, built from the pinned module in tools) behind a relay that the test
 // can break.
 type gateway struct {
 	url   string // for --archive
-	relay *relay
+	relay *relay.Relay
 }
 
 // s3Server builds the server once; a second test finds it.
@@ -64,7 +66,7 @@ func startGateway(t *testing.T) *gateway {
 		return c.Close() == nil
 	})
 	g := &gateway{relay: startRelay(t, addr)}
-	g.url = "s3://logs/some/prefix?endpoint=http://" + g.relay.addr()
+	g.url = "s3://logs/some/prefix?endpoint=http://" + g.relay.Addr()
 	return g
 }
 
@@ -84,10 +86,10 @@ func TestS3Outage(t *testing.T) {
 	in.start()
 	o := newOracle()
 	load := startPublishers(t, in.nats, o, 11)
-	for _, broken := range []relayMode{refuses, hangs} {
+	for _, broken := range []relay.Mode{relay.Refuse, relay.Hang} {
 		before := in.metrics()["dormouse_segments_committed_total"]
 		in.until("some commits", func() bool { return in.metrics()["dormouse_segments_committed_total"] > before+3 })
-		g.relay.set(broken)
+		g.relay.Set(broken)
 		stored := in.streamLast()
 		in.until("it to notice", func() bool { return !in.ready() })
 		in.until("more load", func() bool {
@@ -96,7 +98,7 @@ func TestS3Outage(t *testing.T) {
 			}
 			return in.streamLast() > stored+2000
 		})
-		g.relay.set(passes)
+		g.relay.Set(relay.Pass)
 		in.until("readiness", in.ready)
 	}
 	load.stop()
@@ -114,7 +116,7 @@ func TestSecondSignal(t *testing.T) {
 	in := newInstance(t, fast...)
 	in.args = append(in.args, "--archive", g.url, "--grace", "10m")
 	in.start()
-	g.relay.set(hangs)
+	g.relay.Set(relay.Hang)
 	in.must(lines(10, "stuck"), "publish", "t.stuck")
 	in.until("a worker to be stuck", func() bool { return in.metrics()["dormouse_workers_busy"] > 0 })
 	if err := in.cmd.Process.Signal(syscall.SIGTERM); err != nil {
@@ -124,7 +126,7 @@ func TestSecondSignal(t *testing.T) {
 	if code := in.stop(); code == 0 {
 		t.Error("the second signal made the server exit with 0")
 	}
-	g.relay.set(passes)
+	g.relay.Set(relay.Pass)
 	in.start()
 	in.awaitQuiet(10)
 	if got := in.must("", "read", "t.stuck"); got != lines(10, "stuck") {

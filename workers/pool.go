@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
@@ -109,7 +110,10 @@ func (p *Pool) Size() (workers, busy int) { return p.cfg.Size, int(p.busy.Load()
 // The connection must outlive Run, which still acknowledges work over it.
 // Run returns when no goroutine of the pool is left: nil after ctx was done, else why it could not begin.
 func (p *Pool) Run(ctx context.Context) error {
-	consumer, err := p.cfg.JS.Consumer(ctx, wire.SyncQueueStream, wire.SyncQueuePool)
+	consumer, err := p.openQueue(ctx)
+	if ctx.Err() != nil {
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("opening the SyncQueue's consumer %s: %w", wire.SyncQueuePool, err)
 	}
@@ -137,6 +141,24 @@ func (p *Pool) Run(ctx context.Context) error {
 	cancel()
 	grace.Wait()
 	return err
+}
+
+// openQueue finds the queue's consumer. While JetStream has no leader it tries again until ctx ends: that passes, and must
+// not end the process. That there is no such consumer, or no connection any more, is for somebody else to mend.
+func (p *Pool) openQueue(ctx context.Context) (jetstream.Consumer, error) {
+	policy := backoff.NewExponentialBackOff()
+	policy.InitialInterval, policy.MaxInterval = 100*time.Millisecond, 5*time.Second
+	return backoff.Retry(ctx, func() (jetstream.Consumer, error) {
+		consumer, err := p.cfg.JS.Consumer(ctx, wire.SyncQueueStream, wire.SyncQueuePool)
+		var api *jetstream.APIError
+		switch {
+		case errors.As(err, &api) && api.Code < 500, errors.Is(err, nats.ErrConnectionClosed):
+			return nil, backoff.Permanent(err)
+		case err != nil:
+			p.cfg.Logger.Warn("the SyncQueue does not answer; trying again", "error", err)
+		}
+		return consumer, err
+	}, backoff.WithBackOff(policy), backoff.WithMaxElapsedTime(0))
 }
 
 // work is one worker: ctx ends fetching, hard ends what is in hand.

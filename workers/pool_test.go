@@ -4,15 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"dormouse/internal/wire"
@@ -203,5 +207,48 @@ func TestRunNeedsTheQueue(t *testing.T) {
 	}
 	if err := pool.Run(t.Context()); err == nil || errors.Is(err, context.Canceled) {
 		t.Fatalf("got %v, want an error about the queue", err)
+	}
+}
+
+// leaderless is a JetStream whose consumers cannot be looked up for the first tries.
+type leaderless struct {
+	jetstream.JetStream
+	tries  atomic.Int32
+	answer int32 // the first try that is answered
+}
+
+func (l *leaderless) Consumer(ctx context.Context, stream, name string) (jetstream.Consumer, error) {
+	if l.tries.Add(1) < l.answer {
+		return nil, &jetstream.APIError{Code: 503, ErrorCode: 10008}
+	}
+	return l.JetStream.Consumer(ctx, stream, name)
+}
+
+// TestRunWaitsForTheQueue: that JetStream has no leader just when the pool begins does not end it, and being told to end
+// meanwhile is no error.
+func TestRunWaitsForTheQueue(t *testing.T) {
+	s := newSystem(t, settings{})
+	for name, answer := range map[string]int32{"answered late": 3, "never answered": math.MaxInt32} {
+		t.Run(name, func(t *testing.T) {
+			js := &leaderless{JetStream: s.js, answer: answer}
+			pool, err := New(Config{NC: s.nc, JS: js, Bucket: s.bucket, Logger: slog.New(slog.DiscardHandler)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			go func() { done <- pool.Run(ctx) }()
+			for js.tries.Load() < 3 {
+				select {
+				case err := <-done:
+					t.Fatalf("ended after %d tries: %v", js.tries.Load(), err)
+				case <-time.After(time.Millisecond):
+				}
+			}
+			cancel()
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+		})
 	}
 }

@@ -115,8 +115,18 @@ func (p *program) openBucket(ctx context.Context) error {
 	return nil
 }
 
-// errCodeStorage is JetStream's error code for a stream that asks for more storage than is left.
-const errCodeStorage = 10047
+// JetStream's error codes of what may pass although the request is said to be at fault.
+const (
+	errCodePeers   = 10005 // too few servers for the replicas; so it is too while a cluster starts
+	errCodeStorage = 10047 // a stream asks for more storage than is left
+)
+
+// lasting reports whether err, met when streams are made or looked for, stays however often it is tried.
+func lasting(err error) bool {
+	var api *jetstream.APIError
+	atFault := errors.As(err, &api) && api.Code < 500 && api.ErrorCode != errCodePeers
+	return errors.Is(err, topology.ErrRefused) || errors.Is(err, nats.ErrConnectionClosed) || atFault
+}
 
 // streamsTimeout bounds one try at the streams; while JetStream has no leader they are tried again until ctx ends.
 const streamsTimeout = 10 * time.Second
@@ -130,10 +140,13 @@ func (p *program) openStreams(ctx context.Context) error {
 		warnings, err := topology.Ensure(attempt, p.js, cfg)
 		var api *jetstream.APIError
 		switch {
-		case errors.Is(err, topology.ErrRefused), errors.As(err, &api) && api.Code < 500, errors.Is(err, nats.ErrConnectionClosed):
+		case err != nil && lasting(err):
 			return nil, backoff.Permanent(err)
 		case errors.Is(err, nats.ErrNoResponders), errors.Is(err, jetstream.ErrJetStreamNotEnabled):
 			p.log.Warn("JetStream does not answer; trying again", "error", err, "try", "is JetStream enabled on the server, and for this account?")
+		case errors.As(err, &api) && api.ErrorCode == errCodePeers:
+			p.log.Warn("JetStream has too few servers for the streams; trying again", "error", err, "replicas", p.cfg.replicas,
+				"try", "are as many servers up as --replicas says?")
 		case errors.As(err, &api) && api.ErrorCode == errCodeStorage:
 			p.log.Warn("JetStream has no room to reserve for the streams; trying again", "error", err, "try", "free 256 MiB on its disk, or raise its limits")
 		case err != nil:

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -11,7 +12,12 @@ import (
 
 	"log/slog"
 
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"dormouse/internal/topology"
 )
 
 func get(t *testing.T, url string) (int, string) {
@@ -98,4 +104,45 @@ func TestReadinessNamesWhatIsWrong(t *testing.T) {
 		t.Fatal(err)
 	}
 	http.DefaultClient.CloseIdleConnections()
+}
+
+// TestLasting: a server process waits for a cluster that is still starting, and ends when somebody has to decide.
+func TestLasting(t *testing.T) {
+	for name, tc := range map[string]struct {
+		err     error
+		lasting bool
+	}{
+		"refused stream":      {fmt.Errorf("%w: stream LOGS", topology.ErrRefused), true},
+		"closed connection":   {nats.ErrConnectionClosed, true},
+		"bad request":         {fmt.Errorf("making: %w", &jetstream.APIError{Code: 400, ErrorCode: 10052}), true},
+		"peers not there yet": {fmt.Errorf("making: %w", &jetstream.APIError{Code: 400, ErrorCode: errCodePeers}), false},
+		"no leader":           {&jetstream.APIError{Code: 503, ErrorCode: 10008}, false},
+		"no room":             {&jetstream.APIError{Code: 500, ErrorCode: errCodeStorage}, false},
+		"no answer":           {nats.ErrNoResponders, false},
+	} {
+		if lasting(tc.err) != tc.lasting {
+			t.Errorf("%s: lasting is %t", name, !tc.lasting)
+		}
+	}
+}
+
+// TestEndBeforeServing: to end is what the process was told, also while it waits for JetStream.
+func TestEndBeforeServing(t *testing.T) {
+	ns, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoLog: true, NoSigs: true}) // without JetStream
+	if err != nil {
+		t.Fatal(err)
+	}
+	ns.Start()
+	defer func() { ns.Shutdown(); ns.WaitForShutdown() }()
+	if !ns.ReadyForConnections(20 * time.Second) {
+		t.Fatal("the NATS server is not ready")
+	}
+	ctx, end := context.WithCancel(t.Context())
+	defer end()
+	defer time.AfterFunc(300*time.Millisecond, end).Stop()
+	var said strings.Builder
+	code := run(ctx, []string{"serve", "--nats-url", ns.ClientURL(), "--data", t.TempDir(), "--http", "127.0.0.1:0"}, nil, io.Discard, &said)
+	if code != exitOK {
+		t.Fatalf("exit %d:\n%s", code, said.String())
+	}
 }

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math"
@@ -67,6 +69,10 @@ JetStream, to which clients connect.`,
 				return err
 			}
 			p, err := newProgram(cmd.Context(), c, log)
+			if cmd.Context().Err() != nil && errors.Is(err, context.Canceled) {
+				log.Info("told to end before it served", "waited_for", err)
+				return nil
+			}
 			if err != nil {
 				return err
 			}

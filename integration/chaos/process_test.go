@@ -1,0 +1,180 @@
+package chaos
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// process is a program of the system over all its starts. Only the test's own goroutine uses it: a child is told to die
+// with the thread that started it, which that goroutine is locked to.
+type process struct {
+	name    string
+	program string
+	args    []string
+	log     string // file with the output of all starts
+
+	cmd     *exec.Cmd // nil while it is down
+	ended   chan error
+	leaving bool // it got SIGTERM: its end is expected
+	starts  int
+}
+
+// start starts the process. Its output goes on in the same file.
+func (p *process) start() error {
+	out, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer out.Close() // the child has it too
+	p.starts++
+	if _, err := fmt.Fprintf(out, "--- %s start %d\n", stamp(time.Now()), p.starts); err != nil {
+		return err
+	}
+	cmd := exec.Command(p.program, p.args...)
+	cmd.Stdout, cmd.Stderr = out, out
+	// A stopped process would outlive a test that ends in a panic, such as one for its time limit.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	p.cmd, p.ended, p.leaving = cmd, ended, false
+	return nil
+}
+
+func stamp(at time.Time) string { return at.UTC().Format("15:04:05.000") }
+
+// note writes a line of the harness into the process's log, so that its faults are found beside its own words.
+func (p *process) note(text string) error {
+	out, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(out, "--- %s %s\n", stamp(time.Now()), text)
+	return errors.Join(err, out.Close())
+}
+
+func (p *process) signal(s syscall.Signal) error {
+	if p.cmd == nil {
+		return fmt.Errorf("%s is down: no %s", p.name, s)
+	}
+	p.leaving = p.leaving || s == syscall.SIGTERM
+	return errors.Join(p.note(s.String()), p.cmd.Process.Signal(s))
+}
+
+// kill ends the process as a power switch does to it, and waits for its end.
+func (p *process) kill() error {
+	if p.cmd == nil {
+		return nil
+	}
+	if err := p.signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	<-p.ended
+	p.cmd = nil
+	return nil
+}
+
+// died returns how a process ended that was not told to, and takes note of its end.
+func (p *process) died() (err error, dead bool) {
+	if p.cmd == nil || p.leaving {
+		return nil, false
+	}
+	select {
+	case err = <-p.ended:
+		p.cmd = nil
+		if err == nil {
+			err = errors.New("exit status 0")
+		}
+		return err, true
+	default:
+		return nil, false
+	}
+}
+
+// terminated waits for the end of a process that got SIGTERM.
+func (p *process) terminated(patience time.Duration) error {
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case err := <-p.ended:
+		p.cmd = nil
+		return err
+	case <-timer.C:
+		return errors.Join(fmt.Errorf("it did not end within %s of SIGTERM", patience), p.kill())
+	}
+}
+
+// tail returns the end of the process's output.
+func (p *process) tail() string {
+	text, err := os.ReadFile(p.log)
+	if err != nil {
+		return err.Error()
+	}
+	return string(text[max(0, len(text)-3000):])
+}
+
+// remarks is what processes have said that a run must know of.
+type remarks struct {
+	bad        []string       // a race, a panic, loss: file and line
+	errors     map[string]int // other lines of level error, by message
+	ownerships int            // shards taken
+	stepDowns  int
+}
+
+// The messages of the program that the harness knows.
+const (
+	saysOwning      = `msg="owning the shard"`
+	saysSteppedDown = `msg="stepped down;`
+)
+
+// remarksOf reads the output of the program's processes.
+func remarksOf(logs []string) (remarks, error) {
+	r := remarks{errors: make(map[string]int)}
+	for _, name := range logs {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return r, err
+		}
+		for line := range bytes.Lines(text) {
+			r.add(filepath.Base(name), strings.TrimSpace(string(line)))
+		}
+	}
+	return r, nil
+}
+
+func (r *remarks) add(file, line string) {
+	switch {
+	case strings.Contains(line, saysOwning):
+		r.ownerships++
+	case strings.Contains(line, saysSteppedDown):
+		r.stepDowns++
+	}
+	isError := strings.Contains(line, "level=ERROR")
+	for _, word := range []string{"DATA RACE", "panic:", "fatal error:"} {
+		if strings.Contains(line, word) {
+			r.bad = append(r.bad, file+": "+line)
+			return
+		}
+	}
+	if !isError {
+		return
+	}
+	for _, word := range []string{"loss", "lost", "dropped", "corrupt"} {
+		if strings.Contains(strings.ToLower(line), word) {
+			r.bad = append(r.bad, file+": "+line)
+			return
+		}
+	}
+	_, message, _ := strings.Cut(line, "msg=")
+	message, _, _ = strings.Cut(message, " error=")
+	r.errors[message]++
+}
