@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -55,8 +56,28 @@ type streamTail struct {
 
 func (t *streamTail) name() string { return t.stream.CachedInfo().Config.Name }
 
+// errNoMajority means that what the stream's leader says may be old.
+var errNoMajority = errors.New("the stream's leader is not in touch with most of its replicas")
+
+// Bounds asks the stream's leader. One that was just elected, or that has lost its office and does not know it, may not know
+// of all that was acknowledged; it has no majority of replicas that are current, and is asked again.
 func (t *streamTail) Bounds(ctx context.Context) (first, last uint64, err error) {
-	info, err := persist(ctx, func(ctx context.Context) (*jetstream.StreamInfo, error) { return t.stream.Info(ctx) })
+	info, err := persist(ctx, func(ctx context.Context) (*jetstream.StreamInfo, error) {
+		info, err := t.stream.Info(ctx)
+		if err != nil || info.Cluster == nil {
+			return info, err
+		}
+		current := 1 // the leader
+		for _, replica := range info.Cluster.Replicas {
+			if replica.Current && !replica.Offline {
+				current++
+			}
+		}
+		if current <= info.Config.Replicas/2 {
+			return nil, errNoMajority
+		}
+		return info, nil
+	})
 	if err != nil {
 		return 0, 0, fmt.Errorf("reading the bounds of stream %s: %w", t.name(), err)
 	}
@@ -110,6 +131,9 @@ func (t *streamTail) Fetch(ctx context.Context, log string, after uint64, wait b
 func (t *streamTail) last(ctx context.Context, log string) (uint64, error) {
 	request, err := json.Marshal(map[string]string{"last_by_subj": t.prefix + "." + log})
 	if err != nil {
+		return 0, err
+	}
+	if _, _, err := t.Bounds(ctx); err != nil { // the leader is one
 		return 0, err
 	}
 	prefix := cmp.Or(t.js.Options().APIPrefix, jetstream.DefaultAPIPrefix)
