@@ -110,6 +110,7 @@ func (c *cluster) judge(f *figures, load *publishers) {
 		c.t.Errorf("read during the faults: %v", err)
 	}
 	f.healed = c.until("readiness after the faults", c.ready)
+	f.sampler.frozen.Store(true)
 	c.signalWorkers(syscall.SIGSTOP) // so that what is published last is in the streams only
 	c.awaitAcks(f.oracle)
 	load.stop()
