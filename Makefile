@@ -4,7 +4,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 TESTFLAGS ?=
 
-.PHONY: help run build test lint bench fuzz crash chaos clean
+.PHONY: help run build test lint bench fuzz crash chaos model clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-8s %s\n", $$1, $$2}'
@@ -33,6 +33,9 @@ fuzz: ## Fuzz every decoder for 20 seconds each
 
 crash: ## Long crash campaign: 200 kill -9 restarts under load, judged by what publishers were acked
 	DORMOUSE_CRASH_RESTARTS=200 go test -race -timeout 60m -count=1 -v -run 'TestCrash' ./integration
+
+model: ## Check a model of the protocol with Spin, and that mutations of it are caught: about 3 minutes
+	integration/model/check.sh
 
 chaos: ## Long chaos campaign: half an hour of kills, freezes and network cuts, judged likewise
 	DORMOUSE_CHAOS_TIME=30m go test -race -timeout 90m -count=1 -v -run 'TestChaos' ./integration/chaos

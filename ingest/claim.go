@@ -58,7 +58,7 @@ func (o *owner) recover(ctx context.Context, claimed uint64) error {
 	if o.snapshot, err = o.manifest.Snapshot(ctx); err != nil {
 		return err
 	}
-	if o.snapshot != nil && pos.ManifestSeq < o.snapshot.UpTo { // the records between may be gone
+	if o.snapshot != nil && pos.ManifestSeq < o.snapshot.UpTo { // the records between may go at any moment
 		if pos, err = o.loadSnapshot(ctx, o.snapshot, pos); err != nil {
 			return err
 		}
@@ -88,17 +88,21 @@ func (o *owner) trustedPosition(ctx context.Context) (store.Position, error) {
 	info := o.stream.CachedInfo()
 	_, lastManifest := o.manifest.Last()
 	fresh := store.Position{Source: info.Created, Manifest: o.manifest.Created()}
-	if pos.Source.IsZero() {
-		return fresh, nil
+	if pos.Source.IsZero() { // a new disk, or one on which a snapshot was being loaded
+		return fresh, o.forget(fresh)
 	}
 	if !pos.Source.Equal(fresh.Source) || !pos.Manifest.Equal(fresh.Manifest) || pos.ManifestSeq > lastManifest {
 		o.log.Warn("the local cache belongs to other streams: rebuilding it from JetStream")
 		return fresh, o.forget(fresh)
 	}
-	if same, err := o.manifest.Has(ctx, pos.ManifestSeq, pos.ManifestID); err != nil {
+	switch presence, err := o.manifest.Has(ctx, pos.ManifestSeq, pos.ManifestID); {
+	case err != nil:
 		return pos, err
-	} else if !same {
+	case presence == manifest.Other:
 		o.log.Warn("the manifest lost its end, which this node had applied (power failure before a sync?): rebuilding the local cache")
+		return fresh, o.forget(fresh)
+	case presence == manifest.Gone: // nothing can tell any more that it was this one
+		o.log.Info("the manifest was shortened beyond what this node had applied: rebuilding the local cache from its snapshot")
 		return fresh, o.forget(fresh)
 	}
 	same, err := o.sameSource(ctx, pos, info.State)
@@ -127,6 +131,30 @@ func (o *owner) sameSource(ctx context.Context, pos store.Position, state jetstr
 		return false, fmt.Errorf("reading entry %d of stream %s: %w", pos.Applied, o.source.Stream, err)
 	}
 	return msg.Time.Equal(pos.AppliedTime), nil
+}
+
+// setPosition writes a position alone.
+func (o *owner) setPosition(pos store.Position) error {
+	batch := o.cfg.DB.NewBatch()
+	defer batch.Close()
+	if err := store.SetPosition(batch, o.source.Shard, pos); err != nil {
+		return err
+	}
+	return batch.Commit(noSync)
+}
+
+// stillInManifest returns an error that wraps manifest.ErrFenced when the last record that this owner has applied is not
+// there any more: the servers lost their last seconds in a power failure that this process lived through. What is removed
+// on the strength of the manifest must not be removed then.
+func (o *owner) stillInManifest(ctx context.Context) error {
+	o.mu.Lock()
+	seq, id := o.pos.ManifestSeq, o.pos.ManifestID
+	o.mu.Unlock()
+	presence, err := o.manifest.Has(ctx, seq, id)
+	if err == nil && presence != manifest.Same {
+		err = fmt.Errorf("%w: shard %s: record %d is not there any more", manifest.ErrFenced, o.source.Shard, seq)
+	}
+	return err
 }
 
 // forget drops local state of the shard and sets the position that goes with what is left.

@@ -21,6 +21,11 @@ const (
 	minPullMessages = 256
 )
 
+// oneRequest lets the client ask for more only when it has used up what it asked for. By default it asks when half is used
+// up, and has room for the messages of both requests, but not for the server's word that the first one is complete: one of
+// them is dropped then, and if that is the stream's last message nobody misses it until the next one.
+const oneRequest = jetstream.PullThresholdMessages(1)
+
 // errSource marks failures of reading the stream, which are tried again from the applied sequence.
 var errSource = errors.New("reading the source stream")
 
@@ -76,7 +81,7 @@ func (o *owner) consumeOnce(ctx context.Context, from uint64) error {
 		return fmt.Errorf("%w: %w", errSource, err)
 	}
 	limit := max(pullBytes/o.share, 2*int(o.cfg.NC.MaxPayload())) // one message of any size must fit
-	messages, err := consumer.Messages(jetstream.PullMaxMessagesWithBytesLimit(max(pullMessages/o.share, minPullMessages), limit))
+	messages, err := consumer.Messages(jetstream.PullMaxMessagesWithBytesLimit(max(pullMessages/o.share, minPullMessages), limit), oneRequest)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errSource, err)
 	}
@@ -126,6 +131,9 @@ func (o *owner) gather(ctx context.Context, messages jetstream.MessagesContext) 
 			return nil, fmt.Errorf("%w: %w", errSource, err)
 		}
 		meta, err := msg.Metadata()
+		if err == nil && meta.Consumer != o.consumer {
+			err = o.recheckSource(ctx, meta.Consumer)
+		}
 		if err == nil {
 			err = in.take(msg, meta)
 		}
@@ -138,6 +146,28 @@ func (o *owner) gather(ctx context.Context, messages jetstream.MessagesContext) 
 			return in, nil
 		}
 	}
+}
+
+// recheckSource looks, when entries come from a consumer that the client has made anew, whether the stream is still the one
+// that was taken in. If it lost its end in a power failure that this process lived through, the sequences up to the applied
+// one are used again, and a new claim has to begin below.
+func (o *owner) recheckSource(ctx context.Context, consumer string) error {
+	info, err := o.stream.Info(ctx)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errSource, err)
+	}
+	o.mu.Lock()
+	pos := o.pos
+	o.mu.Unlock()
+	same, err := o.sameSource(ctx, pos, info.State)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errSource, err)
+	}
+	if !same {
+		return fmt.Errorf("the source stream lost its end while it was read (power failure before a sync?): entry %d is another one now", pos.Applied)
+	}
+	o.consumer = consumer
+	return nil
 }
 
 const (

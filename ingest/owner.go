@@ -50,6 +50,7 @@ type owner struct {
 
 	snapshot *manifest.Snapshot // the newest; the snapshot taker's alone once the owner runs
 
+	consumer  string // name of the server's consumer that the last entry came from; the consumer's alone
 	collected uint64 // bytes taken in since logs were last made ready for the sake of a backlog; the consumer's alone
 
 	floors  floorLog

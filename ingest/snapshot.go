@@ -103,6 +103,9 @@ func (o *owner) shorten(ctx context.Context) error {
 			if err != nil && ctx.Err() == nil {
 				o.log.Warn("no snapshot of the catalog could be taken; trying again", "error", err)
 			}
+			if errors.Is(err, manifest.ErrGap) { // another owner has taken one
+				err = backoff.Permanent(err)
+			}
 			return struct{}{}, err
 		}, backoff.WithMaxElapsedTime(0))
 		if err != nil {
@@ -130,7 +133,7 @@ func (o *owner) takeSnapshot(ctx context.Context, upTo uint64) error {
 				run.Entries += e.Count
 			}
 		}
-		next.UpTo, next.Highest = seq, max(next.Highest, r.Highest())
+		next.UpTo, next.UpToID, next.Highest = seq, r.ID, max(next.Highest, r.Highest())
 		if records++; uint64(len(rows)) >= o.cfg.SnapshotExtents {
 			return enough
 		}
@@ -233,37 +236,40 @@ func (o *owner) dropTail(ctx context.Context) error {
 		return ctx.Err()
 	case <-time.After(o.cfg.TrimDelay):
 	}
-	if err := manifest.Purge(ctx, o.cfg.JS, o.source.Shard, o.snapshot); err != nil && ctx.Err() == nil {
+	err := o.stillInManifest(ctx)
+	if errors.Is(err, manifest.ErrFenced) {
+		return err
+	}
+	if err == nil {
+		err = manifest.Purge(ctx, o.cfg.JS, o.source.Shard, o.snapshot)
+	}
+	if err != nil && ctx.Err() == nil {
 		o.log.Warn("the manifest was not shortened; the next snapshot does it", "error", err)
 	}
 	return ctx.Err()
 }
 
-// loadSnapshot brings the catalog of a node that has missed records which are gone up to the snapshot that has them, and begins the
-// buffer anew. It waits for a bucket that does not answer: a new claim would not find more.
+// loadSnapshot makes the local state anew from a snapshot. It waits for a bucket that does not answer: a new claim would
+// not find more. Until it is done there is no position, so that a crash in between leaves nothing that is trusted.
 func (o *owner) loadSnapshot(ctx context.Context, s *manifest.Snapshot, pos store.Position) (store.Position, error) {
 	var extents uint64
 	for _, run := range s.Runs {
-		if run.UpTo > pos.ManifestSeq {
-			extents += run.Extents
-		}
+		extents += run.Extents
 	}
 	o.progress.records.Store(extents + 1)
 	o.log.Info("loading a snapshot of the catalog", "extents", extents, "up_to_record", s.UpTo)
+	loaded := store.Position{Source: pos.Source, Manifest: pos.Manifest, ManifestSeq: s.UpTo, ManifestID: s.UpToID, Highest: s.Highest}
+	if err := o.forget(store.Position{}); err != nil {
+		return pos, err
+	}
 	for _, run := range s.Runs {
-		if run.UpTo <= pos.ManifestSeq {
-			continue
-		}
 		for _, part := range run.Parts {
 			if err := o.loadPart(ctx, part); err != nil {
 				return pos, err
 			}
 		}
 	}
-	pos.ManifestSeq, pos.ManifestID, pos.Highest = s.UpTo, "", max(pos.Highest, s.Highest)
-	pos.Applied, pos.AppliedTime = 0, time.Time{}
-	pos.TailRecords, pos.TailExtents = 0, 0
-	return pos, o.forget(pos, store.SpaceBuffer)
+	return loaded, o.setPosition(loaded)
 }
 
 func (o *owner) loadPart(ctx context.Context, part extent.Segment) error {

@@ -2,10 +2,13 @@ package ingest
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"dormouse/store/manifest"
 )
 
 // floorLog remembers when each floor became part of the manifest, since trimming may follow only after a delay: JetStream
@@ -95,6 +98,13 @@ func (o *owner) trim(ctx context.Context) error {
 		}
 		floor, ok := o.floors.due(time.Now().Add(-o.cfg.TrimDelay))
 		if !enabled || !ok || floor <= trimmed {
+			continue
+		}
+		switch err := o.stillInManifest(ctx); {
+		case errors.Is(err, manifest.ErrFenced):
+			return err
+		case err != nil:
+			o.log.Warn("the source stream could not be trimmed; trying again", "floor", floor, "error", err)
 			continue
 		}
 		if err := o.stream.Purge(ctx, jetstream.WithPurgeSequence(floor+1)); err != nil {

@@ -105,7 +105,13 @@ func serverOptions(log *slog.Logger) []nats.Option {
 			if sub != nil {
 				subject = sub.Subject
 			}
-			log.Warn("NATS reported an error", "subject", subject, "error", err)
+			level := slog.LevelWarn
+			if errors.Is(err, nats.ErrSlowConsumer) {
+				// The client has no room for the server's word that a pull is complete when nobody reads at that moment. It does
+				// without; were it an entry, its sequence would be missed and it would be asked for again.
+				level = slog.LevelDebug
+			}
+			log.Log(context.Background(), level, "NATS reported an error", "subject", subject, "error", err)
 		}),
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -25,47 +26,116 @@ type history struct {
 	bytes    uint64    // of the segments
 	raw      uint64    // payload and header bytes of the entries
 	delays   []float64 // seconds from the arrival of an extent's first entry to its commit
+	commits  []commit
 }
 
-// commits reads the manifest of shard 0 above a sequence, and returns the sequence of its last record too.
-func (p *program) commits(ctx context.Context, after uint64) (h history, last uint64, err error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
+// commit is one record with segments.
+type commit struct {
+	stored  time.Time
+	entries int
+}
+
+// follower reads the manifest as it is written: what a snapshot has may be dropped from it before a run is over.
+type follower struct {
+	stream   jetstream.Stream
+	messages jetstream.MessagesContext
+	done     chan struct{}
+
+	mu      sync.Mutex
+	last    uint64
+	records []jetstream.Msg
+	err     error
+}
+
+// follow begins above a sequence. history ends it.
+func (p *program) follow(ctx context.Context, after uint64) (*follower, error) {
 	stream, err := p.js.Stream(ctx, wire.ManifestStream)
 	if err != nil {
-		return h, 0, fmt.Errorf("opening the manifest: %w", err)
-	}
-	if last = stream.CachedInfo().State.LastSeq; last <= after {
-		return h, last, nil
+		return nil, fmt.Errorf("opening the manifest: %w", err)
 	}
 	consumer, err := p.js.OrderedConsumer(ctx, wire.ManifestStream, jetstream.OrderedConsumerConfig{
 		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: after + 1})
 	if err != nil {
-		return h, 0, fmt.Errorf("reading the manifest: %w", err)
+		return nil, fmt.Errorf("reading the manifest: %w", err)
 	}
-	messages, err := consumer.Messages(jetstream.PullMaxMessages(64))
+	f := &follower{stream: stream, done: make(chan struct{}), last: after}
+	if f.messages, err = consumer.Messages(jetstream.PullMaxMessages(64)); err != nil {
+		return nil, fmt.Errorf("reading the manifest: %w", err)
+	}
+	go f.read()
+	return f, nil
+}
+
+// followFromHere begins with the next record.
+func (p *program) followFromHere(ctx context.Context) (*follower, error) {
+	mark, err := p.mark(ctx)
 	if err != nil {
-		return h, 0, fmt.Errorf("reading the manifest: %w", err)
+		return nil, err
 	}
-	defer messages.Stop()
+	return p.follow(ctx, mark)
+}
+
+func (f *follower) read() {
+	defer close(f.done)
 	for {
-		msg, err := messages.Next(jetstream.NextContext(ctx))
-		if err != nil {
-			return h, 0, fmt.Errorf("reading the manifest: %w", err)
+		msg, err := f.messages.Next()
+		var meta *jetstream.MsgMetadata
+		if err == nil {
+			meta, err = msg.Metadata()
 		}
+		f.mu.Lock()
+		if f.err = err; err == nil {
+			f.last = meta.Sequence.Stream
+			f.records = append(f.records, msg)
+		}
+		f.mu.Unlock()
+		if err != nil {
+			return
+		}
+	}
+}
+
+// history waits for the records there are now, and sums them up.
+func (f *follower) history(ctx context.Context) (h history, err error) {
+	defer func() { f.messages.Stop(); <-f.done }()
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	info, err := f.stream.Info(ctx)
+	if err != nil {
+		return h, fmt.Errorf("reading the manifest: %w", err)
+	}
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		f.mu.Lock()
+		last, failed := f.last, f.err
+		f.mu.Unlock()
+		if last >= info.State.LastSeq {
+			break
+		}
+		if failed != nil {
+			return h, fmt.Errorf("reading the manifest: %w", failed)
+		}
+		select {
+		case <-ctx.Done():
+			return h, fmt.Errorf("reading the manifest: %d of %d: %w", last, info.State.LastSeq, ctx.Err())
+		case <-tick.C:
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, msg := range f.records {
 		meta, err := msg.Metadata()
 		if err != nil {
-			return h, 0, err
+			return h, err
 		}
 		record, err := manifest.Decode(msg.Data())
 		if err != nil {
-			return h, 0, err
+			return h, err
 		}
 		h.take(record, meta.Timestamp)
-		if meta.Sequence.Stream >= last {
-			return h, last, nil
-		}
 	}
+	return h, nil
 }
 
 func (h *history) take(r manifest.Record, stored time.Time) {
@@ -81,6 +151,8 @@ func (h *history) take(r manifest.Record, stored time.Time) {
 	if opening {
 		h.first, h.opening = stored, 0
 	}
+	before := h.entries
+	defer func() { h.commits = append(h.commits, commit{stored, h.entries - before}) }()
 	for _, s := range r.Segments {
 		h.segments++
 		h.bytes += s.Segment.Size

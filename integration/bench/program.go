@@ -34,7 +34,8 @@ type run struct {
 	step    func(string)
 	samples []sample
 	program *program // the last one started; nil when it was stopped
-	used    bool     // streams were made on NATSURL
+	others  []*program
+	used    bool // streams were made on NATSURL
 }
 
 func (r *run) add(name, unit string, value float64, t *target) {
@@ -52,6 +53,8 @@ type program struct {
 	exited chan struct{} // closed when the process is gone
 	err    error         // its exit; valid after exited
 	log    *tail
+	url    string   // of NATS
+	joined []string // further flags, of one that joined a system
 	http   string
 	nc     *nats.Conn
 	js     jetstream.JetStream
@@ -102,43 +105,59 @@ func (r *run) serve(ctx context.Context, args ...string) (*program, error) {
 		}
 		r.used = true
 	}
-	httpAddr, err := freeAddr()
-	if err != nil {
-		return nil, err
-	}
-	natsAddr, err := freeAddr()
-	if err != nil {
-		return nil, err
-	}
-	flags := []string{"serve", "--data", r.data(), "--http", httpAddr, "--log-level", "warn"}
 	url := r.NATSURL
 	if url == "" {
-		flags, url = append(flags, "--nats-listen", natsAddr), "nats://"+natsAddr
+		natsAddr, err := freeAddr()
+		if err != nil {
+			return nil, err
+		}
+		args, url = append([]string{"--nats-listen", natsAddr}, args...), "nats://"+natsAddr
 	} else {
-		flags = append(flags, "--nats-url", url, "--trim-delay", "5s")
+		args = append([]string{"--nats-url", url, "--trim-delay", "5s"}, args...)
 	}
-	flags = append(flags, args...)
-	p := &program{log: &tail{}, http: "http://" + httpAddr, exited: make(chan struct{})}
-	p.cmd = exec.Command(r.Program[0], append(r.Program[1:len(r.Program):len(r.Program)], flags...)...)
+	p := newProgram(url)
+	r.program = p
+	return p, p.start(ctx, r.Program, r.data(), args)
+}
+
+// join starts another process of the system, on a data directory of its own. The caller stops it before the run's program.
+func (r *run) join(ctx context.Context, name string, args ...string) (*program, error) {
+	p := newProgram(r.program.url)
+	p.joined = append([]string{"--nats-url", p.url, "--trim-delay", "5s"}, args...)
+	r.others = append(r.others, p)
+	return p, p.start(ctx, r.Program, filepath.Join(r.dir, name), p.joined)
+}
+
+func newProgram(url string) *program { return &program{url: url, log: &tail{}} }
+
+// start starts the process and waits until it is ready.
+func (p *program) start(ctx context.Context, command []string, data string, args []string) error {
+	httpAddr, err := freeAddr()
+	if err != nil {
+		return err
+	}
+	p.http, p.exited = "http://"+httpAddr, make(chan struct{})
+	flags := append([]string{"serve", "--data", data, "--http", httpAddr, "--log-level", "warn"}, args...)
+	p.cmd = exec.Command(command[0], append(command[1:len(command):len(command)], flags...)...)
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt at the terminal is ours to pass on
 	if err := p.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("starting %s: %w", r.Program[0], err)
+		p.cmd = nil
+		return fmt.Errorf("starting %s: %w", command[0], err)
 	}
-	go func() { p.err = p.cmd.Wait(); close(p.exited) }()
-	r.program = p
+	go func(cmd *exec.Cmd, exited chan struct{}) { p.err = cmd.Wait(); close(exited) }(p.cmd, p.exited)
 	if p.proc, err = process.NewProcess(int32(p.cmd.Process.Pid)); err != nil {
-		return nil, err
+		return err
 	}
 	if err := p.until(ctx, "readiness", 20*time.Millisecond, func() (bool, error) { return p.ready(ctx), nil }); err != nil {
-		return nil, err
+		return err
 	}
-	if p.nc, err = nats.Connect(url, nats.Name("dormouse bench")); err != nil {
-		return nil, err
+	if p.nc, err = nats.Connect(p.url, nats.Name("dormouse bench")); err != nil {
+		return err
 	}
 	p.js, err = jetstream.New(p.nc, jetstream.WithPublishAsyncMaxPending(publishWindow), jetstream.WithPublishAsyncErrHandler(
 		func(jetstream.JetStream, *nats.Msg, error) {})) // publish looks at every future itself
-	return p, err
+	return err
 }
 
 // checkUnused refuses a NATS where something of Dormouse is already: a benchmark must not touch what is in use.
@@ -189,15 +208,28 @@ func (r *run) close(ctx context.Context) error {
 	return err
 }
 
-// stop ends the program with SIGTERM and waits for its end.
+// stop ends all processes with SIGTERM, the program last, and waits for their ends.
 func (r *run) stop() error {
-	p := r.program
-	if p == nil {
-		return nil
+	var errs []error
+	for _, p := range r.others {
+		errs = append(errs, p.stop())
 	}
-	r.program = nil
+	r.others = nil
+	if p := r.program; p != nil {
+		r.program = nil
+		errs = append(errs, p.stop())
+	}
+	return errors.Join(errs...)
+}
+
+// stop ends the process with SIGTERM and waits for its end. One that was killed or never started is no error.
+func (p *program) stop() error {
 	if p.nc != nil {
 		p.nc.Close()
+		p.nc = nil
+	}
+	if p.cmd == nil {
+		return nil
 	}
 	http.DefaultClient.CloseIdleConnections()
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
@@ -206,13 +238,20 @@ func (r *run) stop() error {
 	select {
 	case <-p.exited:
 	case <-time.After(time.Minute):
-		_ = p.cmd.Process.Kill() // it may have ended meanwhile
-		<-p.exited
+		p.kill()
 	}
+	p.cmd = nil
 	if p.err != nil {
 		return fmt.Errorf("the program ended with %w: %s", p.err, p.log)
 	}
 	return nil
+}
+
+// kill ends the process at once.
+func (p *program) kill() {
+	_ = p.cmd.Process.Kill() // it may have ended meanwhile
+	<-p.exited
+	p.cmd = nil
 }
 
 // fresh stops the program and empties the data directory, or deletes the streams on a NATS that is not ours.

@@ -45,6 +45,9 @@ func scenarios(cfg Config) []scenario {
 		scenario{"delay", "steady load: entry arrival to commit", delay},
 		scenario{"lateness", "100,000 deadlines: due to ready", late},
 		scenario{"read", "one log out of the archive", read},
+		scenario{"scale-workers", "a bucket that answers in 50 ms: 1 and 4 worker processes", scaleWorkers},
+		scenario{"scale-owners", "8 shards: 1 and 2 ingest processes", scaleOwners},
+		scenario{"failover", "an ingest process leaves, or is killed: how long nothing is committed", failover},
 		scenario{"slow-bucket", "a bucket that answers in 50 ms: 1, 4 and 16 workers", slowBucket},
 	)
 }
@@ -142,7 +145,7 @@ func idle(ctx context.Context, r *run, p *program, n int, empty float64) error {
 // wake writes one more entry to every log, as fast as JetStream takes them.
 func wake(ctx context.Context, r *run, p *program, once load) error {
 	r.step("waking all logs")
-	mark, err := p.mark(ctx)
+	commits, err := p.followFromHere(ctx)
 	if err != nil {
 		return err
 	}
@@ -156,7 +159,7 @@ func wake(ctx context.Context, r *run, p *program, once load) error {
 	if err != nil {
 		return err
 	}
-	h, _, err := p.commits(ctx, mark)
+	h, err := commits.history(ctx)
 	if err == nil {
 		err = h.expect(once.count)
 	}
@@ -227,13 +230,17 @@ func overdue(ctx context.Context, r *run, once load) error {
 	if p, err = r.serve(ctx); err != nil {
 		return err
 	}
+	commits, err := p.follow(ctx, mark)
+	if err != nil {
+		return err
+	}
 	peaks := p.watchPeaks(ctx)
 	err = p.untilSynced(ctx, once.count)
 	peak := peaks()
 	if err != nil {
 		return err
 	}
-	h, _, err := p.commits(ctx, mark)
+	h, err := commits.history(ctx)
 	if err == nil {
 		err = h.expect(once.count)
 	}
@@ -304,13 +311,17 @@ func (r *run) archiveBacklog(ctx context.Context, mark uint64, entries int, flag
 	if err != nil {
 		return h, peak, err
 	}
+	commits, err := p.follow(ctx, mark)
+	if err != nil {
+		return h, peak, err
+	}
 	peaks := p.watchPeaks(ctx)
 	err = p.untilSynced(ctx, entries)
 	peak = peaks()
 	if err != nil {
 		return h, peak, err
 	}
-	if h, _, err = p.commits(ctx, mark); err == nil {
+	if h, err = commits.history(ctx); err == nil {
 		err = h.expect(entries)
 	}
 	return h, peak, err
@@ -331,7 +342,7 @@ func hot(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
-	mark, err := p.mark(ctx)
+	commits, err := p.followFromHere(ctx)
 	if err != nil {
 		return err
 	}
@@ -345,7 +356,7 @@ func hot(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
-	h, _, err := p.commits(ctx, mark)
+	h, err := commits.history(ctx)
 	if err == nil {
 		err = h.expect(l.count)
 	}
@@ -384,7 +395,7 @@ func delayAt(ctx context.Context, r *run, share string, rate float64, limit *tar
 	l := spread(int(rate*r.Steady.Seconds()), drainLogs, entryBytes)
 	l.rate = rate
 	r.step(fmt.Sprintf("publishing %.0f entries/s for %s", l.rate, r.Steady))
-	mark, err := p.mark(ctx)
+	commits, err := p.followFromHere(ctx)
 	if err != nil {
 		return err
 	}
@@ -395,7 +406,7 @@ func delayAt(ctx context.Context, r *run, share string, rate float64, limit *tar
 	if err := p.untilSynced(ctx, l.count); err != nil {
 		return err
 	}
-	h, _, err := p.commits(ctx, mark)
+	h, err := commits.history(ctx)
 	if err == nil {
 		err = h.expect(l.count)
 	}

@@ -29,7 +29,8 @@ type Manifest struct {
 	js     jetstream.JetStream
 	stream jetstream.Stream
 	shard  wire.Shard
-	last   uint64 // sequence of the last record; what the next append expects
+	end    uint64 // sequence of the subject's last message; what the next append expects
+	last   uint64 // sequence of the last record; below end when what follows it counts for nothing
 	record Record // the last record
 }
 
@@ -40,8 +41,24 @@ func Open(ctx context.Context, js jetstream.JetStream, shard wire.Shard) (*Manif
 		return nil, fmt.Errorf("opening the manifest stream %s: %w", wire.ManifestStream, err)
 	}
 	m := &Manifest{js: js, stream: stream, shard: shard}
-	m.record, m.last, err = m.latest(ctx)
-	return m, err
+	if m.record, m.end, err = m.latest(ctx); err != nil {
+		return nil, err
+	}
+	for m.last = m.end; m.record.Prev > 0; {
+		same, err := m.Has(ctx, m.record.Prev, m.record.PrevID)
+		if err != nil {
+			return nil, err
+		}
+		if same != Other {
+			break
+		}
+		// It follows a record that a power failure took: an owner that lived through that appended it, and stepped down.
+		m.last = m.record.Prev
+		if m.record, err = m.get(ctx, m.last); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
 }
 
 // Created returns when the manifest stream was made: another stream is another history.
@@ -50,27 +67,51 @@ func (m *Manifest) Created() time.Time { return m.stream.CachedInfo().Created }
 // Last returns the last record and its sequence in the manifest stream; sequence 0 means that there is none.
 func (m *Manifest) Last() (Record, uint64) { return m.record, m.last }
 
-// Has reports whether the record at seq is the one with that ID, as far as can be told: a record that a snapshot has may be
-// gone, and an empty ID is anyone's.
-func (m *Manifest) Has(ctx context.Context, seq uint64, id string) (bool, error) {
-	if seq == 0 || id == "" {
-		return true, nil
+// Presence is what the manifest has at a sequence.
+type Presence int
+
+// What Has returns.
+const (
+	Gone  Presence = iota // nothing: a snapshot has it, or had
+	Same                  // that record
+	Other                 // another record: a power failure took that one
+)
+
+// Has tells whether the record at seq is the one with that ID.
+func (m *Manifest) Has(ctx context.Context, seq uint64, id string) (Presence, error) {
+	if seq == 0 { // before the first record
+		return Same, nil
 	}
+	r, err := m.get(ctx, seq)
+	switch {
+	case errors.Is(err, jetstream.ErrMsgNotFound):
+		return Gone, nil
+	case errors.Is(err, errOtherShard):
+		return Other, nil
+	case err != nil:
+		return Gone, err
+	case r.ID != id:
+		return Other, nil
+	}
+	return Same, nil
+}
+
+var errOtherShard = errors.New("it is another shard's")
+
+// get reads the record at a sequence.
+func (m *Manifest) get(ctx context.Context, seq uint64) (Record, error) {
 	msg, err := m.stream.GetMsg(ctx, seq)
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return true, nil
+	if err == nil && msg.Subject != m.shard.ManifestSubject() {
+		err = errOtherShard
 	}
 	if err != nil {
-		return false, fmt.Errorf("reading manifest record %d of shard %s: %w", seq, m.shard, err)
-	}
-	if msg.Subject != m.shard.ManifestSubject() {
-		return false, nil
+		return Record{}, fmt.Errorf("reading manifest record %d of shard %s: %w", seq, m.shard, err)
 	}
 	r, err := Decode(msg.Data)
 	if err != nil {
-		return false, fmt.Errorf("manifest record %d of shard %s: %w", seq, m.shard, err)
+		return r, fmt.Errorf("manifest record %d of shard %s: %w", seq, m.shard, err)
 	}
-	return r.ID == id, nil
+	return r, nil
 }
 
 // latest asks the stream's leader: direct reads from replicas may be stale, and the stream is made without them.
@@ -89,11 +130,17 @@ func (m *Manifest) latest(ctx context.Context) (Record, uint64, error) {
 	return r, msg.Sequence, nil
 }
 
-// Append appends r, whose ID and Time it sets, if nobody else has appended since the last record that m knows, and
-// returns its sequence. An append whose answer is lost is looked up by its ID and tried again until it is known to have
-// happened or ctx ends. ErrFenced means that it did not happen and never will.
+// Append appends r, whose ID, Time and links to other records it sets, if nobody else has appended since the last record
+// that m knows, and returns its sequence. An append whose answer is lost is looked up by its ID and tried again until it is
+// known to have happened or ctx ends. ErrFenced means that the caller owns the shard no more. As a rule the record is not in
+// the manifest then; it is there if its answer was lost and another owner has claimed since, which then knows of it.
+//
+// Comparing sequences is not enough when the servers have lost their last seconds in a power failure and another owner has
+// used those sequences. So the record that the new one follows is looked at again afterwards. If it is another one, the new
+// one counts for nothing (see Open and Scan), and the error is ErrFenced.
 func (m *Manifest) Append(ctx context.Context, r Record) (uint64, error) {
 	r.ID, r.Time = uuid.NewString(), time.Now().UTC()
+	r.Prev, r.PrevID = m.last, m.record.ID
 	if r.SnapshotSeq = m.record.SnapshotSeq; m.record.Kind == TakeSnapshot {
 		r.SnapshotSeq = m.last
 	}
@@ -106,11 +153,28 @@ func (m *Manifest) Append(ctx context.Context, r Record) (uint64, error) {
 	msg.Header.Set(HeaderEpoch, strconv.FormatUint(r.Epoch, 10))
 	seq, err := backoff.Retry(ctx, func() (uint64, error) { return m.try(ctx, msg, r.ID) },
 		backoff.WithBackOff(retryPolicy()), backoff.WithMaxElapsedTime(0))
+	if err == nil && m.last > 0 {
+		err = m.confirm(ctx, r)
+	}
 	if err != nil {
 		return 0, err
 	}
-	m.last, m.record = seq, r
+	m.end, m.last, m.record = seq, seq, r
 	return seq, nil
+}
+
+// confirm returns ErrFenced when the record that r follows is not there any more.
+func (m *Manifest) confirm(ctx context.Context, r Record) error {
+	_, err := backoff.Retry(ctx, func() (struct{}, error) {
+		attempt, cancel := context.WithTimeout(ctx, appendTimeout)
+		defer cancel()
+		presence, err := m.Has(attempt, r.Prev, r.PrevID)
+		if err == nil && presence != Same {
+			err = backoff.Permanent(fmt.Errorf("%w: shard %s: the servers lost record %d, after which this one was appended", ErrFenced, m.shard, r.Prev))
+		}
+		return struct{}{}, err
+	}, backoff.WithBackOff(retryPolicy()), backoff.WithMaxElapsedTime(0))
+	return err
 }
 
 func retryPolicy() backoff.BackOff {
@@ -123,7 +187,7 @@ func (m *Manifest) try(ctx context.Context, msg *nats.Msg, id string) (uint64, e
 	attempt, cancel := context.WithTimeout(ctx, appendTimeout)
 	defer cancel()
 	ack, err := m.js.PublishMsg(attempt, msg, jetstream.WithExpectStream(wire.ManifestStream),
-		jetstream.WithExpectLastSequencePerSubject(m.last), jetstream.WithRetryAttempts(0))
+		jetstream.WithExpectLastSequencePerSubject(m.end), jetstream.WithRetryAttempts(0))
 	if err == nil {
 		return ack.Sequence, nil
 	}
@@ -134,7 +198,7 @@ func (m *Manifest) try(ctx context.Context, msg *nats.Msg, id string) (uint64, e
 		return 0, fmt.Errorf("appending to the manifest of shard %s: %w", m.shard, errors.Join(err, lookErr))
 	case seq != 0 && last.ID == id:
 		return seq, nil
-	case seq != m.last:
+	case seq != m.end:
 		return 0, backoff.Permanent(fmt.Errorf("%w: shard %s, epoch %d by %s", ErrFenced, m.shard, last.Epoch, last.Owner))
 	}
 	return 0, fmt.Errorf("appending to the manifest of shard %s: %w", m.shard, err)
@@ -143,8 +207,12 @@ func (m *Manifest) try(ctx context.Context, msg *nats.Msg, id string) (uint64, e
 // scanWindow bounds how many records Scan holds at once; a record is at most max_payload, 1 MiB by default.
 const scanWindow = 32
 
-// Scan calls fn for each record of shard above after, in order, up to the one at upTo, which must exist. left is how many
-// records the shard has beyond this one.
+// ErrGap is wrapped by what Scan returns when records are missing: a snapshot has them, which was taken meanwhile.
+var ErrGap = errors.New("manifest records are gone")
+
+// Scan calls fn for each record of shard above after, in order, up to the one at upTo, which must exist. after is a record's
+// sequence, or 0. left is how many messages the subject has beyond this one. What follows a record that is not there any
+// more is left out, see Append. The error wraps ErrGap when a record is missing.
 func Scan(ctx context.Context, js jetstream.JetStream, shard wire.Shard, after, upTo uint64, fn func(seq, left uint64, r Record) error) error {
 	if after >= upTo {
 		return nil
@@ -162,6 +230,7 @@ func Scan(ctx context.Context, js jetstream.JetStream, shard wire.Shard, after, 
 		return fmt.Errorf("reading the manifest of shard %s: %w", shard, err)
 	}
 	defer messages.Stop()
+	chain := chain{last: after}
 	for {
 		msg, err := messages.Next(jetstream.NextContext(ctx))
 		if err != nil {
@@ -171,15 +240,38 @@ func Scan(ctx context.Context, js jetstream.JetStream, shard wire.Shard, after, 
 		if err != nil {
 			return fmt.Errorf("reading the manifest of shard %s: %w", shard, err)
 		}
+		seq := meta.Sequence.Stream
 		r, err := Decode(msg.Data())
 		if err != nil {
-			return fmt.Errorf("manifest record %d of shard %s: %w", meta.Sequence.Stream, shard, err)
+			return fmt.Errorf("manifest record %d of shard %s: %w", seq, shard, err)
 		}
-		if err := fn(meta.Sequence.Stream, meta.NumPending, r); err != nil {
+		follows, err := chain.follows(seq, r)
+		if err == nil && follows {
+			err = fn(seq, meta.NumPending, r)
+		}
+		if err != nil {
 			return err
 		}
-		if meta.Sequence.Stream >= upTo {
+		if seq >= upTo {
 			return nil
 		}
 	}
+}
+
+// chain is how far a scan has followed the links of the records.
+type chain struct {
+	last uint64 // sequence of the last record
+	id   string // its ID; "" when it is not known, which is at the scan's beginning
+}
+
+// follows reports whether r, at seq, is the next record, and not one that counts for nothing.
+func (c *chain) follows(seq uint64, r Record) (bool, error) {
+	if r.Prev > c.last {
+		return false, fmt.Errorf("%w: record %d follows record %d, and the one before that is %d", ErrGap, seq, r.Prev, c.last)
+	}
+	if r.Prev < c.last || c.id != "" && r.PrevID != c.id {
+		return false, nil
+	}
+	c.last, c.id = seq, r.ID
+	return true, nil
 }

@@ -38,6 +38,10 @@ type Record struct {
 	Floor    uint64      `cbor:"6,keyasint"`           // everything up to this source sequence is archived
 	Segments []Committed `cbor:"7,keyasint,omitempty"` // of a Commit
 	Snapshot *Snapshot   `cbor:"8,keyasint,omitempty"` // of a TakeSnapshot
+	// Prev and PrevID are the sequence and the ID of the record that this one follows; 0 and "" for the first. Append sets
+	// them. They tell a record that is missing, and one that was appended to a history which a power failure took back.
+	Prev   uint64 `cbor:"10,keyasint,omitempty"`
+	PrevID string `cbor:"11,keyasint,omitempty"`
 	// SnapshotSeq is the sequence of the newest TakeSnapshot before this record; 0 is none. Append sets it.
 	SnapshotSeq uint64 `cbor:"9,keyasint,omitempty"`
 }

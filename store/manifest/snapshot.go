@@ -16,6 +16,7 @@ import (
 // Invariant: the runs follow each other without a gap from the manifest's beginning to UpTo.
 type Snapshot struct {
 	UpTo    uint64 `cbor:"1,keyasint"` // sequence of the last record that is in it
+	UpToID  string `cbor:"4,keyasint"` // that record's ID
 	Highest uint64 `cbor:"2,keyasint"` // highest source sequence in its extents
 	Runs    []Run  `cbor:"3,keyasint"` // ascending
 }

@@ -1,7 +1,9 @@
 package reader
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -23,6 +25,18 @@ const (
 	followWait = 10 * time.Second       // for the first message when nothing was announced
 	batchWait  = 250 * time.Millisecond // for the others of a batch
 )
+
+// behindPause is how long to wait for a replica that is behind.
+const behindPause = 200 * time.Millisecond
+
+func sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
 
 // consumerIdle is how long the server keeps a consumer that nobody asks for messages.
 const consumerIdle = time.Minute
@@ -50,6 +64,7 @@ func (t *streamTail) Bounds(ctx context.Context) (first, last uint64, err error)
 }
 
 func (t *streamTail) Fetch(ctx context.Context, log string, after uint64, wait bool) ([]entry.Entry, error) {
+	var behind time.Time // since when the replica is seen to be behind
 	for {
 		if t.messages == nil || t.log != log || t.after != after || !wait && t.pending == 0 {
 			if err := t.open(ctx, log, after); err != nil {
@@ -57,7 +72,24 @@ func (t *streamTail) Fetch(ctx context.Context, log string, after uint64, wait b
 			}
 		}
 		if t.pending == 0 && !wait {
-			return nil, nil
+			last, err := t.last(ctx, log)
+			if err != nil {
+				return nil, fmt.Errorf("reading from stream %s: %w", t.name(), err)
+			}
+			if last <= after {
+				return nil, nil
+			}
+			// The consumer is at a replica that is behind the stream's leader, or cut off from it. A new one may be elsewhere.
+			if behind.IsZero() {
+				behind = time.Now()
+			}
+			if time.Since(behind) > ownerTimeout {
+				return nil, fmt.Errorf("reading from stream %s: the replica that answers lacks entry %d, which the stream has: try again when the cluster is whole", t.name(), last)
+			}
+			if err := sleep(ctx, behindPause); err != nil {
+				return nil, err
+			}
+			continue
 		}
 		batch, err := t.collect(ctx, after)
 		if err != nil {
@@ -72,6 +104,37 @@ func (t *streamTail) Fetch(ctx context.Context, log string, after uint64, wait b
 			return nil, nil
 		}
 	}
+}
+
+// last asks the stream's leader for the sequence of the log's last entry, 0 without any. The library would ask any replica.
+func (t *streamTail) last(ctx context.Context, log string) (uint64, error) {
+	request, err := json.Marshal(map[string]string{"last_by_subj": t.prefix + "." + log})
+	if err != nil {
+		return 0, err
+	}
+	prefix := cmp.Or(t.js.Options().APIPrefix, jetstream.DefaultAPIPrefix)
+	return persist(ctx, func(ctx context.Context) (uint64, error) {
+		msg, err := t.js.Conn().RequestWithContext(ctx, prefix+"STREAM.MSG.GET."+t.name(), request)
+		if err != nil {
+			return 0, err
+		}
+		var reply struct {
+			Error   *jetstream.APIError `json:"error"`
+			Message struct {
+				Seq uint64 `json:"seq"`
+			} `json:"message"`
+		}
+		if err := json.Unmarshal(msg.Data, &reply); err != nil {
+			return 0, err
+		}
+		if reply.Error != nil && reply.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound {
+			return 0, nil
+		}
+		if reply.Error != nil {
+			return 0, reply.Error
+		}
+		return reply.Message.Seq, nil
+	})
 }
 
 // open makes a consumer of the log's one subject. Its creation tells whether there is anything to wait for.
@@ -89,7 +152,8 @@ func (t *streamTail) open(ctx context.Context, log string, after uint64) error {
 		return err
 	}
 	limit := fetchBytes + int(t.js.Conn().MaxPayload()) // below the largest message it would wait for ever
-	messages, err := consumer.Messages(jetstream.PullMaxMessagesWithBytesLimit(fetchEntries, limit))
+	messages, err := consumer.Messages(jetstream.PullMaxMessagesWithBytesLimit(fetchEntries, limit),
+		jetstream.PullThresholdMessages(1)) // else the client has no room for the server's word that a request is complete
 	if err != nil {
 		return err
 	}

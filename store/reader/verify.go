@@ -98,6 +98,9 @@ func (h *holdings) add(e extent.Extent) {
 // segment. A segment of which only a part was committed is looked at again at the end, extent by extent.
 func (v *Verifier) verifyShard(ctx context.Context, shard wire.Shard, r *Report) error {
 	inManifest, head, err := v.readManifest(ctx, shard, r)
+	if errors.Is(err, manifest.ErrGap) { // a snapshot was taken meanwhile
+		inManifest, head, err = v.readManifest(ctx, shard, r)
+	}
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,95 @@
+#!/bin/sh
+# Checks shard.pml with Spin, in several configurations, and that each mutation of it is caught. Exits with 1 when a
+# configuration fails or a mutation does not. `check.sh NAME` checks only what has that name, and keeps what Spin found in
+# the folder that it prints.
+set -u
+model=$(cd "$(dirname "$0")" && pwd)/shard.pml
+only=${1:-}
+for tool in spin gcc; do
+	if ! command -v $tool >/dev/null; then
+		echo "make model needs $tool, the model checker Spin and a C compiler: apt-get install spin gcc (brew install spin)" >&2
+		exit 1
+	fi
+done
+work=$(mktemp -d)
+if [ -n "$only" ]; then echo "in $work"; else trap 'rm -rf "$work"' EXIT; fi
+failed=0
+
+# Nearly all of the state is global, so that COLLAPSE would cost time and save nothing.
+#
+# explore NAME OPTIMIZATION SWITCHES...: builds the checker and runs it; its output is in $work/NAME/out.
+explore() {
+	dir=$work/$1
+	optimize=$2
+	shift 2
+	mkdir -p "$dir"
+	(
+		cd "$dir" || exit
+		spin -a "$@" "$model" && gcc "$optimize" -w -DSAFETY -DMEMLIM=3800 -o pan pan.c && ./pan -E -m100000 -w24
+	) >"$dir/out" 2>&1
+	grep -q 'errors: ' "$dir/out" || { cat "$dir/out" >&2; echo "$dir: the checker did not run" >&2; exit 1; }
+}
+
+field() { sed -n "s/$1/\\1/p" "$work/$2/out" | head -n1; }
+
+# check NAME SWITCHES...: every state is reached and no assertion fails.
+check() {
+	name=$1
+	shift
+	[ -z "$only" ] || [ "$only" = "$name" ] || return 0
+	explore "$name" -O2 "$@"
+	result=ok
+	[ "$(field '.*errors: \([0-9]*\).*' "$name")" = 0 ] || result=FAILED
+	if grep -q 'max search depth too small\|out of memory\|resource limits\|Search not completed' "$work/$name/out"; then result=INCOMPLETE; fi
+	[ $result = ok ] || failed=1
+	printf '%-16s %11s %7s %8s  %-10s %s\n' "$name" "$(field ' *\([0-9]*\) states, stored.*' "$name")" \
+		"$(field '.*depth reached \([0-9]*\),.*' "$name")" "$(field '.*elapsed time \([0-9.]*\) seconds' "$name")" $result "$*"
+}
+
+# mutant NAME SWITCHES...: an assertion fails. What follows a dot in NAME only tells two runs of one mutation apart.
+mutant() {
+	name=$1
+	shift
+	[ -z "$only" ] || [ "$only" = "$name" ] || return 0
+	explore "$name" -O1 -D"${name%.*}" -DLOCAL_UNCHECKED "$@"
+	result=caught
+	grep -q 'assertion violated' "$work/$name/out" || { result='NOT CAUGHT'; failed=1; }
+	printf '%-16s %11s %7s %8s  %-10s %s\n' "$name" "$(field ' *\([0-9]*\) states, stored.*' "$name")" \
+		"$(field '.*at depth \([0-9]*\).*' "$name")" "$(field '.*elapsed time \([0-9.]*\) seconds' "$name")" "$result" \
+		"$(sed -n 's/.*assertion violated \(.*\) (at depth.*/\1/p' "$work/$name/out" | head -n1)"
+}
+
+printf '%-16s %11s %7s %8s  %-10s %s\n' configuration states depth seconds result switches
+check entries    -DENTRIES=3 -DCLAIMS=2 -DSNAPSHOTS=0 -DRECORDS=8
+check owners     -DENTRIES=2 -DCLAIMS=3 -DSNAPSHOTS=0 -DRECORDS=7
+check snapshots  -DENTRIES=2 -DCLAIMS=2 -DSNAPSHOTS=1 -DRECORDS=7
+check purges     -DENTRIES=1 -DCLAIMS=3 -DSNAPSHOTS=1 -DRECORDS=6
+check workers    -DENTRIES=2 -DCLAIMS=2 -DSNAPSHOTS=0 -DRECORDS=6 -DWORKERS=2
+check reader     -DENTRIES=2 -DCLAIMS=2 -DSNAPSHOTS=0 -DRECORDS=6 -DREADER
+check power      -DENTRIES=1 -DCLAIMS=3 -DSNAPSHOTS=1 -DRECORDS=6 -DPOWER
+
+small='-DENTRIES=2 -DCLAIMS=2 -DSNAPSHOTS=0 -DRECORDS=6'
+short='-DENTRIES=1 -DCLAIMS=3 -DSNAPSHOTS=1 -DRECORDS=6'
+long='-DENTRIES=1 -DCLAIMS=4 -DSNAPSHOTS=1 -DRECORDS=7 -DDISKS_LAST'
+alone='-DENTRIES=1 -DCLAIMS=1 -DSNAPSHOTS=0 -DRECORDS=6'
+[ -n "$only" ] || echo
+printf '%-16s %11s %7s %8s  %-10s %s\n' mutation states depth seconds result 'assertion that failed'
+mutant NO_CAS           $small
+mutant RETRY_BLINDLY    $small
+mutant NO_FIRST_CHECK   $small
+mutant SKIP_NOTHING     $small
+mutant NO_TAIL          $small
+mutant TRIM_TO_APPLIED  $small
+mutant SNAPSHOT_STALE   $short
+mutant PURGE_TO_HEAD    $short
+mutant READ_NO_BOUNDS   $small -DREADER
+mutant READ_STALE       $small -DREADER
+mutant TRIM_UNSYNCED    $short -DPOWER
+mutant PURGE_UNSYNCED   $short -DPOWER
+mutant SCAN_UNCHECKED   $long
+mutant GONE_TRUSTED     $short -DPOWER -DDISKS_LAST
+mutant LOAD_UNNAMED     $short -DPOWER -DDISKS_LAST
+mutant LOAD_PARTS       $short -DPOWER -DDISKS_LAST
+mutant SURVIVORS        $short -DPOWER
+mutant SURVIVORS.trim   $alone -DPOWER
+exit $failed
