@@ -92,10 +92,10 @@ func TestChaos(t *testing.T) {
 	f := &figures{seed: seed, length: length, shards: shards, faults: plan(seed, p, length, count), oracle: newOracle(logsEach)}
 	t.Logf("DORMOUSE_SEED=%d DORMOUSE_CHAOS_TIME=%s DORMOUSE_CHAOS_FAULTS=%d DORMOUSE_CHAOS_SHARDS=%d", seed, length, count, shards)
 
-	c := newCluster(t, p, shards, keptIfFailed(t), stateDir(t))
+	c := newCluster(t, p, shards, length, keptIfFailed(t), stateDir(t))
 	c.start()
 	f.sampler = startSampler(c)
-	load := startPublishers(c, f.oracle, seed)
+	load := startPublishers(c, f.oracle, seed, length)
 	f.reader = startReader(c, f.oracle, seed)
 	c.inflict(f.faults)
 	c.judge(f, load)
@@ -110,6 +110,7 @@ func (c *cluster) judge(f *figures, load *publishers) {
 		c.t.Errorf("read during the faults: %v", err)
 	}
 	f.healed = c.until("readiness after the faults", c.ready)
+	f.sampler.frozen.Store(true)
 	c.signalWorkers(syscall.SIGSTOP) // so that what is published last is in the streams only
 	c.awaitAcks(f.oracle)
 	load.stop()

@@ -45,7 +45,8 @@ type link struct{ from, to string }
 type cluster struct {
 	t       *testing.T
 	parts   parts
-	shards  int // 0: the one default stream
+	shards  int           // 0: the one default stream
+	length  time.Duration // of the faults
 	logs    string
 	state   string
 	archive string // folder
@@ -68,9 +69,9 @@ func partsOf(ingests, workers, servers, publishers int) parts {
 }
 
 // newCluster prepares files, addresses and relays; nothing runs but the relays.
-func newCluster(t *testing.T, p parts, shards int, logs, state string) *cluster {
+func newCluster(t *testing.T, p parts, shards int, length time.Duration, logs, state string) *cluster {
 	t.Helper()
-	c := &cluster{t: t, parts: p, shards: shards, logs: logs, state: state, archive: filepath.Join(state, "archive"),
+	c := &cluster{t: t, parts: p, shards: shards, length: length, logs: logs, state: state, archive: filepath.Join(state, "archive"),
 		procs: make(map[string]*process), http: make(map[string]string), clients: make(map[string]string), relays: make(map[link]*relay.Relay), taken: make(map[string]bool)}
 	t.Cleanup(c.end)
 	routes := make(map[string]string)

@@ -20,9 +20,9 @@ type output struct {
 	code     int
 }
 
-// run runs a command of the program against the servers, past the relays.
+// run runs a command of the program against the servers, past the relays. What a long run leaves takes long to verify.
 func (c *cluster) run(args ...string) output {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), patience+c.length/2)
 	defer cancel()
 	return c.runContext(ctx, args...)
 }

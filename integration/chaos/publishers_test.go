@@ -26,8 +26,13 @@ const (
 	ackPatience = 3 * time.Second
 )
 
-func startPublishers(c *cluster, o *oracle, seed uint64) *publishers {
+// unhurried is how long a run may be before its publishers pause longer, so that what a log holds in the end stays small
+// enough to be read while the faults go on.
+const unhurried = 6 * time.Minute
+
+func startPublishers(c *cluster, o *oracle, seed uint64, length time.Duration) *publishers {
 	c.t.Helper()
+	slower := max(int(length/unhurried), 1)
 	ctx, cancel := context.WithCancel(context.Background())
 	p := &publishers{cancel: cancel}
 	c.t.Cleanup(p.stop)
@@ -43,7 +48,7 @@ func startPublishers(c *cluster, o *oracle, seed uint64) *publishers {
 		if err != nil {
 			c.t.Fatal(err)
 		}
-		p.joined.Go(func() { publishLoop(ctx, js, o, i, rand.New(rand.NewPCG(seed, uint64(i)+1))) })
+		p.joined.Go(func() { publishLoop(ctx, js, o, i, slower, rand.New(rand.NewPCG(seed, uint64(i)+1))) })
 	}
 	return p
 }
@@ -60,7 +65,7 @@ func (p *publishers) stop() {
 // logOf is the name of a publisher's log. Tenants differ, so that the logs are spread over the shards.
 func logOf(publisher, n int) string { return fmt.Sprintf("tenant%d-%d.web.log%d", publisher, n, n) }
 
-func publishLoop(ctx context.Context, js jetstream.JetStream, o *oracle, publisher int, r *rand.Rand) {
+func publishLoop(ctx context.Context, js jetstream.JetStream, o *oracle, publisher, slower int, r *rand.Rand) {
 	type sent struct {
 		log, data string
 		ack       jetstream.PubAckFuture
@@ -93,7 +98,7 @@ func publishLoop(ctx context.Context, js jetstream.JetStream, o *oracle, publish
 				timeout = time.After(0) // nor do the others get more time
 			}
 		}
-		next := 5 + r.IntN(40)
+		next := (5 + r.IntN(40)) * slower
 		if !heard {
 			next += 200 // there is no leader, or no connection
 		}
