@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -170,35 +171,39 @@ func (n *Node) live(ctx context.Context, leases *leases) error {
 // sourcesEvery is how often a node looks for source streams that were added or deleted.
 const sourcesEvery = 30 * time.Second
 
+// kept is a shard with a keeper.
+type kept struct {
+	source topology.Source
+	stop   context.CancelFunc
+}
+
 // keepShards runs a keeper for each source stream there is, until ctx is done.
 func (n *Node) keepShards(ctx context.Context, sources []topology.Source, leases *leases, roster *roster) error {
 	group, ctx := errgroup.WithContext(ctx)
-	stops := make(map[wire.Shard]context.CancelFunc)
+	keepers := make(map[wire.Shard]kept)
 	ticker := time.NewTicker(sourcesEvery)
 	defer ticker.Stop()
 	for ctx.Err() == nil {
-		shards := make([]wire.Shard, 0, len(sources))
 		for _, source := range sources {
-			shards = append(shards, source.Shard)
-			if stops[source.Shard] != nil {
+			if _, ok := keepers[source.Shard]; ok {
 				continue
 			}
 			n.shards.set(source.Shard, shardStatus{state: wire.ShardStarting})
 			k := &keeper{node: n, source: source, leases: leases, roster: roster,
 				log: n.cfg.Logger.With("shard", source.Shard.String(), "stream", source.Stream)}
 			keeping, stop := context.WithCancel(ctx)
-			stops[source.Shard] = stop
+			keepers[source.Shard] = kept{source, stop}
 			group.Go(func() error { return k.run(keeping) })
 		}
-		for shard, stop := range stops {
-			if !slices.Contains(shards, shard) {
-				n.cfg.Logger.Warn("a source stream is gone", "shard", shard.String())
-				stop()
-				delete(stops, shard)
+		for shard, k := range keepers {
+			if n.isGone(ctx, k.source, sources) {
+				n.cfg.Logger.Warn("a source stream is gone", "shard", shard.String(), "stream", k.source.Stream)
+				k.stop()
+				delete(keepers, shard)
 				n.shards.drop(shard)
 			}
 		}
-		roster.setShards(shards)
+		roster.setShards(slices.Sorted(maps.Keys(keepers)))
 		n.shards.begin()
 		select {
 		case <-ctx.Done():
@@ -210,10 +215,19 @@ func (n *Node) keepShards(ctx context.Context, sources []topology.Source, leases
 			}
 		}
 	}
-	for _, stop := range stops {
-		stop()
+	for _, k := range keepers {
+		k.stop()
 	}
 	return group.Wait()
+}
+
+// isGone reports whether a stream was deleted. That a list lacks it proves nothing: it may have had no leader at the time.
+func (n *Node) isGone(ctx context.Context, source topology.Source, list []topology.Source) bool {
+	if slices.ContainsFunc(list, func(s topology.Source) bool { return s.Stream == source.Stream }) {
+		return false
+	}
+	_, err := n.cfg.JS.Stream(ctx, source.Stream)
+	return errors.Is(err, jetstream.ErrStreamNotFound)
 }
 
 // restAfter is how long a node without active logs waits before it gives its memory back: long enough that a log which is

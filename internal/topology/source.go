@@ -41,7 +41,11 @@ func Sources(ctx context.Context, js jetstream.JetStream) ([]Source, error) {
 	if err := streams.Err(); err != nil {
 		return nil, fmt.Errorf("listing streams: %w", err)
 	}
-	slices.SortFunc(sources, func(a, b Source) int { return cmp.Compare(a.Shard, b.Shard) })
+	slices.SortFunc(sources, func(a, b Source) int {
+		return cmp.Or(cmp.Compare(a.Shard, b.Shard), cmp.Compare(a.Stream, b.Stream))
+	})
+	// A list that comes in pages while leaders change may have a stream twice.
+	sources = slices.CompactFunc(sources, func(a, b Source) bool { return a.Stream == b.Stream })
 	for i := 1; i < len(sources); i++ {
 		if a, b := sources[i-1], sources[i]; a.Shard == b.Shard {
 			return nil, fmt.Errorf("%w: streams %s and %s both have metadata %s=%s: a shard is one stream",
