@@ -111,14 +111,10 @@ func New(cfg Config) (*Node, error) {
 // Run keeps the node's share of the shards until ctx is done, and then gives them up. It returns when no goroutine of the
 // node is left; nil after ctx was done, else what made it impossible to go on.
 func (n *Node) Run(ctx context.Context) error {
-	sources, err := topology.Sources(ctx, n.cfg.JS)
-	if err != nil {
-		return err
+	sources, leases, err := n.begin(ctx)
+	if ctx.Err() != nil {
+		return nil
 	}
-	if len(sources) == 0 {
-		return errors.New("ingest: there is no source stream: no stream carries the metadata of a shard")
-	}
-	leases, err := openLeases(ctx, n.cfg)
 	if err != nil {
 		return err
 	}
@@ -138,6 +134,27 @@ func (n *Node) Run(ctx context.Context) error {
 	})
 	group.Go(func() error { return n.restWhenIdle(ctx) })
 	return group.Wait()
+}
+
+// begin finds the source streams and the lease bucket, which may have no leader for a while.
+func (n *Node) begin(ctx context.Context) (sources []topology.Source, leases *leases, err error) {
+	_, err = backoff.Retry(ctx, func() (struct{}, error) {
+		var err error
+		if sources, err = topology.Sources(ctx, n.cfg.JS); errors.Is(err, topology.ErrRefused) {
+			return struct{}{}, backoff.Permanent(err)
+		}
+		if err == nil && len(sources) == 0 {
+			err = errors.New("ingest: there is no source stream: no stream carries the metadata of a shard")
+		}
+		if err == nil {
+			leases, err = openLeases(ctx, n.cfg)
+		}
+		if err != nil && ctx.Err() == nil {
+			n.cfg.Logger.Warn("ingest cannot begin; trying again", "error", err)
+		}
+		return struct{}{}, err
+	}, backoff.WithMaxElapsedTime(0))
+	return sources, leases, err
 }
 
 // live tells the other nodes that this one is there, until ctx is done.
