@@ -64,7 +64,7 @@ func (o *owner) recover(ctx context.Context, claimed uint64) error {
 		}
 	}
 	o.pos = pos
-	if err := manifest.Scan(ctx, o.cfg.JS, o.source.Shard, pos.ManifestSeq, claimed, func(seq, left uint64, r manifest.Record) error {
+	if err := manifest.Scan(ctx, o.cfg.JS, o.source.Shard, pos.ManifestSeq, pos.ManifestID, claimed, func(seq, left uint64, r manifest.Record) error {
 		o.progress.records.Store(left + 1)
 		return o.applyRecord(seq, r)
 	}); err != nil {

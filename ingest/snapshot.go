@@ -126,7 +126,7 @@ func (o *owner) takeSnapshot(ctx context.Context, upTo uint64) error {
 	run := manifest.Run{After: next.UpTo}
 	var rows []catalog.Row
 	records, enough := uint64(0), errors.New("enough")
-	err := manifest.Scan(ctx, o.cfg.JS, o.source.Shard, next.UpTo, upTo, func(seq, _ uint64, r manifest.Record) error {
+	err := manifest.Scan(ctx, o.cfg.JS, o.source.Shard, next.UpTo, next.UpToID, upTo, func(seq, _ uint64, r manifest.Record) error {
 		for _, s := range r.Segments {
 			for _, e := range s.Extents {
 				rows = append(rows, catalog.RowOf(e, s.Segment))

@@ -207,13 +207,16 @@ func (m *Manifest) try(ctx context.Context, msg *nats.Msg, id string) (uint64, e
 // scanWindow bounds how many records Scan holds at once; a record is at most max_payload, 1 MiB by default.
 const scanWindow = 32
 
-// ErrGap is wrapped by what Scan returns when records are missing: a snapshot has them, which was taken meanwhile.
-var ErrGap = errors.New("manifest records are gone")
+// ErrGap is wrapped by what Scan returns when records are missing: a snapshot that was taken meanwhile has them, or a power
+// failure of the servers took them.
+var ErrGap = errors.New("manifest records are missing")
 
-// Scan calls fn for each record of shard above after, in order, up to the one at upTo, which must exist. after is a record's
-// sequence, or 0. left is how many messages the subject has beyond this one. What follows a record that is not there any
-// more is left out, see Append. The error wraps ErrGap when a record is missing.
-func Scan(ctx context.Context, js jetstream.JetStream, shard wire.Shard, after, upTo uint64, fn func(seq, left uint64, r Record) error) error {
+// Scan calls fn for each record of shard that follows the one at after, in order, up to the one at upTo, which must exist.
+// after and afterID name a record that may be dropped since; they are 0 and "" for the manifest's beginning. left is how
+// many messages the subject has beyond this one. What follows a record that is not there any more is left out, see Append.
+// The error wraps ErrGap when a record is missing, also when the one at upTo does not follow the one at after.
+func Scan(ctx context.Context, js jetstream.JetStream, shard wire.Shard, after uint64, afterID string, upTo uint64,
+	fn func(seq, left uint64, r Record) error) error {
 	if after >= upTo {
 		return nil
 	}
@@ -230,7 +233,7 @@ func Scan(ctx context.Context, js jetstream.JetStream, shard wire.Shard, after, 
 		return fmt.Errorf("reading the manifest of shard %s: %w", shard, err)
 	}
 	defer messages.Stop()
-	chain := chain{last: after}
+	chain := chain{last: after, id: afterID}
 	for {
 		msg, err := messages.Next(jetstream.NextContext(ctx))
 		if err != nil {
@@ -252,16 +255,20 @@ func Scan(ctx context.Context, js jetstream.JetStream, shard wire.Shard, after, 
 		if err != nil {
 			return err
 		}
-		if seq >= upTo {
-			return nil
+		if seq < upTo {
+			continue
 		}
+		if chain.last != upTo {
+			return fmt.Errorf("%w: record %d does not follow record %d", ErrGap, upTo, chain.last)
+		}
+		return nil
 	}
 }
 
 // chain is how far a scan has followed the links of the records.
 type chain struct {
 	last uint64 // sequence of the last record
-	id   string // its ID; "" when it is not known, which is at the scan's beginning
+	id   string // its ID
 }
 
 // follows reports whether r, at seq, is the next record, and not one that counts for nothing.
@@ -269,7 +276,7 @@ func (c *chain) follows(seq uint64, r Record) (bool, error) {
 	if r.Prev > c.last {
 		return false, fmt.Errorf("%w: record %d follows record %d, and the one before that is %d", ErrGap, seq, r.Prev, c.last)
 	}
-	if r.Prev < c.last || c.id != "" && r.PrevID != c.id {
+	if r.Prev < c.last || r.PrevID != c.id {
 		return false, nil
 	}
 	c.last, c.id = seq, r.ID

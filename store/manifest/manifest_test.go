@@ -116,7 +116,7 @@ func TestAppendWhoseAnswerIsLostHappensOnce(t *testing.T) {
 			}
 			var got []uint64
 			_, last := m.Last()
-			err := Scan(t.Context(), js, 0, 0, last, func(_, _ uint64, r Record) error {
+			err := Scan(t.Context(), js, 0, 0, "", last, func(_, _ uint64, r Record) error {
 				got = append(got, r.Segments[0].Extents[0].First)
 				return nil
 			})
@@ -190,9 +190,17 @@ func TestOwnerThatLivedThroughAPowerFailure(t *testing.T) {
 	}
 	_, upTo := open(t, js, 0).Last()
 	var epochs []uint64
-	err := Scan(t.Context(), js, 0, 0, upTo, func(_, _ uint64, r Record) error { epochs = append(epochs, r.Epoch); return nil })
-	if err != nil || fmt.Sprint(epochs) != "[1 1 2 3 3]" {
+	collect := func(_, _ uint64, r Record) error { epochs = append(epochs, r.Epoch); return nil }
+	if err := Scan(t.Context(), js, 0, 0, "", upTo, collect); err != nil || fmt.Sprint(epochs) != "[1 1 2 3 3]" {
 		t.Fatalf("records of epochs %v, %v", epochs, err)
+	}
+	// A scan from the record whose sequence was used twice tells which of the two it is from.
+	epochs = nil
+	if err := Scan(t.Context(), js, 0, 3, successor.record.ID, upTo, collect); err != nil || fmt.Sprint(epochs) != "[3 3]" {
+		t.Errorf("above the successor's claim: records of epochs %v, %v", epochs, err)
+	}
+	if err := Scan(t.Context(), js, 0, 3, old.record.ID, upTo, func(uint64, uint64, Record) error { return nil }); !errors.Is(err, ErrGap) {
+		t.Errorf("above the lost record: %v, want ErrGap", err)
 	}
 }
 
@@ -201,10 +209,12 @@ func TestOwnerThatLivedThroughAPowerFailure(t *testing.T) {
 func TestScanNoticesWhatIsGone(t *testing.T) {
 	js := newStream(t)
 	m := open(t, js, 0)
+	ids := []string{""}
 	for first := uint64(1); first <= 5; first++ {
 		if _, err := m.Append(t.Context(), commit(1, first)); err != nil {
 			t.Fatal(err)
 		}
+		ids = append(ids, m.record.ID)
 	}
 	snapshot := &Snapshot{UpTo: 4, Runs: []Run{{UpTo: 4}}}
 	if _, err := m.Append(t.Context(), Record{Kind: TakeSnapshot, Epoch: 1, Snapshot: snapshot}); err != nil {
@@ -215,13 +225,13 @@ func TestScanNoticesWhatIsGone(t *testing.T) {
 	}
 	_, upTo := m.Last()
 	for _, after := range []uint64{0, 2, 3} {
-		err := Scan(t.Context(), js, 0, after, upTo, func(_, _ uint64, _ Record) error { return nil })
+		err := Scan(t.Context(), js, 0, after, ids[after], upTo, func(_, _ uint64, _ Record) error { return nil })
 		if !errors.Is(err, ErrGap) {
 			t.Errorf("scanning above %d: %v, want ErrGap", after, err)
 		}
 	}
 	n := 0
-	if err := Scan(t.Context(), js, 0, 4, upTo, func(_, _ uint64, _ Record) error { n++; return nil }); err != nil || n != 2 {
+	if err := Scan(t.Context(), js, 0, 4, ids[4], upTo, func(_, _ uint64, _ Record) error { n++; return nil }); err != nil || n != 2 {
 		t.Errorf("scanning the tail: %d records, %v", n, err)
 	}
 	for seq, want := range map[uint64]Presence{0: Same, 2: Gone, 5: Other} {
@@ -244,7 +254,11 @@ func TestAppendGivesUpWithItsContext(t *testing.T) {
 func TestScanKeepsShardsApart(t *testing.T) {
 	js := newStream(t)
 	a, b := open(t, js, 1), open(t, js, 10)
+	var id string // of shard 1's tenth record
 	for first := uint64(1); first <= 40; first++ {
+		if first == 11 {
+			id = a.record.ID
+		}
 		for _, m := range []*Manifest{a, b} {
 			if _, err := m.Append(t.Context(), commit(uint64(m.shard), first)); err != nil {
 				t.Fatal(err)
@@ -253,7 +267,7 @@ func TestScanKeepsShardsApart(t *testing.T) {
 	}
 	_, upTo := a.Last()
 	n := 0
-	err := Scan(t.Context(), js, 1, 19, upTo, func(seq, _ uint64, r Record) error {
+	err := Scan(t.Context(), js, 1, 19, id, upTo, func(seq, _ uint64, r Record) error {
 		n++
 		if r.Epoch != 1 || seq <= 20 {
 			return fmt.Errorf("record %d of epoch %d", seq, r.Epoch)
@@ -263,7 +277,7 @@ func TestScanKeepsShardsApart(t *testing.T) {
 	if err != nil || n != 30 {
 		t.Fatalf("scanned %d records, %v, want 30", n, err)
 	}
-	if err := Scan(t.Context(), js, 1, upTo, upTo, nil); err != nil {
+	if err := Scan(t.Context(), js, 1, upTo, a.record.ID, upTo, nil); err != nil {
 		t.Fatalf("scanning nothing: %v", err)
 	}
 }

@@ -95,6 +95,24 @@ func (s *system) append(r manifest.Record) {
 	}
 }
 
+// recordID returns the ID of the manifest record at a sequence.
+func (s *system) recordID(seq uint64) string {
+	s.t.Helper()
+	stream, err := s.js.Stream(s.t.Context(), wire.ManifestStream)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	msg, err := stream.GetMsg(s.t.Context(), seq)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	r, err := manifest.Decode(msg.Data)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return r.ID
+}
+
 // own answers for the shard in an epoch, until the test ends.
 func (s *system) own(epoch uint64) {
 	s.t.Helper()

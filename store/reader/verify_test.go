@@ -78,7 +78,7 @@ func TestVerifyWithASnapshot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	snapshot := &manifest.Snapshot{UpTo: 3, Runs: []manifest.Run{run}}
+	snapshot := &manifest.Snapshot{UpTo: 3, UpToID: s.recordID(3), Runs: []manifest.Run{run}}
 	s.append(manifest.Record{Kind: manifest.TakeSnapshot, Epoch: 1, Owner: "n", Snapshot: snapshot})
 	if err := manifest.Purge(t.Context(), s.js, 0, snapshot); err != nil {
 		t.Fatal(err)
@@ -131,7 +131,7 @@ func TestVerifyNamesWhatIsBad(t *testing.T) {
 				s.commit(in, extent.Extent{Log: "a.b", First: 1, Last: 1, Count: 1, Bytes: 1})
 			}, "0/one.sst: it does not hold log a.b from 1 to 1"},
 		"a snapshot that is gone": {func(_ *testing.T, s *system) {
-			s.append(manifest.Record{Kind: manifest.TakeSnapshot, Epoch: 1, Owner: "n", Snapshot: &manifest.Snapshot{UpTo: 2,
+			s.append(manifest.Record{Kind: manifest.TakeSnapshot, Epoch: 1, Owner: "n", Snapshot: &manifest.Snapshot{UpTo: 2, UpToID: s.recordID(2),
 				Runs: []manifest.Run{{UpTo: 2, Extents: 2, Entries: 3, Parts: []extent.Segment{{Key: "0/catalog/gone.rows", Size: 9}}}}}})
 		}, "gone.rows"},
 		"a catalog with less": {func(_ *testing.T, s *system) {
