@@ -25,10 +25,15 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // start runs a real server on the configuration as it is shipped; only its ports and its folder are the test's.
 func start(t *testing.T) *server.Server {
 	t.Helper()
+	return startOn(t, "nats/nats.conf")
+}
+
+func startOn(t *testing.T, config string) *server.Server {
+	t.Helper()
 	for _, name := range []string{"DORMOUSE", "READER", "ACME", "GLOBEX", "SYS"} {
 		t.Setenv(name+"_PASSWORD", "secret-of-"+strings.ToLower(name))
 	}
-	options, err := server.ProcessConfigFile("nats/nats.conf")
+	options, err := server.ProcessConfigFile(config)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -21,7 +22,7 @@ func newLsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ls [PREFIX]",
 		Short: "List logs, archived and still buffered",
-		Long:  `Ls lists the logs whose LogID begins with PREFIX, ascending within each shard, one shard after the other.`,
+		Long:  `Ls lists the logs whose LogID begins with PREFIX, ascending.`,
 		Example: `  dormouse ls
   dormouse ls acme. --output jsonl | jq .log`,
 		Args:              usageArgs(cobra.MaximumNArgs(1)),
@@ -41,8 +42,13 @@ func newLsCommand() *cobra.Command {
 				enc := json.NewEncoder(cmd.OutOrStdout())
 				show, flush = func(l wire.LogInfo) error { return enc.Encode(summaryOf(l)) }, func() error { return nil }
 			}
-			if err := eachLog(cmd.Context(), reader.NewClient(nc, js), prefix, show, flush); err != nil {
-				return err
+			for l, err := range reader.NewClient(nc, js).Logs(cmd.Context(), prefix) {
+				if err == nil {
+					err = show(l)
+				}
+				if err != nil {
+					return errors.Join(flush(), err)
+				}
 			}
 			return flush()
 		},
@@ -52,41 +58,15 @@ func newLsCommand() *cobra.Command {
 	return cmd
 }
 
-// eachLog calls fn for each log of each shard, and page after each page.
-func eachLog(ctx context.Context, client *reader.Client, prefix string, fn func(wire.LogInfo) error, page func() error) error {
-	sources, err := client.Sources(ctx)
-	if err != nil {
-		return err
-	}
-	for _, source := range sources {
-		request := wire.ListRequest{Prefix: prefix}
-		for more := true; more; {
-			reply, err := client.List(ctx, source.Shard, request)
-			if err != nil {
-				return err
-			}
-			for _, l := range reply.Logs {
-				if err := fn(l); err != nil {
-					return err
-				}
-				request.After = l.Log
-			}
-			if err := page(); err != nil {
-				return err
-			}
-			more = reply.More
-		}
-	}
-	return nil
-}
+// alignedRows is how many rows lsTable aligns together.
+const alignedRows = 512
 
-// lsTable prints rows aligned within a page, so that a million logs stream.
+// lsTable prints rows aligned with their neighbours only, so that a million logs stream.
 func lsTable(w io.Writer) (show func(wire.LogInfo) error, flush func() error) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	header := false
+	rows := 0
 	show = func(l wire.LogInfo) error {
-		if !header {
-			header = true
+		if rows == 0 {
 			if _, err := fmt.Fprintln(t, "LOGID\tENTRIES\tBYTES\tEXTENTS\tARCHIVED\tBUFFERED\tFIRST\tLAST\tFIRST TIME\tLAST TIME"); err != nil {
 				return err
 			}
@@ -94,6 +74,9 @@ func lsTable(w io.Writer) (show func(wire.LogInfo) error, flush func() error) {
 		s := summaryOf(l)
 		_, err := fmt.Fprintf(t, "%s\t%d\t%s\t%d\t%d\t%d\t%d\t%d\t%s\t%s\n", s.Log, s.Entries, humanize.IBytes(s.Bytes), s.Extents,
 			s.Archived.Entries, s.Buffered.Entries, s.First, s.Last, s.FirstTime.Format(time.DateTime), s.LastTime.Format(time.DateTime))
+		if rows++; err == nil && rows%alignedRows == 0 {
+			err = t.Flush()
+		}
 		return err
 	}
 	return show, t.Flush

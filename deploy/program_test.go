@@ -1,0 +1,124 @@
+package deploy
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"dormouse/internal/topology"
+)
+
+// program runs the built binary as one of the configuration's users.
+type program struct {
+	t           *testing.T
+	binary, url string
+}
+
+func (p program) command(ctx context.Context, user string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, p.binary, args...)
+	cmd.Env = append(os.Environ(), "DORMOUSE_NATS_URL="+strings.Replace(p.url, "://", "://"+user+":secret-of-"+user+"@", 1))
+	return cmd
+}
+
+func (p program) run(user, input string, args ...string) string {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.t.Context(), 30*time.Second)
+	defer cancel()
+	cmd := p.command(ctx, user, args...)
+	var errs bytes.Buffer
+	cmd.Stdin, cmd.Stderr = strings.NewReader(input), &errs
+	out, err := cmd.Output()
+	if err != nil || errs.Len() > 0 && strings.Contains(errs.String(), "ermission") {
+		p.t.Fatalf("as %s: dormouse %s: %v\n%s", user, strings.Join(args, " "), err, &errs)
+	}
+	return string(out)
+}
+
+// TestUsersCanDoTheirWork runs the program under the shipped configuration, with one stream and with shards: tenants publish
+// from accounts of their own, and the reader reads what is in the streams and what is archived.
+func TestUsersCanDoTheirWork(t *testing.T) {
+	binary := filepath.Join(t.TempDir(), "dormouse")
+	if out, err := exec.Command("go", "build", "-o", binary, "dormouse/cmd/dormouse").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, shards := range []int{1, 3} {
+		t.Run(fmt.Sprintf("%d shards", shards), func(t *testing.T) {
+			p := program{t, binary, startOn(t, configFor(t, shards)).ClientURL()}
+			p.run("dormouse", "", "provision", "--shards", fmt.Sprint(shards))
+			serve := p.command(t.Context(), "dormouse", "serve", "--data", t.TempDir(), "--http", "127.0.0.1:0", "--max-delay", "1s")
+			var log bytes.Buffer
+			serve.Stderr = &log
+			if err := serve.Start(); err != nil {
+				t.Fatal(err)
+			}
+			defer func() {
+				if err := serve.Process.Signal(syscall.SIGTERM); err != nil {
+					t.Error(err)
+				}
+				if err := serve.Wait(); err != nil {
+					t.Errorf("serve: %v\n%s", err, &log)
+				}
+			}()
+			for _, tenant := range []string{"acme", "globex"} {
+				p.run(tenant, "one\ntwo\n", "publish", tenant+".web")
+			}
+			for _, when := range []string{"in the streams", "in the archive"} {
+				for _, tenant := range []string{"acme", "globex"} {
+					if got := p.run("reader", "", "read", tenant+".web"); got != "one\ntwo\n" {
+						t.Errorf("%s, %s reads %q", when, tenant, got)
+					}
+				}
+				if got := p.run("reader", "", "ls", "--output", "jsonl"); len(regexp.MustCompile(`"log":"(acme|globex).web"`).FindAllString(got, -1)) != 2 {
+					t.Errorf("%s, the reader lists %s", when, got)
+				}
+				if got := p.run("reader", "", "status", "--output", "json"); strings.Count(got, `"state": "owned"`) != shards {
+					t.Errorf("the status is %s", got)
+				}
+				for began := time.Now(); !strings.Contains(p.run("reader", "", "verify"), "4 entries: 0 bad"); time.Sleep(50 * time.Millisecond) {
+					if time.Since(began) > 20*time.Second {
+						t.Fatal("nothing is archived")
+					}
+				}
+			}
+		})
+	}
+}
+
+// configFor returns the shipped configuration, changed for shards as its comments say.
+func configFor(t *testing.T, shards int) string {
+	t.Helper()
+	shipped, err := os.ReadFile("nats/nats.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(shipped)
+	if shards > 1 {
+		m := topology.PartitionMapping(shards)
+		placeholder := strings.Replace(m.To, fmt.Sprintf("partition(%d,", shards), "partition(N,", 1)
+		comment := fmt.Sprintf("# mappings = { %q: %q }", m.From, placeholder)
+		if !strings.Contains(text, comment) {
+			t.Fatalf("the configuration does not have the mapping %s", comment)
+		}
+		text = strings.Replace(text, comment, fmt.Sprintf("mappings = { %q: %q }", m.From, m.To), 1)
+		text = regexp.MustCompile(`"[^"]*\.LOGS(\.>)?"`).ReplaceAllStringFunc(text, func(permission string) string {
+			var all []string
+			for n := range shards {
+				all = append(all, strings.Replace(permission, ".LOGS", fmt.Sprintf(".DORMOUSE_LOGS_%d", n), 1))
+			}
+			return strings.Join(all, ", ")
+		})
+	}
+	file := filepath.Join(t.TempDir(), "nats.conf")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
