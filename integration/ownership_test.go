@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -164,6 +165,11 @@ func TestFrozenOwner(t *testing.T) {
 	successor.signal(syscall.SIGCONT)
 	successor.until("the successor to step down", func() bool { return successor.owned() == 0 && successor.ready() })
 	load.stop()
+	for _, in := range []*instance{frozen, successor} {
+		if strings.Contains(in.log.String(), "level=ERROR") {
+			t.Errorf("a freeze is no error of the process:\n%s", in.log)
+		}
+	}
 	frozen.awaitArchived()
 	o.check(frozen)
 	t.Log(frozen.must("", "verify"))

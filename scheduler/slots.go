@@ -112,7 +112,11 @@ func (s *Scheduler) runSlots(ctx context.Context) error {
 	bound := max(time.Second, 10*s.cfg.Tick)
 	supervise := time.NewTimer(bound)
 	defer supervise.Stop()
-	watching := true
+	watching, excused, watched := true, false, time.Now() // watched is when supervise was set
+	watch := func() {
+		supervise.Reset(bound)
+		watched = time.Now()
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -120,7 +124,7 @@ func (s *Scheduler) runSlots(ctx context.Context) error {
 		case <-s.arm:
 			clock.set(s.takeUnset())
 			if !watching {
-				supervise.Reset(bound)
+				watch()
 				watching = true
 			}
 		case <-clock.fired:
@@ -130,12 +134,16 @@ func (s *Scheduler) runSlots(ctx context.Context) error {
 				}
 			}
 		case <-supervise.C:
+			if excused = !excused && time.Since(watched) > bound+bound/2; excused {
+				watch() // the whole process stood still, and the wheel with it: it may catch up
+				continue
+			}
 			var stuck, any bool
 			if clock, stuck, any = s.supervise(clock, bound); stuck {
 				s.cfg.Logger.Error("the timing wheel was stuck or its clock was set back: replaced it", "bound", bound)
 			}
 			if watching = any; any {
-				supervise.Reset(bound)
+				watch()
 			}
 		}
 	}
