@@ -3,7 +3,6 @@ package ingest
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"time"
@@ -62,6 +61,10 @@ func (k *keeper) run(ctx context.Context) error {
 		default:
 			changed = nil
 			k.node.shards.set(k.source.Shard, shardStatus{state: wire.ShardStarting})
+			if errors.As(err, &notOwned{}) {
+				k.log.Warn("could not own the shard; trying again", "reason", err)
+				break
+			}
 			k.node.metrics.stepDowns.Inc()
 			k.log.Warn("stepped down; trying to own the shard again", "reason", err)
 		}
@@ -82,6 +85,11 @@ func (k *keeper) standBy(p place) {
 	}
 	k.node.shards.set(k.source.Shard, shardStatus{state: state, holder: p.holder})
 }
+
+// notOwned is what kept a node from owning a shard that it should own.
+type notOwned struct{ error }
+
+func (e notOwned) Unwrap() error { return e.error }
 
 var errHandedOver = errors.New("the shard is another node's share")
 
@@ -117,7 +125,7 @@ func (k *keeper) turn(ctx context.Context) error {
 		return err
 	}
 	if err != nil {
-		return fmt.Errorf("could not own the shard: %w", err)
+		return notOwned{err}
 	}
 	defer k.release(ctx, held)
 	group, ctx := errgroup.WithContext(ctx)
@@ -132,7 +140,7 @@ func (k *keeper) turn(ctx context.Context) error {
 		o := newOwner(k.node, k.source, k.log, k.roster.count(), func() bool { return held.fresh(k.node.cfg.Lease) })
 		k.node.shards.set(k.source.Shard, shardStatus{state: wire.ShardClaiming, holder: k.leases.node, owner: o})
 		if err := o.claim(ctx); err != nil {
-			return fmt.Errorf("could not own the shard: %w", err)
+			return notOwned{err}
 		}
 		return o.run(ctx, func() {
 			k.node.shards.set(k.source.Shard, shardStatus{state: wire.ShardOwned, holder: k.leases.node, owner: o})

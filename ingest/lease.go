@@ -21,7 +21,7 @@ type leases struct {
 }
 
 var (
-	errLeaseHeld = errors.New("another node holds the lease")
+	errLeaseHeld = errors.New("the lease is held")
 	errLeaseLost = errors.New("the lease was lost")
 )
 
@@ -64,12 +64,15 @@ func (l *leases) acquire(ctx context.Context, key string) (*lease, error) {
 		return held, err
 	}
 	current, err := l.kv.Get(ctx, held.key)
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return nil, fmt.Errorf("%w: or was a moment ago", errLeaseHeld)
+	}
 	if err != nil {
 		return nil, err
 	}
 	var holder wire.Lease
 	if err := json.Unmarshal(current.Value(), &holder); err == nil && holder.Node != l.node {
-		return nil, fmt.Errorf("%w: %s, since %s", errLeaseHeld, holder.Node, holder.Since.Format(time.RFC3339))
+		return nil, fmt.Errorf("%w: by %s, since %s", errLeaseHeld, holder.Node, holder.Since.Format(time.RFC3339))
 	}
 	held.revision, err = l.kv.Update(ctx, held.key, value, current.Revision())
 	return held, err

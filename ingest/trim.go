@@ -103,11 +103,15 @@ func (o *owner) trim(ctx context.Context) error {
 		switch err := o.stillInManifest(ctx); {
 		case errors.Is(err, manifest.ErrFenced):
 			return err
+		case ctx.Err() != nil:
+			return ctx.Err()
 		case err != nil:
 			o.log.Warn("the source stream could not be trimmed; trying again", "floor", floor, "error", err)
 			continue
 		}
-		if err := o.stream.Purge(ctx, jetstream.WithPurgeSequence(floor+1)); err != nil {
+		if err := o.stream.Purge(ctx, jetstream.WithPurgeSequence(floor+1)); ctx.Err() != nil {
+			return ctx.Err()
+		} else if err != nil {
 			o.log.Warn("the source stream could not be trimmed; trying again", "floor", floor, "error", err)
 			continue
 		}

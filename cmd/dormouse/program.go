@@ -165,12 +165,15 @@ func (p *program) openStreams(ctx context.Context) error {
 
 // mapTenants lets the embedded server spread the tenants over the shards. An outside server's accounts are its operator's.
 func (p *program) mapTenants(ctx context.Context) error {
+	if p.server == nil {
+		return nil
+	}
 	sources, err := topology.Sources(ctx, p.js)
 	if err != nil {
 		return err
 	}
 	partitions := topology.Partitions(sources)
-	if partitions == 0 || p.server == nil {
+	if partitions == 0 {
 		return nil
 	}
 	mapping := topology.PartitionMapping(partitions)
