@@ -90,6 +90,13 @@ type Node struct {
 	schedules *scheduler.Metrics
 	shards    *shardStates
 	trims     atomic.Uint64 // of source streams
+	roster    atomic.Pointer[roster]
+}
+
+// HasPeers reports whether other nodes live, as far as this one knows: who takes its shards over.
+func (n *Node) HasPeers() bool {
+	roster := n.roster.Load()
+	return roster != nil && roster.peers() > 0
 }
 
 // New checks the configuration and makes a node; Run starts it.
@@ -119,6 +126,7 @@ func (n *Node) Run(ctx context.Context) error {
 		return err
 	}
 	roster := newRoster(leases, n.cfg.Lease, n.cfg.Logger)
+	n.roster.Store(roster)
 	watching := make(chan struct{})
 	begin := sync.OnceFunc(func() { close(watching) })
 	group, ctx := errgroup.WithContext(ctx)

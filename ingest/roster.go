@@ -73,6 +73,13 @@ func (r *roster) count() (n int) {
 	return n
 }
 
+// peers returns how many other nodes live.
+func (r *roster) peers() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.nodes) - 1
+}
+
 // setShards tells which shards there are.
 func (r *roster) setShards(shards []wire.Shard) {
 	r.mu.Lock()

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"dormouse/integration/relay"
 )
@@ -107,6 +108,36 @@ func TestS3Outage(t *testing.T) {
 	in.awaitQuiet(last)
 	o.check(in)
 	t.Log(in.must("", "verify"))
+}
+
+// TestHandoverDoesNotWaitForWorkers ends a process whose workers are stuck in a bucket that hangs: another one owns its shard
+// long before the workers' grace is over.
+func TestHandoverDoesNotWaitForWorkers(t *testing.T) {
+	g := startGateway(t)
+	nats := startOutsideNATS(t)
+	args := append([]string{"--archive", g.url, "--grace", "10s"}, fast...)
+	first := nats.instance(args...).start()
+	first.until("it to own", func() bool { return first.owned() == 1 })
+	second := nats.instance(append([]string{"--roles", "ingest"}, args...)...).start()
+	second.until("the second to be ready", second.ready)
+	g.relay.Set(relay.Hang)
+	first.must(lines(10, "stuck"), "publish", "t.stuck")
+	first.until("a worker to be stuck", func() bool { return first.metrics()["dormouse_workers_busy"] > 0 })
+	signalled := time.Now()
+	first.signal(syscall.SIGTERM)
+	second.until("the handover", func() bool { return second.owned() == 1 })
+	if gap := time.Since(signalled); gap > 2*time.Second {
+		t.Errorf("the shard had no owner for %s, want at most 2 s", gap)
+	}
+	g.relay.Set(relay.Pass)
+	if code := exitCode(first.wait()); code != 0 {
+		t.Errorf("the first ended with %d", code)
+	}
+	third := nats.instance(append([]string{"--roles", "worker"}, args...)...).start()
+	third.until("the rest to be archived", func() bool { return second.metrics()["dormouse_logs_active"] == 0 })
+	if got := second.must("", "read", "t.stuck"); got != lines(10, "stuck") {
+		t.Errorf("read %q after the handover", got)
+	}
 }
 
 // TestSecondSignal sends SIGTERM to a server whose work in hand cannot finish, and again: the first waits for the grace

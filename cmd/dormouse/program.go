@@ -301,8 +301,12 @@ func (p *program) watchServer(ctx context.Context) error {
 	}
 }
 
+// handOverAfter is how long an owner that has somebody to hand its shards over to waits for the workers of its process.
+const handOverAfter = time.Second
+
 // run works until ctx is done or a part fails, and then stops in the order of the data path reversed: the workers first,
-// which need the owner to commit what they have in hand.
+// which need the owner to commit what they have in hand. But other processes do not wait for long to take the shards over;
+// what the workers had in hand is then done again.
 func (p *program) run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, p.close()) }()
 	ctx, cancel := context.WithCancel(ctx)
@@ -332,6 +336,15 @@ func (p *program) run(ctx context.Context) (err error) {
 		part("workers", ctx, p.pool.Run, stopOwner)
 	} else {
 		context.AfterFunc(ctx, stopOwner)
+	}
+	if p.node != nil {
+		defer context.AfterFunc(ctx, func() {
+			time.AfterFunc(handOverAfter, func() {
+				if p.node.HasPeers() {
+					stopOwner()
+				}
+			})
+		})()
 	}
 	p.log.Info("dormouse is serving", "version", buildVersion(), "roles", p.cfg.roles, "archive", p.bucket.URL(),
 		"http", p.http.addr(), "max_delay", p.cfg.maxDelay, "workers", p.cfg.workers)
