@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -97,6 +98,7 @@ func TestChaos(t *testing.T) {
 	f.sampler = startSampler(c)
 	load := startPublishers(c, f.oracle, seed, length)
 	f.reader = startReader(c, f.oracle, seed)
+	f.history = startHistory(c)
 	c.inflict(f.faults)
 	c.judge(f, load)
 	t.Logf("\n%s", f)
@@ -119,6 +121,13 @@ func (c *cluster) judge(f *figures, load *publishers) {
 	f.archived = c.awaitArchived(f.oracle)
 	f.readAll = f.oracle.check(c, "archived")
 	f.verified, f.orphans = c.verify()
+	f.history.stop()
+	for _, err := range f.history.wrong {
+		c.t.Error(err)
+	}
+	if named := fmt.Sprintf("verified %d segments", len(f.history.segments)); f.history.missed == 0 && !strings.HasPrefix(f.verified, named+",") {
+		c.t.Errorf("the manifest named %d segments, but %s", len(f.history.segments), f.verified)
+	}
 	f.temporary = c.unfinishedPuts()
 	f.sampler.stop()
 	c.mind()

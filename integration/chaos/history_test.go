@@ -1,0 +1,121 @@
+package chaos
+
+import (
+	"context"
+	"fmt"
+	"path"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"dormouse/internal/wire"
+	"dormouse/store/manifest"
+)
+
+// orphanGrace is how old an object that nothing names must be before it is sure that nothing will: what a worker may take
+// from naming a segment to its commit, frozen, cut off and retrying as the schedule has it.
+const orphanGrace = time.Minute
+
+// history follows the manifest, from which snapshots take records away, and holds each commit against those before it.
+type history struct {
+	cancel context.CancelFunc
+	joined sync.WaitGroup
+
+	// After stop.
+	segments map[string]bool
+	last     map[string]uint64 // of each log, the last sequence that is archived
+	oldest   time.Duration     // the longest from a segment's naming to its commit
+	missed   int               // records that were gone before they were seen
+	wrong    []error
+}
+
+func startHistory(c *cluster) *history {
+	c.t.Helper()
+	nc, js, err := c.connect()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	h := &history{cancel: cancel, segments: make(map[string]bool), last: make(map[string]uint64)}
+	c.t.Cleanup(func() { h.stop(); nc.Close() })
+	h.joined.Go(func() {
+		var seen uint64 // the last record's sequence
+		for ctx.Err() == nil {
+			h.follow(ctx, js, &seen) // whatever ended it: the servers fail all the time
+			select {
+			case <-ctx.Done():
+			case <-time.After(100 * time.Millisecond):
+			}
+		}
+	})
+	return h
+}
+
+// stop ends following; it may be called twice.
+func (h *history) stop() { h.cancel(); h.joined.Wait() }
+
+func (h *history) follow(ctx context.Context, js jetstream.JetStream, seen *uint64) {
+	consumer, err := js.OrderedConsumer(ctx, wire.ManifestStream, jetstream.OrderedConsumerConfig{
+		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: *seen + 1,
+	})
+	if err != nil {
+		return
+	}
+	messages, err := consumer.Messages()
+	if err != nil {
+		return
+	}
+	defer messages.Stop()
+	for {
+		msg, err := messages.Next(jetstream.NextContext(ctx))
+		if err != nil {
+			return
+		}
+		meta, err := msg.Metadata()
+		if err != nil {
+			return
+		}
+		seq := meta.Sequence.Stream
+		if seq <= *seen {
+			continue
+		}
+		h.missed += int(seq - *seen - 1)
+		*seen = seq
+		h.take(seq, msg)
+	}
+}
+
+func (h *history) bad(format string, args ...any) {
+	if len(h.wrong) < 20 {
+		h.wrong = append(h.wrong, fmt.Errorf(format, args...))
+	}
+}
+
+func (h *history) take(seq uint64, msg jetstream.Msg) {
+	r, err := manifest.Decode(msg.Data())
+	if err != nil {
+		h.bad("manifest record %d: %w", seq, err)
+		return
+	}
+	for _, s := range r.Segments {
+		h.segments[s.Segment.Key] = true
+		id, err := uuid.Parse(strings.TrimSuffix(path.Base(s.Segment.Key), path.Ext(s.Segment.Key)))
+		if err != nil {
+			h.bad("manifest record %d: segment %s: %w", seq, s.Segment.Key, err)
+			continue
+		}
+		age := r.Time.Sub(time.Unix(id.Time().UnixTime()))
+		if h.oldest = max(h.oldest, age); age > orphanGrace {
+			h.bad("manifest record %d refers to segment %s, which was named %s before", seq, s.Segment.Key, age)
+		}
+		for _, e := range s.Extents {
+			if e.First <= h.last[e.Log] {
+				h.bad("manifest record %d archives %s from %d, which is archived up to %d", seq, e.Log, e.First, h.last[e.Log])
+			}
+			h.last[e.Log] = e.Last
+		}
+	}
+}
