@@ -39,7 +39,7 @@ func (o *owner) rejection(msg jetstream.Msg, meta *jetstream.MsgMetadata, reason
 		out.Header.Set(headerSubject, msg.Subject())
 		out.Header.Set(headerSequence, seq)
 		out.Header.Set(headerTime, meta.Timestamp.UTC().Format(time.RFC3339Nano))
-		out.Header.Set(jetstream.MsgIDHeader, o.source.Stream+"."+seq+"."+part) // a replay does not store it twice
+		out.Header.Set(jetstream.MsgIDHeader, o.asideID(meta, part))
 		return out
 	}
 	headers := 0
@@ -71,9 +71,16 @@ func (o *owner) rejection(msg jetstream.Msg, meta *jetstream.MsgMetadata, reason
 	return out
 }
 
+// asideID is the message id under which a message of the source stream is put aside, so that a replay, or another owner
+// that takes it in too, does not store it twice. It has the time besides the sequence: a stream that lost its end uses
+// sequences again, and what comes under one of them then is another message.
+func (o *owner) asideID(meta *jetstream.MsgMetadata, what string) string {
+	return fmt.Sprintf("%s.%d.%d.%s", o.source.Stream, meta.Sequence.Stream, meta.Timestamp.UnixNano(), what)
+}
+
 // republication returns the message as it is to be published to its own subject again, without what the server would
-// refuse it for.
-func republication(msg jetstream.Msg) *nats.Msg {
+// refuse it for: the publisher's id would make it a duplicate of itself, so it gets one of its own.
+func (o *owner) republication(msg jetstream.Msg, meta *jetstream.MsgMetadata) *nats.Msg {
 	out := nats.NewMsg(msg.Subject())
 	for name, values := range msg.Headers() {
 		lower := strings.ToLower(name)
@@ -81,6 +88,7 @@ func republication(msg jetstream.Msg) *nats.Msg {
 			out.Header[name] = values
 		}
 	}
+	out.Header.Set(jetstream.MsgIDHeader, o.asideID(meta, "again"))
 	out.Data = msg.Data()
 	return out
 }

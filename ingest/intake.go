@@ -72,7 +72,7 @@ func (in *intake) take(msg jetstream.Msg, meta *jetstream.MsgMetadata) error {
 			return nil
 		case known == archivedAnother:
 			in.reused++
-			in.aside = append(in.aside, republication(msg))
+			in.aside = append(in.aside, o.republication(msg, meta))
 			return nil
 		}
 	}

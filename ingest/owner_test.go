@@ -355,6 +355,71 @@ func TestSourceThatLostItsEnd(t *testing.T) {
 	}
 }
 
+// TestPutAsideOnce has two owners take in the same messages, each with an empty disk: those that have to be published again,
+// since the archive has others under their sequences, and one that is no entry, are published once.
+func TestPutAsideOnce(t *testing.T) {
+	s := newSystem(t)
+	never := func(c *Config) { c.Trim = TrimNever }
+	n := s.start("a", t.TempDir(), never)
+	n.awaitOwned()
+	n.stop()
+	m, err := manifest.Open(t.Context(), s.js, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	last, _ := m.Last()
+	before := time.Now().UnixNano()
+	lost := extent.Extent{Log: "t.a", First: 1, Last: 3, Count: 3, MinTime: before, MaxTime: before} // of which the stream has nothing
+	if _, err := m.Append(t.Context(), manifest.Record{Kind: manifest.Commit, Epoch: last.Epoch, Owner: "a",
+		Segments: []manifest.Committed{{Segment: extent.Segment{Key: "0/lost.sst"}, Extents: []extent.Extent{lost}}}}); err != nil {
+		t.Fatal(err)
+	}
+	// The publishers' own ids must not make their entries duplicates of themselves.
+	for i, payload := range []string{"new 1", "new 2"} {
+		if _, err := s.js.Publish(t.Context(), "logs.t.a", []byte(payload), jetstream.WithMsgID(fmt.Sprint(i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.publish("logs.t", "no log token")
+	for _, name := range []string{"b", "c"} {
+		n = s.start(name, t.TempDir(), never)
+		n.awaitMetric("dormouse_entries_republished_total", 2)
+		n.awaitMetric("dormouse_entries_ingested_total", 2)
+		if name == "b" {
+			n.stop()
+		}
+	}
+	s.takeReady("t.a")
+	if entries, _ := s.drain("t.a"); payloads(entries) != "new 1,new 2" {
+		t.Errorf("drained %s, want each once", payloads(entries))
+	}
+	for stream, want := range map[string]uint64{wire.DefaultSource: 5, wire.RejectedStream: 1} {
+		if have, err := s.js.Stream(t.Context(), stream); err != nil || have.CachedInfo().State.LastSeq != want {
+			t.Errorf("%s has %d messages, want %d (%v)", stream, have.CachedInfo().State.LastSeq, want, err)
+		}
+	}
+}
+
+// TestAsideID: a sequence that is used again, or another reason to put a message aside, makes another id.
+func TestAsideID(t *testing.T) {
+	o := &owner{source: topology.Source{Stream: "LOGS"}}
+	at := func(seq uint64, nanos int64, what string) string {
+		meta := &jetstream.MsgMetadata{Timestamp: time.Unix(0, nanos)}
+		meta.Sequence.Stream = seq
+		return o.asideID(meta, what)
+	}
+	seen := make(map[string]bool)
+	for _, id := range []string{at(1, 1, ""), at(1, 1, "1"), at(1, 1, "again"), at(1, 2, "again"), at(2, 1, "again"), at(12, 1, "1"), at(1, 21, "1")} {
+		if seen[id] {
+			t.Errorf("two messages have the id %s", id)
+		}
+		seen[id] = true
+	}
+	if at(1, 1, "again") != at(1, 1, "again") {
+		t.Error("the same message gets two ids")
+	}
+}
+
 // TestTwoNodesOneOwner: the second stands by, ready, and takes over when the first has gone.
 func TestTwoNodesOneOwner(t *testing.T) {
 	s := newSystem(t)

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
 	"github.com/google/uuid"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -115,45 +114,18 @@ func (p *program) openBucket(ctx context.Context) error {
 	return nil
 }
 
-// JetStream's error codes of what may pass although the request is said to be at fault.
-const (
-	errCodePeers   = 10005 // too few servers for the replicas; so it is too while a cluster starts
-	errCodeStorage = 10047 // a stream asks for more storage than is left
-)
-
-// lasting reports whether err, met when streams are made or looked for, stays however often it is tried.
-func lasting(err error) bool {
-	var api *jetstream.APIError
-	atFault := errors.As(err, &api) && api.Code < 500 && api.ErrorCode != errCodePeers
-	return errors.Is(err, topology.ErrRefused) || errors.Is(err, nats.ErrConnectionClosed) || atFault
-}
-
 // streamsTimeout bounds one try at the streams; while JetStream has no leader they are tried again until ctx ends.
 const streamsTimeout = 10 * time.Second
 
 func (p *program) openStreams(ctx context.Context) error {
 	cfg := topology.Config{Shards: p.cfg.shards, Replicas: p.cfg.replicas, RequeueAfter: p.cfg.requeueAfter, Lease: p.cfg.lease,
 		Trim: p.cfg.trim.value == string(ingest.TrimAlways)}
-	warnings, err := backoff.Retry(ctx, func() ([]string, error) {
+	warn := func(what string, err error) { p.log.Warn(what, "error", err, "replicas", cfg.Replicas) }
+	warnings, err := retryStreams(ctx, 0, warn, func() ([]string, error) {
 		attempt, cancel := context.WithTimeout(ctx, streamsTimeout)
 		defer cancel()
-		warnings, err := topology.Ensure(attempt, p.js, cfg)
-		var api *jetstream.APIError
-		switch {
-		case err != nil && lasting(err):
-			return nil, backoff.Permanent(err)
-		case errors.Is(err, nats.ErrNoResponders), errors.Is(err, jetstream.ErrJetStreamNotEnabled):
-			p.log.Warn("JetStream does not answer; trying again", "error", err, "try", "is JetStream enabled on the server, and for this account?")
-		case errors.As(err, &api) && api.ErrorCode == errCodePeers:
-			p.log.Warn("JetStream has too few servers for the streams; trying again", "error", err, "replicas", p.cfg.replicas,
-				"try", "are as many servers up as --replicas says?")
-		case errors.As(err, &api) && api.ErrorCode == errCodeStorage:
-			p.log.Warn("JetStream has no room to reserve for the streams; trying again", "error", err, "try", "free 256 MiB on its disk, or raise its limits")
-		case err != nil:
-			p.log.Warn("the streams are not ready; trying again", "error", err)
-		}
-		return warnings, err
-	}, backoff.WithMaxElapsedTime(0))
+		return topology.Ensure(attempt, p.js, cfg)
+	})
 	for _, w := range warnings {
 		p.log.Warn(w)
 	}

@@ -117,6 +117,7 @@ func TestLasting(t *testing.T) {
 		"bad request":         {fmt.Errorf("making: %w", &jetstream.APIError{Code: 400, ErrorCode: 10052}), true},
 		"peers not there yet": {fmt.Errorf("making: %w", &jetstream.APIError{Code: 400, ErrorCode: errCodePeers}), false},
 		"no leader":           {&jetstream.APIError{Code: 503, ErrorCode: 10008}, false},
+		"replicas of one":     {&jetstream.APIError{Code: 500, ErrorCode: errCodeNoCluster}, true},
 		"no room":             {&jetstream.APIError{Code: 500, ErrorCode: errCodeStorage}, false},
 		"no answer":           {nats.ErrNoResponders, false},
 	} {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -8,6 +9,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/spf13/cobra"
 
 	"dormouse/internal/topology"
@@ -68,10 +70,38 @@ func (p *provisioning) run(cmd *cobra.Command) error {
 		return err
 	}
 	defer nc.Close()
-	before, err := topology.Sources(ctx, js)
+	warn := func(what string, err error) { fmt.Fprintf(cmd.ErrOrStderr(), "dormouse: warning: %s: %v\n", what, err) }
+	list := func() ([]topology.Source, error) {
+		return retryStreams(ctx, provisionPatience, warn, func() ([]topology.Source, error) { return topology.Sources(ctx, js) })
+	}
+	before, err := list()
 	if err != nil {
 		return err
 	}
+	warnings, err := retryStreams(ctx, provisionPatience, warn, func() ([]string, error) { return p.make(ctx, js) })
+	if err != nil {
+		return err
+	}
+	for _, w := range warnings {
+		fmt.Fprintf(cmd.ErrOrStderr(), "dormouse: warning: %s\n", w)
+	}
+	sources, err := list()
+	if err != nil {
+		return err
+	}
+	report := provisioned(before, sources)
+	if p.output.value == "json" {
+		_, err := fmt.Fprintln(cmd.OutOrStdout(), unescaped(report, "  "))
+		return err
+	}
+	return report.print(cmd.OutOrStdout())
+}
+
+// provisionPatience bounds the wait for a cluster that is still starting. What was made by then is not made again.
+const provisionPatience = 30 * time.Second
+
+// make makes what is missing. It can be done again after it failed half-way.
+func (p *provisioning) make(ctx context.Context, js jetstream.JetStream) (warnings []string, err error) {
 	add := func() error {
 		for _, stream := range p.add {
 			name, prefix, _ := strings.Cut(stream, "=")
@@ -83,29 +113,13 @@ func (p *provisioning) run(cmd *cobra.Command) error {
 	}
 	if p.Shards == 0 { // first, so that a system of users' streams alone gets no stream of ours
 		if err := add(); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	warnings, err := topology.Ensure(ctx, js, p.Config)
-	if err != nil {
-		return err
+	if warnings, err = topology.Ensure(ctx, js, p.Config); err != nil {
+		return nil, err
 	}
-	if err := add(); err != nil {
-		return err
-	}
-	for _, w := range warnings {
-		fmt.Fprintf(cmd.ErrOrStderr(), "dormouse: warning: %s\n", w)
-	}
-	sources, err := topology.Sources(ctx, js)
-	if err != nil {
-		return err
-	}
-	report := provisioned(before, sources)
-	if p.output.value == "json" {
-		_, err := fmt.Fprintln(cmd.OutOrStdout(), unescaped(report, "  "))
-		return err
-	}
-	return report.print(cmd.OutOrStdout())
+	return warnings, add()
 }
 
 // provisionReport is what provision prints.

@@ -162,7 +162,29 @@ func AddSource(ctx context.Context, js jetstream.JetStream, name, prefix string,
 		}
 		return nil
 	}
+	if len(have.Subjects) > 0 && !slices.ContainsFunc(have.Subjects, func(subject string) bool { return reaches(subject, prefix) }) {
+		return fmt.Errorf("%w: stream %s has subjects %v, of which none is below %s: all of its messages would go to %s, and the prefix cannot be changed later",
+			ErrRefused, name, have.Subjects, prefix, wire.RejectedStream)
+	}
+	if n := Partitions(sources); n > 0 && prefix == wire.DefaultPrefix {
+		return fmt.Errorf("%w: what is published below %s is spread over %d shards: with stream %s as another one of prefix %s, logs would be in two shards and lose their order",
+			ErrRefused, prefix, n, name, prefix)
+	}
 	return markSource(ctx, js, have, freeShard(sources), prefix, cfg)
+}
+
+// reaches reports whether a subject, which may have wildcards, takes any message below prefix.
+func reaches(subject, prefix string) bool {
+	tokens, want := strings.Split(subject, "."), strings.Split(prefix, ".")
+	for i, token := range tokens {
+		switch {
+		case token == ">" || i == len(want):
+			return true
+		case token != "*" && token != want[i]:
+			return false
+		}
+	}
+	return false
 }
 
 // freeShard is the lowest number that no source has.

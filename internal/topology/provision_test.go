@@ -89,6 +89,10 @@ func TestAddSource(t *testing.T) {
 		"a deeper subject":      {[]string{"edge.metrics.>"}, "", nil, "edge.metrics", ""},
 		"the prefix is given":   {[]string{"a.>", "b.>"}, "b", nil, "b", ""},
 		"the prefix is missing": {[]string{"a.>", "b.>"}, "", nil, "", "--add-stream USERS="},
+		"a prefix of others":    {[]string{"orders.>"}, "order", nil, "", "none is below order"},
+		"a deeper prefix":       {[]string{"edge.*.>"}, "edge.metrics", nil, "edge.metrics", ""},
+		"a shallower prefix":    {[]string{"edge.metrics.>"}, "edge", nil, "edge", ""},
+		"nothing below":         {[]string{"a.b"}, "a.b", nil, "", "none is below a.b"},
 		"no wildcard":           {[]string{"a.*"}, "", nil, "", "--add-stream USERS="},
 		"not durable":           {[]string{"a.>"}, "", func(c *jetstream.StreamConfig) { c.Storage = jetstream.MemoryStorage }, "", "storage"},
 		"a work queue":          {[]string{"a.>"}, "", func(c *jetstream.StreamConfig) { c.Retention = jetstream.WorkQueuePolicy }, "", "retention"},
@@ -146,6 +150,13 @@ func TestAddedBesidePartitions(t *testing.T) {
 	}
 	if err := AddSource(t.Context(), js, "USERS", "users", testConfig); err != nil {
 		t.Fatal(err)
+	}
+	// Tenants that are spread must not be in a stream of their own too.
+	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "MINE", Subjects: []string{"logs.>"}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := AddSource(t.Context(), js, "MINE", "", testConfig); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "MINE") {
+		t.Errorf("a stream for what is spread over shards: %v", err)
 	}
 	warnings, err := Ensure(t.Context(), js, testConfig)
 	if err != nil || len(warnings) != 1 || !strings.Contains(warnings[0], "other.*") {
