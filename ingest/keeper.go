@@ -137,7 +137,8 @@ func (k *keeper) turn(ctx context.Context) error {
 	})
 	group.Go(func() error { return k.handOver(ctx) })
 	group.Go(func() error {
-		o := newOwner(k.node, k.source, k.log, k.roster.count(), func() bool { return held.fresh(k.node.cfg.Lease) })
+		mine, _ := k.roster.count()
+		o := newOwner(k.node, k.source, k.log, mine, func() bool { return held.fresh(k.node.cfg.Lease) })
 		k.node.shards.set(k.source.Shard, shardStatus{state: wire.ShardClaiming, holder: k.leases.node, owner: o})
 		if err := o.claim(ctx); err != nil {
 			return notOwned{err}

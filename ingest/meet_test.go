@@ -101,6 +101,17 @@ func (m *meeting) mustHold(key string, first, last uint64) {
 	}
 }
 
+// archiveAnew has the successor archive what the old owner could not.
+func (m *meeting) archiveAnew() {
+	m.t.Helper()
+	m.takeReady("t.a")
+	_, again := m.drain("t.a")
+	if refused, err := m.offer(m.epoch(), "0/new.sst", again...); refused > 0 || err != nil {
+		m.t.Fatal(refused, err)
+	}
+	m.mustHold("0/new.sst", 1, 2)
+}
+
 // TestOldOwnersCommitBeforeTheClaim: the successor begins with it, and takes nothing of it in again.
 func TestOldOwnersCommitBeforeTheClaim(t *testing.T) {
 	m := meet(t)
@@ -133,12 +144,7 @@ func TestOldOwnersCommitAfterTheClaim(t *testing.T) {
 		t.Errorf("a commit after the claim: %v", err)
 	}
 	m.until("the old owner to step down", func() bool { return m.old.metric("dormouse_shards_owned") == 0 })
-	m.takeReady("t.a")
-	_, again := m.drain("t.a")
-	if refused, err := m.offer(m.epoch(), "0/new.sst", again...); refused > 0 || err != nil {
-		t.Fatal(refused, err)
-	}
-	m.mustHold("0/new.sst", 1, 2)
+	m.archiveAnew()
 }
 
 // TestOldOwnersCommitDuringTheClaim: the claim comes between the old owner's decision and its append.
@@ -161,12 +167,7 @@ func TestOldOwnersCommitDuringTheClaim(t *testing.T) {
 	if err := <-answer; !errors.Is(err, wire.ErrNotOwner) {
 		t.Errorf("a commit that was decided before the claim and appended after it: %v", err)
 	}
-	m.takeReady("t.a")
-	_, again := m.drain("t.a")
-	if refused, err := m.offer(m.epoch(), "0/new.sst", again...); refused > 0 || err != nil {
-		t.Fatal(refused, err)
-	}
-	m.mustHold("0/new.sst", 1, 2)
+	m.archiveAnew()
 }
 
 // TestDrainedFromOldCommittedToNew: the successor has the same entries buffered, so that the work is not lost; what the log

@@ -99,6 +99,14 @@ func (n *Node) HasPeers() bool {
 	return roster != nil && roster.peers() > 0
 }
 
+// Share returns how many shards this node should own, of how many there are; 0 of 0 while that is not known.
+func (n *Node) Share() (mine, all int) {
+	if roster := n.roster.Load(); roster != nil {
+		return roster.count()
+	}
+	return 0, 0
+}
+
 // New checks the configuration and makes a node; Run starts it.
 func New(cfg Config) (*Node, error) {
 	if err := cfg.validate(); err != nil {

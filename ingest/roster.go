@@ -61,16 +61,16 @@ func (r *roster) place(shard wire.Shard) place {
 	return place{mine: r.plan[shard] == r.leases.node, since: r.since[shard], holder: r.holders[shard].node, changed: r.changed}
 }
 
-// count returns how many shards this node should own.
-func (r *roster) count() (n int) {
+// count returns how many shards this node should own, of how many there are.
+func (r *roster) count() (mine, all int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, node := range r.plan {
 		if node == r.leases.node {
-			n++
+			mine++
 		}
 	}
-	return n
+	return mine, len(r.shards)
 }
 
 // peers returns how many other nodes live.

@@ -15,8 +15,7 @@ import (
 // cgroupShare of a container's memory limit is Go's memory limit; the rest is for what Go does not count.
 const cgroupShare = 0.9
 
-// limitMemory keeps the process's memory near what it uses: it takes the memory limit from the cgroup unless GOMEMLIMIT is
-// set, and paces the garbage collector unless GOGC is set.
+// limitMemory takes Go's memory limit from the cgroup unless GOMEMLIMIT is set.
 func limitMemory(log *slog.Logger) error {
 	_, err := memlimit.SetGoMemLimitWithOpts(memlimit.WithRatio(cgroupShare), memlimit.WithProvider(memlimit.FromCgroup), memlimit.WithLogger(slog.New(slog.DiscardHandler)))
 	switch {
@@ -25,44 +24,59 @@ func limitMemory(log *slog.Logger) error {
 	case err != nil:
 		return fmt.Errorf("setting the memory limit: %w (set GOMEMLIMIT to choose it, or GOMEMLIMIT=off)", err)
 	}
-	if os.Getenv("GOGC") == "" {
-		pace()
-	}
 	return nil
 }
 
 // Headroom of garbage above what is live. A process that holds little collects only when its heap has grown to easyHeap:
-// each collection has to look at every subject that the embedded server knows. One that holds much gets a part of it;
+// each collection has to look at every subject that the embedded server knows. A process that shares the shards with others
+// has that part of it, since it has that part of the garbage. One that holds much gets a part of what is live;
 // Go's default, as much again, would double the write buffers, which are most of a busy process and cost the collector
 // nothing.
 const (
 	easyHeap      = 192 << 20
+	leastEasyHeap = 64 << 20
 	leastHeadroom = 48 << 20
 	costlyHeap    = 128 << 20
 )
 
+// easyHeap returns this process's part of easyHeap.
+func (p *program) easyHeap() uint64 {
+	if p.server != nil || p.node == nil {
+		return easyHeap
+	}
+	mine, all := p.node.Share()
+	return max(leastEasyHeap, easyHeap*uint64(mine)/uint64(max(all, 1)))
+}
+
+// paceCollector keeps the heap near what is used, unless GOGC is set.
+func (p *program) paceCollector() {
+	if os.Getenv("GOGC") == "" {
+		pace(p.easyHeap)
+	}
+}
+
 // pace sets GOGC after every collection. The finalizer of an object that nobody holds runs after each.
-func pace() {
+func pace(easy func() uint64) {
 	type sentinel struct{ _ [16]byte }
 	runtime.SetFinalizer(&sentinel{}, func(*sentinel) {
 		live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 		metrics.Read(live)
 		if live[0].Value.Kind() == metrics.KindUint64 {
-			debug.SetGCPercent(gcPercent(live[0].Value.Uint64()))
+			debug.SetGCPercent(gcPercent(live[0].Value.Uint64(), easy()))
 		}
-		pace()
+		pace(easy)
 	})
 }
 
 // gcPercent is what GOGC has to be for the headroom.
-func gcPercent(live uint64) int {
+func gcPercent(live, easy uint64) int {
 	live = max(live, 1<<20)
 	headroom := uint64(leastHeadroom)
 	if live > costlyHeap {
 		headroom = max(headroom, live-costlyHeap)
 	}
-	if live < easyHeap {
-		headroom = max(headroom, easyHeap-live)
+	if live < easy {
+		headroom = max(headroom, easy-live)
 	}
 	return int(headroom * 100 / live)
 }

@@ -62,6 +62,7 @@ func newProgram(ctx context.Context, cfg *serveConfig, log *slog.Logger) (*progr
 			return nil, errors.Join(err, p.close())
 		}
 	}
+	p.paceCollector()
 	return p, nil
 }
 
