@@ -35,7 +35,11 @@
 #define HIGHEST(m) ((m) & 8 -> 3 : ((m) & 4 -> 2 : ((m) & 2 -> 1 : 0)))
 
 /* The source stream: entries 1..acked were acked, first..acked are still there. */
+#ifdef SURVIVORS /* to keep it smaller: what is taken in late need not be published late */
+byte acked = ENTRIES;
+#else
 byte acked;
+#endif
 byte first = 1;
 
 /* The manifest: records 1..last, of which those below kept are purged. A place in it and the number of power failures
@@ -66,6 +70,9 @@ byte last;
 byte kept = 1;
 byte high; /* ghost: entries 1..high are archived according to all records, purged or not */
 byte claims, snapshots; /* so far */
+#if NODES > 2
+byte used; /* nodes that have claimed: they are alike, so the first to claim are the first ones */
+#endif
 #define ANYONES 2 /* the generation of a position without an ID */
 #ifdef POWER
 byte synced; /* records up to here survive a power failure */
@@ -155,7 +162,11 @@ byte i, newest, seen, f; /* scratch, 0 between steps */
 #else
 #define owns(n, x) assert(!current(n) || (x)) /* holds for a current owner */
 #endif
-#define mayClaim(n) (claims < CLAIMS && last < RECORDS && claims + 1 > n)
+#if NODES > 2
+#define mayClaim(n) (claims < CLAIMS && last < RECORDS && n <= used)
+#else
+#define mayClaim(n) (claims < CLAIMS && last < RECORDS && (claims > 0 || n == 0))
+#endif
 #ifdef SURVIVORS
 #define ANSWERED CONFIRM
 #else
@@ -316,6 +327,10 @@ inline clearAppend(n) {
 #endif
 }
 
+inline wipe(n) {
+	node[n].applied = 0; node[n].at = 0; node[n].atgen = 0; node[n].floor = 0; node[n].catalog = 0; node[n].buffer = 0
+}
+
 /* n serves no more. What flies goes on flying, so its content and what it expects are kept. */
 inline stop(n) {
 	node[n].does = DOWN; node[n].step = NONE;
@@ -324,7 +339,11 @@ inline stop(n) {
 	:: else
 	fi
 #ifdef SURVIVORS
-	; node[n].endgen = 0; node[n].past = 0; node[n].pastgen = 0; node[n].snap = 0
+	; node[n].endgen = 0; node[n].past = 0; node[n].pastgen = 0; node[n].snap = 0;
+	if
+	:: claims == CLAIMS -> wipe(n) /* nobody will claim again, see forget */
+	:: else
+	fi
 #ifdef SCAN_UNNAMED
 	; node[n].begun = 0
 #endif
@@ -332,10 +351,6 @@ inline stop(n) {
 	; node[n].has = 0
 #endif
 #endif
-}
-
-inline wipe(n) {
-	node[n].applied = 0; node[n].at = 0; node[n].atgen = 0; node[n].floor = 0; node[n].catalog = 0; node[n].buffer = 0
 }
 
 /* commit.go, applyRecord: record x is applied to n's disk, in one batch. */
@@ -437,6 +452,21 @@ inline trust(n) {
 }
 
 #ifdef SURVIVORS
+/* Nobody will claim again, so that the disks of nodes which are down make no difference. */
+inline forget() {
+	i = 0;
+	do
+	:: i < NODES ->
+		if
+		:: i != n && node[i].does == DOWN -> wipe(i)
+		:: else
+		fi;
+		i++
+	:: else -> break
+	od;
+	i = 0
+}
+
 /* manifest.go, Open, in two parts, since the servers may lose records in between. First the last message is read. */
 #ifdef END_UNNAMED /* what a record is appended after is the last record that counts */
 #define before(x) rec[x].prev
@@ -448,6 +478,17 @@ inline trust(n) {
 #define snapOf(x) (rec[x].kind == SNAPSHOT -> (x) : rec[x].snap)
 
 inline readLast(n) {
+	claims++;
+#if NODES > 2
+	if
+	:: n == used -> used++
+	:: else
+	fi;
+#endif
+	if
+	:: claims == CLAIMS -> forget()
+	:: else
+	fi;
 	node[n].known = last; node[n].endgen = rec[last].gen;
 	node[n].epoch = rec[last].epoch; node[n].pfloor = rec[last].floor; node[n].snap = snapOf(last);
 	if
@@ -498,9 +539,22 @@ inline walk(n) {
 #ifdef END_UNNAMED
 #define leftOut(n, x) (rec[x].prev < node[n].at || rec[x].prev == node[n].at && !named(n, x))
 #else
-#define leftOut(n, x) (rec[x].prev < node[n].at || rec[x].prev == node[n].at && (!named(n, x) || \
-	(x) - 1 > node[n].at && other((x) - 1, rec[x].endgen)))
+#define leftOut(n, x) (rec[x].prev != node[n].at || !named(n, x) || \
+	(x) - 1 > node[n].at && other((x) - 1, rec[x].endgen))
 #endif
+#endif
+/* Records are missing before x. */
+#ifdef END_UNNAMED
+#define missing(n, x) (rec[x].prev > node[n].at)
+#else
+#define missing(n, x) (node[n].at + 1 < kept)
+#endif
+
+/* A scan ends with the claim itself, and not with another record at its place. */
+#ifdef CLAIM_UNNAMED
+#define wrongEnd(n, x) false
+#else
+#define wrongEnd(n, x) ((x) == node[n].known && rec[x].gen != node[n].pastgen)
 #endif
 
 /* n's claim is the last record, and counts: nobody is ahead of n. */
@@ -525,8 +579,8 @@ proctype owner(byte n) {
 	/* claim.go: Open, and the claim's append. Node 0 is the first, since the two are alike. An append that still flies has
 	 * the only slot that there is for one, so the node waits for it. */
 #ifdef SURVIVORS
-	:: d_step { node[n].does == DOWN && mayClaim(n) -> claims++; readLast(n); walk(n) }
-	:: d_step { node[n].does == DOWN && mayClaim(n) && last > 0 && failures == 0 -> claims++; readLast(n); node[n].does = OPENING }
+	:: d_step { node[n].does == DOWN && mayClaim(n) -> readLast(n); walk(n) }
+	:: d_step { node[n].does == DOWN && mayClaim(n) && last > 0 && failures == 0 -> readLast(n); node[n].does = OPENING }
 	:: d_step { node[n].does == OPENING && failures > 0 -> walk(n) }
 #else
 	:: d_step { node[n].does == DOWN && !node[n].flying && mayClaim(n) ->
@@ -539,7 +593,11 @@ proctype owner(byte n) {
 	/* manifest.go, try: it is answered; its answer is lost; it is refused; it is late, and flies. */
 	:: d_step { node[n].step == TRY && fits(n) -> node[n].flying = 0; store(n); node[n].step = ANSWERED; node[n].known = last }
 	:: d_step { node[n].step == TRY && fits(n) -> node[n].flying = 0; store(n); node[n].step = LOOK }
+#ifdef SURVIVORS /* to keep it smaller: it looks at once */
+	:: d_step { node[n].step == TRY && last != node[n].known -> stop(n) }
+#else
 	:: d_step { node[n].step == TRY && !fits(n) && last < RECORDS -> node[n].step = LOOK }
+#endif
 #if !defined(POWER) && !defined(READER) /* to keep those smaller: late appends have nothing to do with what they are for */
 	:: d_step { node[n].step == TRY && !node[n].flying && last < RECORDS -> node[n].flying = 1; node[n].step = LOOK }
 	:: d_step { node[n].flying ->
@@ -592,7 +650,7 @@ proctype owner(byte n) {
 		:: node[n].at > node[n].known || !there(n) -> wipe(n)
 		:: else
 		fi;
-		node[n].does = LOADING
+		node[n].does = (node[n].snap > 0 -> LOADING : SCANNING)
 	   }
 	/* snapshot.go, loadSnapshot; manifest/snapshot.go, snapshotOf, which knows a place only. */
 	:: d_step { node[n].does == LOADING ->
@@ -618,13 +676,13 @@ proctype owner(byte n) {
 	:: d_step { node[n].does == SCANNING && node[n].at < node[n].known ->
 		i = (node[n].at + 1 < kept -> kept : node[n].at + 1);
 		do
-		:: i <= last && i <= node[n].known && leftOut(n, i) -> i++
+		:: i <= last && i <= node[n].known && !missing(n, i) && leftOut(n, i) -> i++
 		:: else -> break
 		od;
 		if
 		:: i > node[n].known -> gap(n)
 		:: i <= node[n].known && i > last
-		:: i <= node[n].known && i <= last && rec[i].prev > node[n].at -> gap(n)
+		:: i <= node[n].known && i <= last && (missing(n, i) || wrongEnd(n, i)) -> gap(n)
 		:: else ->
 			applyRecord(n, i)
 #ifdef SCAN_UNNAMED
@@ -841,7 +899,7 @@ proctype owner(byte n) {
  * live. Disks may be ahead of the manifest. */
 proctype power() {
 	do
-	:: d_step { synced < last ->
+	:: d_step { failures == 0 && synced < last ->
 		synced = last
 #ifdef SURVIVORS
 		; counted = top
@@ -875,7 +933,9 @@ proctype power() {
 		:: break
 		od;
 		d_step {
+			synced = RECORDS; /* nothing is lost any more */
 #ifdef SURVIVORS
+			counted = 0;
 			top = last;
 			do
 			:: vain(top) -> top--
