@@ -152,7 +152,8 @@ byte i, newest, seen, f; /* scratch, 0 between steps */
 #define same(x, g) ((x) == 0 || (x) >= kept && (x) <= last && rec[x].gen == (g))
 #define other(x, g) ((x) > 0 && (x) >= kept && (x) <= last && rec[x].gen != (g))
 #define there(n) same(node[n].at, node[n].atgen) /* claim.go, stillInManifest */
-#define current(n) (rec[top].by == n && node[n].epoch == rec[top].epoch && same(node[n].past, node[n].pastgen) && !vain(node[n].past))
+#define current(n) (rec[top].by == n && node[n].epoch == rec[top].epoch && \
+	same(node[n].past, node[n].pastgen) && !vain(node[n].past))
 #else
 #define there(n) true
 #define current(n) (node[n].epoch == rec[last].epoch)
