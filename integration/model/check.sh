@@ -56,7 +56,7 @@ mutant() {
 	grep -q 'assertion violated' "$work/$name/out" || { result='NOT CAUGHT'; failed=1; }
 	printf '%-16s %11s %7s %8s  %-10s %s\n' "$name" "$(field ' *\([0-9]*\) states, stored.*' "$name")" \
 		"$(field '.*at depth \([0-9]*\).*' "$name")" "$(field '.*elapsed time \([0-9.]*\) seconds' "$name")" "$result" \
-		"$(sed -n 's/.*assertion violated \(.*\) (at depth.*/\1/p' "$work/$name/out" | head -n1)"
+		"$(sed -n 's/.*assertion violated \(.*\) (at depth.*/\1/p' "$work/$name/out" | head -n1 | cut -c1-70)"
 }
 
 printf '%-16s %11s %7s %8s  %-10s %s\n' configuration states depth seconds result switches
@@ -67,11 +67,14 @@ check purges     -DENTRIES=1 -DCLAIMS=3 -DSNAPSHOTS=1 -DRECORDS=6
 check workers    -DENTRIES=2 -DCLAIMS=2 -DSNAPSHOTS=0 -DRECORDS=6 -DWORKERS=2
 check reader     -DENTRIES=2 -DCLAIMS=2 -DSNAPSHOTS=0 -DRECORDS=6 -DREADER
 check power      -DENTRIES=1 -DCLAIMS=3 -DSNAPSHOTS=1 -DRECORDS=6 -DPOWER
+check survivors  -DENTRIES=1 -DCLAIMS=3 -DSNAPSHOTS=1 -DRECORDS=5 -DPOWER -DSURVIVORS
+check three      -DENTRIES=1 -DCLAIMS=4 -DSNAPSHOTS=0 -DRECORDS=4 -DPOWER -DSURVIVORS -DNODES=3 -DDISKS_LAST
 
 small='-DENTRIES=2 -DCLAIMS=2 -DSNAPSHOTS=0 -DRECORDS=6'
 short='-DENTRIES=1 -DCLAIMS=3 -DSNAPSHOTS=1 -DRECORDS=6'
 long='-DENTRIES=1 -DCLAIMS=4 -DSNAPSHOTS=1 -DRECORDS=7 -DDISKS_LAST'
-alone='-DENTRIES=1 -DCLAIMS=1 -DSNAPSHOTS=0 -DRECORDS=6'
+lives='-DENTRIES=1 -DCLAIMS=4 -DSNAPSHOTS=0 -DRECORDS=5 -DPOWER -DSURVIVORS -DDISKS_LAST'
+three='-DENTRIES=1 -DCLAIMS=4 -DSNAPSHOTS=0 -DRECORDS=4 -DPOWER -DSURVIVORS -DDISKS_LAST -DNODES=3'
 [ -n "$only" ] || echo
 printf '%-16s %11s %7s %8s  %-10s %s\n' mutation states depth seconds result 'assertion that failed'
 mutant NO_CAS           $small
@@ -90,6 +93,13 @@ mutant SCAN_UNCHECKED   $long
 mutant GONE_TRUSTED     $short -DPOWER -DDISKS_LAST
 mutant LOAD_UNNAMED     $short -DPOWER -DDISKS_LAST
 mutant LOAD_PARTS       $short -DPOWER -DDISKS_LAST
-mutant SURVIVORS        $short -DPOWER
-mutant SURVIVORS.trim   $alone -DPOWER
+mutant UNCONFIRMED      $lives
+mutant VOID_COUNTED     $lives
+mutant SURVIVORS_TRIM   $lives
+mutant PURGE_UNLOOKED   $short -DPOWER -DSURVIVORS
+mutant SCAN_UNNAMED     $lives
+mutant END_UNNAMED      $lives
+mutant CLAIM_UNNAMED    $three
+mutant GAP_TRUSTED      $three
+mutant ID_KEPT          $three
 exit $failed

@@ -2,9 +2,14 @@
  * The protocol of one shard with one log: source stream, manifest, two nodes that own the shard in turn, workers, a reader.
  * README.md says which Go function each step stands for and what is left out. check.sh runs it.
  *
- * Switches: the sizes below; POWER (the manifest may once lose what is not synced), READER (somebody reads the log), and one
- * name for each mutation. Each mutation must be caught.
+ * Switches: the sizes below; POWER (the manifest may once lose what is not synced, and all nodes crash), SURVIVORS (with
+ * POWER: nodes may live through that), READER (somebody reads the log), and one name for each mutation. Each mutation must be
+ * caught.
  */
+
+#ifndef NODES
+#define NODES 2
+#endif
 
 #ifndef ENTRIES
 #define ENTRIES 3 /* published in all; at most 3, see BIT */
@@ -30,7 +35,11 @@
 #define HIGHEST(m) ((m) & 8 -> 3 : ((m) & 4 -> 2 : ((m) & 2 -> 1 : 0)))
 
 /* The source stream: entries 1..acked were acked, first..acked are still there. */
+#ifdef SURVIVORS /* to keep it smaller: what is taken in late need not be published late */
+byte acked = ENTRIES;
+#else
 byte acked;
+#endif
 byte first = 1;
 
 /* The manifest: records 1..last, of which those below kept are purged. A place in it and the number of power failures
@@ -47,12 +56,23 @@ typedef Record {
 	byte from;  /* of COMMIT: the extent's first; of SNAPSHOT: the last record that it has */
 	byte to;    /* of COMMIT: the extent's last; of SNAPSHOT: the entries of its rows, a mask */
 	bit gen;
+#ifdef SURVIVORS
+	byte prev;  /* the last record that counts, as its author knows; its generation */
+	bit prevgen;
+	bit endgen; /* generation of the message directly before it, as its author knows: as a rule that is prev */
+	byte snap;  /* the newest snapshot before it */
+	bit fromgen; /* of SNAPSHOT: generation of from */
+	bit vain;   /* ghost: it counts for nothing */
+#endif
 }
 Record rec[RECORDS + 1]; /* [0] stays empty and stands for what is before the first */
 byte last;
 byte kept = 1;
 byte high; /* ghost: entries 1..high are archived according to all records, purged or not */
 byte claims, snapshots; /* so far */
+#if NODES > 2
+byte used; /* nodes that have claimed: they are alike, so the first to claim are the first ones */
+#endif
 #define ANYONES 2 /* the generation of a position without an ID */
 #ifdef POWER
 byte synced; /* records up to here survive a power failure */
@@ -62,6 +82,14 @@ bit failures;
 #define synced last
 #define failures 0
 #define REBUILD false
+#endif
+#ifdef SURVIVORS
+byte top; /* ghost: the last record that counts */
+byte counted; /* ghost: the last one that counts and is synced */
+#define vain(x) rec[x].vain
+#else
+#define top last
+#define vain(x) false
 #endif
 
 #if WORKERS > 0
@@ -74,15 +102,35 @@ byte drained[WORKERS], until[WORKERS]; /* the run of entries that a worker has d
 #define RECOVERING 2
 #define SCANNING 3
 #define SERVING 4
+#define OPENING 5
+#define LOADING 6
 /* Where its append stands. */
 #define NONE 0
 #define TRY 1
 #define LOOK 2
 #define APPLY 3
+#define CONFIRM 4
 typedef Node {
 	byte does;
 	byte epoch;
 	byte known;   /* the last record that it knows: what an append expects */
+#ifdef SURVIVORS
+	bit endgen;   /* generation of what is before the record that it appends: of known, or of known - 1 when it is appended */
+	byte past;    /* the last record that counts, as it knows: not known if what follows it counts for nothing */
+	bit pastgen;
+	byte snap;    /* the newest snapshot, as it knows */
+	bit fromgen;  /* of a snapshot that it appends */
+	bit gen;      /* of what it has appended */
+#ifdef ID_KEPT
+	bit stored;   /* it was appended once */
+#endif
+#ifdef SCAN_UNNAMED
+	bit begun;    /* its scan has found a record */
+#endif
+#ifdef PURGE_UNLOOKED
+	byte has;     /* what the newest snapshot has, as it knows */
+#endif
+#endif
 	/* Its disk, as it sees it while it lives. */
 	byte applied; /* source sequence */
 	byte at;      /* manifest record */
@@ -95,15 +143,35 @@ typedef Node {
 	bit flying;   /* a copy of it may arrive at any time, even when the node has given up */
 	byte kind, pfrom, pto, pfloor;
 }
-Node node[2];
+Node node[NODES];
 
 byte i, newest, seen, f; /* scratch, 0 between steps */
 
+/* manifest.go, Has: a record is there, or another one is. */
+#ifdef SURVIVORS
+#define same(x, g) ((x) == 0 || (x) >= kept && (x) <= last && rec[x].gen == (g))
+#define other(x, g) ((x) > 0 && (x) >= kept && (x) <= last && rec[x].gen != (g))
+#define there(n) same(node[n].at, node[n].atgen) /* claim.go, stillInManifest */
+#define current(n) (rec[top].by == n && node[n].epoch == rec[top].epoch && \
+	same(node[n].past, node[n].pastgen) && !vain(node[n].past))
+#else
+#define there(n) true
 #define current(n) (node[n].epoch == rec[last].epoch)
+#endif
 #ifdef LOCAL_UNCHECKED /* what is wrong on one disk only does not count: the mutations show that it leads to worse */
 #define owns(n, x) skip
 #else
 #define owns(n, x) assert(!current(n) || (x)) /* holds for a current owner */
+#endif
+#if NODES > 2
+#define mayClaim(n) (claims < CLAIMS && last < RECORDS && n <= used)
+#else
+#define mayClaim(n) (claims < CLAIMS && last < RECORDS && (claims > 0 || n == 0))
+#endif
+#ifdef SURVIVORS
+#define ANSWERED CONFIRM
+#else
+#define ANSWERED APPLY
 #endif
 #define idle(n) (node[n].does == SERVING && node[n].step == NONE && !node[n].flying && last < RECORDS)
 
@@ -118,8 +186,12 @@ byte i, newest, seen, f; /* scratch, 0 between steps */
 #ifdef TRIM_UNSYNCED
 #define trimTo(n) node[n].floor
 #else
-#ifdef SURVIVORS /* the delay is over, for a record that is lost as well */
-#define trimTo(n) (node[n].at <= synced || node[n].at > last -> node[n].floor : rec[synced].floor)
+#ifdef SURVIVORS
+#ifdef SURVIVORS_TRIM /* the delay is over, for a record that is lost as well */
+#define trimTo(n) (!there(n) -> node[n].floor : (node[n].at <= synced -> node[n].floor : rec[counted].floor))
+#else
+#define trimTo(n) (!there(n) -> 0 : (node[n].at <= synced -> node[n].floor : rec[counted].floor))
+#endif
 #else
 #define trimTo(n) (node[n].at <= synced -> node[n].floor : rec[synced].floor)
 #endif
@@ -143,7 +215,7 @@ byte i, newest, seen, f; /* scratch, 0 between steps */
 /* newest := the newest snapshot at or below newest, 0 without one. */
 inline findSnapshot() {
 	do
-	:: newest > 0 && rec[newest].kind != SNAPSHOT -> newest--
+	:: newest > 0 && (rec[newest].kind != SNAPSHOT || vain(newest)) -> newest--
 	:: else -> break
 	od
 }
@@ -162,7 +234,7 @@ inline readTruth() {
 	:: i > f -> break
 	:: else ->
 		if
-		:: rec[i].kind == COMMIT -> seen = seen | RANGE(rec[i].from, rec[i].to)
+		:: rec[i].kind == COMMIT && !vain(i) -> seen = seen | RANGE(rec[i].from, rec[i].to)
 		:: else
 		fi;
 		i++
@@ -176,22 +248,41 @@ inline check() {
 	readTruth();
 	assert(seen == UPTO(high));
 	assert(first <= high + 1);
+	assert(top == 0 && kept == 1 || top >= kept); /* the last record stays */
 	seen = 0
 }
 
+/* What counts for nothing changes nothing. */
+#ifdef SURVIVORS
+#ifdef END_UNNAMED
+#define counts(n) (node[n].past == top && node[n].pastgen == rec[top].gen)
+#else
+#define counts(n) (node[n].past == top && node[n].pastgen == rec[top].gen && node[n].endgen == rec[last].gen)
+#endif
+#else
+#define counts(n) true
+#endif
+
 inline store(n) {
 	if
-	:: node[n].kind == CLAIM -> assert(node[n].epoch == rec[last].epoch + 1) /* one owner for each epoch */
-	:: else -> assert(node[n].epoch == rec[last].epoch) /* only the current epoch appends */
-	fi;
-	if
-	:: node[n].kind == COMMIT ->
-		assert(node[n].pfrom == high + 1); /* no entry twice, none left out, ascending */
-		assert(node[n].pto >= node[n].pfrom && node[n].pto <= acked);
-		high = node[n].pto
+	:: counts(n) ->
+		if
+		:: node[n].kind == CLAIM -> assert(node[n].epoch == rec[top].epoch + 1) /* one owner for each epoch */
+		:: else -> assert(node[n].epoch == rec[top].epoch) /* only the current epoch appends */
+		fi;
+		if
+		:: node[n].kind == COMMIT ->
+			assert(node[n].pfrom == high + 1); /* no entry twice, none left out, ascending */
+			assert(node[n].pto >= node[n].pfrom && node[n].pto <= acked);
+			high = node[n].pto
+		:: else
+		fi;
+		assert(node[n].pfloor >= rec[top].floor && node[n].pfloor <= high) /* it never falls, and all below is archived */
+#ifdef SURVIVORS
+		; top = last + 1
+#endif
 	:: else
 	fi;
-	assert(node[n].pfloor >= rec[last].floor && node[n].pfloor <= high); /* it never falls, and all below is archived */
 	last++;
 	rec[last].kind = node[n].kind;
 	rec[last].epoch = node[n].epoch;
@@ -200,11 +291,45 @@ inline store(n) {
 	rec[last].from = node[n].pfrom;
 	rec[last].to = node[n].pto;
 	rec[last].gen = failures;
+#ifdef SURVIVORS
+#ifdef ID_KEPT /* the record has its ID from its first try */
+	if
+	:: node[n].stored -> rec[last].gen = node[n].gen
+	:: else -> node[n].stored = 1
+	fi;
+#endif
+	node[n].gen = rec[last].gen;
+	rec[last].prev = node[n].past;
+	rec[last].prevgen = node[n].pastgen;
+	rec[last].endgen = node[n].endgen;
+	rec[last].snap = node[n].snap;
+	rec[last].fromgen = node[n].fromgen;
+	rec[last].vain = (top != last);
+#endif
 	check()
+}
+
+/* A record is no more, having been purged or lost. */
+inline drop(x) {
+	rec[x].kind = 0; rec[x].epoch = 0; rec[x].by = 0; rec[x].floor = 0;
+	rec[x].from = 0; rec[x].to = 0; rec[x].gen = 0;
+#ifdef SURVIVORS
+	rec[x].prev = 0; rec[x].prevgen = 0; rec[x].endgen = 0; rec[x].snap = 0; rec[x].fromgen = 0; rec[x].vain = 0
+#endif
 }
 
 inline clearAppend(n) {
 	node[n].step = NONE; node[n].kind = 0; node[n].pfrom = 0; node[n].pto = 0; node[n].pfloor = 0
+#ifdef SURVIVORS
+	; node[n].fromgen = 0; node[n].gen = 0
+#ifdef ID_KEPT
+	; node[n].stored = 0
+#endif
+#endif
+}
+
+inline wipe(n) {
+	node[n].applied = 0; node[n].at = 0; node[n].atgen = 0; node[n].floor = 0; node[n].catalog = 0; node[n].buffer = 0
 }
 
 /* n serves no more. What flies goes on flying, so its content and what it expects are kept. */
@@ -214,10 +339,19 @@ inline stop(n) {
 	:: !node[n].flying -> clearAppend(n); node[n].epoch = 0; node[n].known = 0
 	:: else
 	fi
-}
-
-inline wipe(n) {
-	node[n].applied = 0; node[n].at = 0; node[n].atgen = 0; node[n].floor = 0; node[n].catalog = 0; node[n].buffer = 0
+#ifdef SURVIVORS
+	; node[n].endgen = 0; node[n].past = 0; node[n].pastgen = 0; node[n].snap = 0;
+	if
+	:: claims == CLAIMS -> wipe(n) /* nobody will claim again, see forget */
+	:: else
+	fi
+#ifdef SCAN_UNNAMED
+	; node[n].begun = 0
+#endif
+#ifdef PURGE_UNLOOKED
+	; node[n].has = 0
+#endif
+#endif
 }
 
 /* commit.go, applyRecord: record x is applied to n's disk, in one batch. */
@@ -239,10 +373,27 @@ inline applyOwn(n) {
 		node[n].buffer = node[n].buffer & ~RANGE(node[n].pfrom, node[n].pto)
 	:: else
 	fi;
-	node[n].at = node[n].known; node[n].atgen = rec[node[n].known].gen; node[n].floor = node[n].pfloor
+	node[n].at = node[n].known; node[n].floor = node[n].pfloor;
+#ifdef SURVIVORS
+	node[n].atgen = node[n].gen;
+	if
+	:: node[n].kind == SNAPSHOT ->
+		node[n].snap = node[n].known
+#ifdef PURGE_UNLOOKED
+		; node[n].has = node[n].pfrom
+#endif
+	:: else
+	fi
+#else
+	node[n].atgen = rec[node[n].known].gen
+#endif
 }
 
+#ifdef SURVIVORS
+#define undoable(n) (node[n].at > kept && same(node[n].at, node[n].atgen) && !vain(node[n].at) && rec[node[n].at].prev >= kept)
+#else
 #define undoable(n) (node[n].at > kept && node[n].at <= last && rec[node[n].at].gen == node[n].atgen)
+#endif
 
 /* The last record's batch is lost from n's disk. */
 inline undoRecord(n) {
@@ -254,7 +405,11 @@ inline undoRecord(n) {
 		f = 0
 	:: else
 	fi;
+#ifdef SURVIVORS
+	node[n].at = rec[node[n].at].prev;
+#else
 	node[n].at--;
+#endif
 	node[n].atgen = rec[node[n].at].gen; node[n].floor = rec[node[n].at].floor
 }
 
@@ -297,20 +452,153 @@ inline trust(n) {
 	newest = 0
 }
 
+#ifdef SURVIVORS
+/* Nobody will claim again, so that the disks of nodes which are down make no difference. */
+inline forget() {
+	i = 0;
+	do
+	:: i < NODES ->
+		if
+		:: i != n && node[i].does == DOWN -> wipe(i)
+		:: else
+		fi;
+		i++
+	:: else -> break
+	od;
+	i = 0
+}
+
+/* manifest.go, Open, in two parts, since the servers may lose records in between. First the last message is read. */
+#ifdef END_UNNAMED /* what a record is appended after is the last record that counts */
+#define before(x) rec[x].prev
+#define beforegen(x) rec[x].prevgen
+#else /* it is the last message, be it one that counts for nothing */
+#define before(x) ((x) - 1)
+#define beforegen(x) rec[x].endgen
+#endif
+#define snapOf(x) (rec[x].kind == SNAPSHOT -> (x) : rec[x].snap)
+
+inline readLast(n) {
+	claims++;
+#if NODES > 2
+	if
+	:: n == used -> used++
+	:: else
+	fi;
+#endif
+	if
+	:: claims == CLAIMS -> forget()
+	:: else
+	fi;
+	node[n].known = last; node[n].endgen = rec[last].gen;
+	node[n].epoch = rec[last].epoch; node[n].pfloor = rec[last].floor; node[n].snap = snapOf(last);
+	if
+	:: last > 0 -> node[n].past = before(last); node[n].pastgen = beforegen(last)
+	:: else
+	fi
+}
+
+/* Then the way back over what counts for nothing. */
+inline walk(n) {
+	if
+	:: other(node[n].past, node[n].pastgen) ->
+		i = node[n].past;
+		do
+		:: i > 1 && other(before(i), beforegen(i)) -> i = before(i)
+		:: else -> break
+		od;
+		node[n].past = i; node[n].pastgen = rec[i].gen;
+		node[n].epoch = rec[i].epoch; node[n].pfloor = rec[i].floor; node[n].snap = snapOf(i);
+		i = 0
+	:: else -> node[n].past = node[n].known; node[n].pastgen = node[n].endgen
+	fi;
+	/* If it is the last message still, what was found is the last record that scans find. */
+	assert(node[n].known != last || node[n].endgen != rec[last].gen || node[n].past == top);
+	node[n].does = CLAIMING; node[n].epoch++; node[n].kind = CLAIM; node[n].step = TRY
+}
+
+/* manifest.go, confirm: what the record was appended after is still there. */
+#ifdef UNCONFIRMED
+#define confirmed(n) true
+#else
+#ifdef END_UNNAMED
+#define confirmed(n) same(node[n].past, node[n].pastgen)
+#else
+#define confirmed(n) same(node[n].known - 1, node[n].endgen)
+#endif
+#endif
+
+/* manifest.go, chain: record x follows the one that n's scan has found last, or it is left out. */
+#ifdef SCAN_UNNAMED
+#define named(n, x) (!node[n].begun || rec[x].prevgen == node[n].atgen)
+#else
+#define named(n, x) (rec[x].prevgen == node[n].atgen)
+#endif
+#ifdef VOID_COUNTED
+#define leftOut(n, x) false
+#else
+#ifdef END_UNNAMED
+#define leftOut(n, x) (rec[x].prev < node[n].at || rec[x].prev == node[n].at && !named(n, x))
+#else
+#define leftOut(n, x) (rec[x].prev != node[n].at || !named(n, x) || \
+	(x) - 1 > node[n].at && other((x) - 1, rec[x].endgen))
+#endif
+#endif
+/* Records are missing before x. */
+#ifdef END_UNNAMED
+#define missing(n, x) (rec[x].prev > node[n].at)
+#else
+#define missing(n, x) (node[n].at + 1 < kept)
+#endif
+
+/* A scan ends with the claim itself, and not with another record at its place. */
+#ifdef CLAIM_UNNAMED
+#define wrongEnd(n, x) false
+#else
+#define wrongEnd(n, x) ((x) == node[n].known && rec[x].gen != node[n].pastgen)
+#endif
+
+/* n's claim is the last record, and counts: nobody is ahead of n. */
+#define unrivalled(n) (node[n].past == last && node[n].pastgen == rec[last].gen && !vain(last))
+/* n's disk is as of a record that counts. */
+#define based(n) (node[n].at == 0 || same(node[n].at, node[n].atgen) && !vain(node[n].at) || \
+	node[n].snap >= kept && node[n].at == rec[node[n].snap].from && node[n].atgen == rec[node[n].snap].fromgen)
+
+/* A scan does not lead to the claim: the node steps down. Its disk may come from records that count for nothing. */
+inline gap(n) {
+	assert(!unrivalled(n) || !based(n)); /* else no claim would ever succeed */
+#ifndef GAP_TRUSTED
+	wipe(n);
+#endif
+	assert(!unrivalled(n) || node[n].at == 0); /* else none of this node would */
+	stop(n)
+}
+#endif
+
 proctype owner(byte n) {
 	do
 	/* claim.go: Open, and the claim's append. Node 0 is the first, since the two are alike. An append that still flies has
 	 * the only slot that there is for one, so the node waits for it. */
-	:: d_step { node[n].does == DOWN && !node[n].flying && claims < CLAIMS && last < RECORDS && (claims > 0 || n == 0) ->
+#ifdef SURVIVORS
+	:: d_step { node[n].does == DOWN && mayClaim(n) -> readLast(n); walk(n) }
+	:: d_step { node[n].does == DOWN && mayClaim(n) && last > 0 && failures == 0 -> readLast(n); node[n].does = OPENING }
+	:: d_step { node[n].does == OPENING && failures > 0 -> walk(n) }
+#else
+	:: d_step { node[n].does == DOWN && !node[n].flying && mayClaim(n) ->
 		claims++;
 		node[n].does = CLAIMING; node[n].known = last; node[n].epoch = rec[last].epoch + 1;
 		node[n].kind = CLAIM; node[n].pfloor = rec[last].floor; node[n].step = TRY
 	   }
+#endif
 
 	/* manifest.go, try: it is answered; its answer is lost; it is refused; it is late, and flies. */
-	:: d_step { node[n].step == TRY && fits(n) -> node[n].flying = 0; store(n); node[n].step = APPLY; node[n].known = last }
+	:: d_step { node[n].step == TRY && fits(n) -> node[n].flying = 0; store(n); node[n].step = ANSWERED; node[n].known = last }
 	:: d_step { node[n].step == TRY && fits(n) -> node[n].flying = 0; store(n); node[n].step = LOOK }
+#ifdef SURVIVORS /* to keep it smaller: it looks at once */
+	:: d_step { node[n].step == TRY && last != node[n].known -> stop(n) }
+#else
 	:: d_step { node[n].step == TRY && !fits(n) && last < RECORDS -> node[n].step = LOOK }
+#endif
 #if !defined(POWER) && !defined(READER) /* to keep those smaller: late appends have nothing to do with what they are for */
 	:: d_step { node[n].step == TRY && !node[n].flying && last < RECORDS -> node[n].flying = 1; node[n].step = LOOK }
 	:: d_step { node[n].flying ->
@@ -337,12 +625,74 @@ proctype owner(byte n) {
 		node[n].known = last; node[n].step = TRY
 #else
 		if
-		:: last > node[n].known && rec[last].by == n -> node[n].known = last; node[n].step = APPLY; node[n].flying = 0
+		:: last > node[n].known && rec[last].by == n -> node[n].known = last; node[n].step = ANSWERED; node[n].flying = 0
 		:: last == node[n].known -> node[n].step = TRY
 		:: else -> stop(n) /* fenced */
 		fi
 #endif
 	   }
+#ifdef SURVIVORS
+	:: d_step { node[n].step == CONFIRM ->
+		if
+		:: confirmed(n) ->
+			node[n].past = node[n].known; node[n].pastgen = node[n].gen; node[n].endgen = node[n].gen;
+			if
+			:: node[n].kind == CLAIM -> node[n].does = RECOVERING
+			:: else -> applyOwn(n)
+			fi;
+			clearAppend(n)
+		:: else -> stop(n) /* fenced */
+		fi
+	   }
+
+	/* claim.go, recover; trustedPosition. */
+	:: d_step { node[n].does == RECOVERING ->
+		if
+		:: node[n].at > node[n].known || !there(n) -> wipe(n)
+		:: else
+		fi;
+		node[n].does = (node[n].snap > 0 -> LOADING : SCANNING)
+	   }
+	/* snapshot.go, loadSnapshot; manifest/snapshot.go, snapshotOf, which knows a place only. */
+	:: d_step { node[n].does == LOADING ->
+		i = node[n].snap;
+		if
+		:: i > 0 && (i < kept || i > last || rec[i].kind != SNAPSHOT) -> stop(n)
+		:: else ->
+			if
+			:: i > 0 && node[n].at < rec[i].from ->
+				wipe(n);
+				node[n].catalog = rec[i].to; node[n].at = rec[i].from; node[n].atgen = rec[i].fromgen
+			:: else
+			fi;
+#ifdef PURGE_UNLOOKED
+			node[n].has = rec[i].from;
+#endif
+			node[n].does = SCANNING
+		fi;
+		i = 0
+	   }
+	/* manifest.go, Scan, to the next record that is not left out. A scan that has come to the end before it has come to the
+	 * place of the claim waits. */
+	:: d_step { node[n].does == SCANNING && node[n].at < node[n].known ->
+		i = (node[n].at + 1 < kept -> kept : node[n].at + 1);
+		do
+		:: i <= last && i <= node[n].known && !missing(n, i) && leftOut(n, i) -> i++
+		:: else -> break
+		od;
+		if
+		:: i > node[n].known -> gap(n)
+		:: i <= node[n].known && i > last
+		:: i <= node[n].known && i <= last && (missing(n, i) || wrongEnd(n, i)) -> gap(n)
+		:: else ->
+			applyRecord(n, i)
+#ifdef SCAN_UNNAMED
+			; node[n].begun = 1
+#endif
+		fi;
+		i = 0
+	   }
+#else
 	:: d_step { node[n].step == APPLY ->
 		if
 		:: node[n].kind == CLAIM -> node[n].does = RECOVERING
@@ -381,6 +731,7 @@ proctype owner(byte n) {
 		i = 0
 #endif
 	   }
+#endif
 	:: d_step { node[n].does == SCANNING && node[n].at >= node[n].known ->
 		if
 		:: node[n].applied < node[n].floor -> node[n].applied = node[n].floor
@@ -463,15 +814,24 @@ proctype owner(byte n) {
 
 	/* snapshot.go: a snapshot of all that its owner has applied, or of all but the last record, is read from the manifest;
 	 * later, the records that it has are purged. */
+#ifdef PURGE_UNLOOKED
+#define looked(n) true
+#else
+#define looked(n) there(n)
+#endif
 #if SNAPSHOTS > 0
-	:: atomic { idle(n) && snapshots < SNAPSHOTS ->
+	:: atomic { idle(n) && snapshots < SNAPSHOTS && there(n) ->
 		newest = node[n].at;
 		findSnapshot();
 		i = newest;
 		newest = node[n].at;
 		if
 		:: skip
+#ifdef SURVIVORS
+		:: newest = rec[newest].prev
+#else
 		:: newest--
+#endif
 		fi;
 		if
 		:: newest > rec[i].from ->
@@ -482,6 +842,9 @@ proctype owner(byte n) {
 #endif
 			d_step {
 				node[n].pfrom = i;
+#ifdef SURVIVORS
+				node[n].fromgen = rec[i].gen;
+#endif
 				readTruth();
 				begin(n, SNAPSHOT, node[n].pfrom, seen);
 				seen = 0
@@ -489,11 +852,14 @@ proctype owner(byte n) {
 		:: else -> i = 0; newest = 0
 		fi
 	   }
-	:: d_step { node[n].does == SERVING && snapshots > 0 ->
+	:: d_step { node[n].does == SERVING && snapshots > 0 && looked(n) ->
 		newest = safe(n);
 		findSnapshot();
 		i = 0;
 		if
+#ifdef PURGE_UNLOOKED
+		:: !there(n) && node[n].has > 0 -> i = node[n].has + 1
+#endif
 #ifdef PURGE_TO_HEAD
 		:: newest > 0 -> i = newest
 #else
@@ -502,10 +868,7 @@ proctype owner(byte n) {
 		:: else
 		fi;
 		do
-		:: kept < i ->
-			rec[kept].kind = 0; rec[kept].epoch = 0; rec[kept].by = 0; rec[kept].floor = 0;
-			rec[kept].from = 0; rec[kept].to = 0; rec[kept].gen = 0;
-			kept++
+		:: kept < i -> drop(kept); kept++
 		:: else -> break
 		od;
 		i = 0; newest = 0;
@@ -533,32 +896,55 @@ proctype owner(byte n) {
 }
 
 #ifdef POWER
-/* The machine of the servers and of all nodes loses power, once: the manifest loses records that were not synced. Disks may
- * be ahead of it. */
+/* The machine of the servers loses power, once: the manifest loses records that were not synced. The nodes lose power too, or
+ * live. Disks may be ahead of the manifest. */
 proctype power() {
 	do
-	:: d_step { synced < last -> synced = last }
+	:: d_step { failures == 0 && synced < last ->
+		synced = last
+#ifdef SURVIVORS
+		; counted = top
+#endif
+	   }
 	:: atomic { failures == 0 && synced < last ->
 		failures = 1;
-		d_step {
-			node[0].flying = 0; node[1].flying = 0;
-#ifndef SURVIVORS
-			stop(0); stop(1)
+#ifdef SURVIVORS
+		do
+		:: i < NODES ->
+			if
+			:: node[i].does != DOWN -> d_step { stop(i) }
+			:: skip
+			fi;
+			i++
+		:: else -> break
+		od;
+		i = 0;
+#else
+		d_step { node[0].flying = 0; node[1].flying = 0; stop(0); stop(1) };
 #endif
-		};
 		do
 		:: d_step { last > synced ->
 			if
-			:: rec[last].kind == COMMIT -> high = rec[last].from - 1
+			:: rec[last].kind == COMMIT && !vain(last) -> high = rec[last].from - 1
 			:: else
 			fi;
-			rec[last].kind = 0; rec[last].epoch = 0; rec[last].by = 0; rec[last].floor = 0;
-			rec[last].from = 0; rec[last].to = 0; rec[last].gen = 0;
+			drop(last);
 			last--
 		   }
 		:: break
 		od;
-		d_step { check() }
+		d_step {
+			synced = RECORDS; /* nothing is lost any more */
+#ifdef SURVIVORS
+			counted = 0;
+			top = last;
+			do
+			:: vain(top) -> top--
+			:: else -> break
+			od;
+#endif
+			check()
+		}
 	   }
 	od
 }
@@ -631,6 +1017,9 @@ proctype publisher() {
 init {
 	atomic {
 		run owner(0); run owner(1); run publisher();
+#if NODES > 2
+		run owner(2);
+#endif
 #ifdef POWER
 		run power();
 #endif
