@@ -31,8 +31,7 @@ func (o *owner) claim(ctx context.Context) (err error) {
 	if last.Epoch == 0 { // the shard's first owner: what the stream dropped before is nobody's loss
 		record.Floor = max(o.stream.CachedInfo().State.FirstSeq, 1) - 1
 	}
-	claimed, err := o.manifest.Append(ctx, record)
-	if err != nil {
+	if _, err := o.manifest.Append(ctx, record); err != nil {
 		return err
 	}
 	if o.sched, err = scheduler.New(scheduler.Config{
@@ -41,7 +40,7 @@ func (o *owner) claim(ctx context.Context) (err error) {
 	}); err != nil {
 		return err
 	}
-	if err := o.recover(ctx, claimed); err != nil {
+	if err := o.recover(ctx); err != nil {
 		return fmt.Errorf("recovering the local state: %w", err)
 	}
 	o.progress.replay(o.pos.Applied, o.stream.CachedInfo().State.LastSeq)
@@ -50,7 +49,7 @@ func (o *owner) claim(ctx context.Context) (err error) {
 }
 
 // recover brings Pebble from wherever a crash left it to the manifest as of the claim, and the log states from there.
-func (o *owner) recover(ctx context.Context, claimed uint64) error {
+func (o *owner) recover(ctx context.Context) error {
 	pos, err := o.trustedPosition(ctx)
 	if err != nil {
 		return err
@@ -64,10 +63,15 @@ func (o *owner) recover(ctx context.Context, claimed uint64) error {
 		}
 	}
 	o.pos = pos
-	if err := manifest.Scan(ctx, o.cfg.JS, o.source.Shard, pos.ManifestSeq, pos.ManifestID, claimed, func(seq, left uint64, r manifest.Record) error {
-		o.progress.records.Store(left + 1)
-		return o.applyRecord(seq, r)
-	}); err != nil {
+	err = manifest.Scan(ctx, o.cfg.JS, o.source.Shard, manifest.Mark{Seq: pos.ManifestSeq, ID: pos.ManifestID}, o.manifest.Mark(),
+		func(seq, left uint64, r manifest.Record) error {
+			o.progress.records.Store(left + 1)
+			return o.applyRecord(seq, r)
+		})
+	if errors.Is(err, manifest.ErrGap) { // what was applied may count for nothing, and is trusted no more
+		err = errors.Join(err, o.forget(store.Position{}))
+	}
+	if err != nil {
 		return err
 	}
 	if o.pos.Applied < o.pos.Floor { // the disk was lost: all up to the floor is archived, so replay begins above it

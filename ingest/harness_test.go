@@ -280,8 +280,7 @@ func (s *system) archived(log string) (seqs []uint64) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	_, last := m.Last()
-	err = manifest.Scan(s.t.Context(), s.js, 0, 0, "", last, func(_, _ uint64, r manifest.Record) error {
+	err = manifest.Scan(s.t.Context(), s.js, 0, manifest.Mark{}, m.Mark(), func(_, _ uint64, r manifest.Record) error {
 		for _, seg := range r.Segments {
 			for _, e := range seg.Extents {
 				if e.Log == log {

@@ -16,6 +16,7 @@ import (
 	"dormouse/internal/extent"
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
+	"dormouse/store"
 	"dormouse/store/manifest"
 )
 
@@ -417,6 +418,54 @@ func TestAsideID(t *testing.T) {
 	}
 	if again := at(1, 1, "again"); !seen[again] {
 		t.Error("the same message gets two ids")
+	}
+}
+
+// TestPositionThatLeadsNowhere: the disk is as of a record that counts for nothing, which a scan had taken for the next one
+// while another history began. No scan from there comes to any claim, so the disk is given up.
+func TestPositionThatLeadsNowhere(t *testing.T) {
+	s := newSystem(t)
+	dir := t.TempDir()
+	n := s.start("a", dir)
+	n.awaitOwned()
+	s.publish("logs.t.a", "1", "2")
+	s.takeReady("t.a")
+	_, extents := s.drain("t.a")
+	if refused := s.commit("0/a.sst", extents...); len(refused) > 0 {
+		t.Fatal(refused)
+	}
+	n.stop()
+	m, err := manifest.Open(t.Context(), s.js, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	end := m.Mark()
+	vain := manifest.Record{Kind: manifest.Floor, Epoch: 1, Owner: "lost", ID: "vain", Prev: end.Seq, PrevID: "lost"}
+	data, err := vain.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ack, err := s.js.Publish(t.Context(), wire.Shard(0).ManifestSubject(), data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := store.Open(dir, store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pos, err := db.Position(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pos.ManifestSeq, pos.ManifestID = ack.Sequence, vain.ID
+	batch := db.NewBatch()
+	if err := errors.Join(store.SetPosition(batch, 0, pos), batch.Commit(noSync), batch.Close(), db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	n = s.start("a", dir)
+	n.awaitOwned()
+	if all := s.catalog(); len(all) != 1 || all[0].Segment.Key != "0/a.sst" {
+		t.Errorf("the catalog has %+v", all)
 	}
 }
 

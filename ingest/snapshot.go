@@ -89,8 +89,8 @@ func (o *owner) takeSnapshots(ctx context.Context) error {
 func (o *owner) shorten(ctx context.Context) error {
 	for {
 		o.mu.Lock()
-		long, upTo := o.longTailLocked(), o.pos.ManifestSeq
-		if o.snapshot != nil && o.snapshot.UpTo >= upTo { // counted too much, after a crash
+		long, upTo := o.longTailLocked(), manifest.Mark{Seq: o.pos.ManifestSeq, ID: o.pos.ManifestID}
+		if o.snapshot != nil && o.snapshot.UpTo >= upTo.Seq { // counted too much, after a crash
 			o.cutLocked(o.pos.TailRecords, o.pos.TailExtents)
 			long = false
 		}
@@ -117,7 +117,7 @@ func (o *owner) shorten(ctx context.Context) error {
 // takeSnapshot takes one that has the records up to upTo, or as many of them as are sorted at once. The steps, and what a
 // crash after each leaves: (1) its parts are in the bucket: orphans; (2) its record is in the manifest: new owners use it;
 // (3) the records that it has are dropped (dropTail): the next owner drops them.
-func (o *owner) takeSnapshot(ctx context.Context, upTo uint64) error {
+func (o *owner) takeSnapshot(ctx context.Context, upTo manifest.Mark) error {
 	next := &manifest.Snapshot{}
 	if o.snapshot != nil {
 		*next = *o.snapshot
@@ -126,7 +126,7 @@ func (o *owner) takeSnapshot(ctx context.Context, upTo uint64) error {
 	run := manifest.Run{After: next.UpTo}
 	var rows []catalog.Row
 	records, enough := uint64(0), errors.New("enough")
-	err := manifest.Scan(ctx, o.cfg.JS, o.source.Shard, next.UpTo, next.UpToID, upTo, func(seq, _ uint64, r manifest.Record) error {
+	err := manifest.Scan(ctx, o.cfg.JS, o.source.Shard, manifest.Mark{Seq: next.UpTo, ID: next.UpToID}, upTo, func(seq, _ uint64, r manifest.Record) error {
 		for _, s := range r.Segments {
 			for _, e := range s.Extents {
 				rows = append(rows, catalog.RowOf(e, s.Segment))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -30,6 +31,7 @@ type Manifest struct {
 	stream jetstream.Stream
 	shard  wire.Shard
 	end    uint64 // sequence of the subject's last message; what the next append expects
+	endID  string // that message's ID
 	last   uint64 // sequence of the last record; below end when what follows it counts for nothing
 	record Record // the last record
 }
@@ -44,21 +46,24 @@ func Open(ctx context.Context, js jetstream.JetStream, shard wire.Shard) (*Manif
 	if m.record, m.end, err = m.latest(ctx); err != nil {
 		return nil, err
 	}
-	for m.last = m.end; m.record.Prev > 0; {
-		same, err := m.Has(ctx, m.record.Prev, m.record.PrevID)
-		if err != nil {
-			return nil, err
+	return m, m.walkBack(ctx)
+}
+
+// walkBack finds the last record that counts, beginning with the last message. One that follows a message which a power
+// failure took counts for nothing: an owner that lived through that appended it, and stepped down.
+func (m *Manifest) walkBack(ctx context.Context) error {
+	m.last, m.endID = m.end, m.record.ID
+	for {
+		before, id := m.record.before()
+		presence, err := m.Has(ctx, before, id)
+		if err != nil || presence != Other {
+			return err
 		}
-		if same != Other {
-			break
-		}
-		// It follows a record that a power failure took: an owner that lived through that appended it, and stepped down.
-		m.last = m.record.Prev
+		m.last = before
 		if m.record, err = m.get(ctx, m.last); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return m, nil
 }
 
 // Created returns when the manifest stream was made: another stream is another history.
@@ -66,6 +71,9 @@ func (m *Manifest) Created() time.Time { return m.stream.CachedInfo().Created }
 
 // Last returns the last record and its sequence in the manifest stream; sequence 0 means that there is none.
 func (m *Manifest) Last() (Record, uint64) { return m.record, m.last }
+
+// Mark names the last record.
+func (m *Manifest) Mark() Mark { return Mark{m.last, m.record.ID} }
 
 // Presence is what the manifest has at a sequence.
 type Presence int
@@ -131,46 +139,49 @@ func (m *Manifest) latest(ctx context.Context) (Record, uint64, error) {
 }
 
 // Append appends r, whose ID, Time and links to other records it sets, if nobody else has appended since the last record
-// that m knows, and returns its sequence. An append whose answer is lost is looked up by its ID and tried again until it is
-// known to have happened or ctx ends. ErrFenced means that the caller owns the shard no more. As a rule the record is not in
+// that m knows, and returns its sequence. An append whose answer is lost is looked up by its ID and tried again, under another
+// ID, until it is known to have happened or ctx ends. ErrFenced means that the caller owns the shard no more. As a rule the record is not in
 // the manifest then; it is there if its answer was lost and another owner has claimed since, which then knows of it.
 //
 // Comparing sequences is not enough when the servers have lost their last seconds in a power failure and another owner has
-// used those sequences. So the record that the new one follows is looked at again afterwards. If it is another one, the new
+// used those sequences. So the message that the new one follows is looked at again afterwards. If it is another one, the new
 // one counts for nothing (see Open and Scan), and the error is ErrFenced.
 func (m *Manifest) Append(ctx context.Context, r Record) (uint64, error) {
-	r.ID, r.Time = uuid.NewString(), time.Now().UTC()
+	r.Time = time.Now().UTC()
 	r.Prev, r.PrevID = m.last, m.record.ID
+	if m.end != m.last {
+		r.End, r.EndID = m.end, m.endID
+	}
 	if r.SnapshotSeq = m.record.SnapshotSeq; m.record.Kind == TakeSnapshot {
 		r.SnapshotSeq = m.last
 	}
-	data, err := r.Encode()
-	if err != nil {
-		return 0, err
-	}
-	msg := nats.NewMsg(m.shard.ManifestSubject())
-	msg.Data = data
-	msg.Header.Set(HeaderEpoch, strconv.FormatUint(r.Epoch, 10))
-	seq, err := backoff.Retry(ctx, func() (uint64, error) { return m.try(ctx, msg, r.ID) },
-		backoff.WithBackOff(retryPolicy()), backoff.WithMaxElapsedTime(0))
-	if err == nil && m.last > 0 {
+	// An ID for each try: a power failure may take the one that succeeded, and what others have appended after it must not
+	// take the next one for it.
+	id, tries := uuid.NewString(), 0
+	seq, err := backoff.Retry(ctx, func() (uint64, error) {
+		tries++
+		r.ID = id + "." + strconv.Itoa(tries)
+		return m.try(ctx, &r, id)
+	}, backoff.WithBackOff(retryPolicy()), backoff.WithMaxElapsedTime(0))
+	if err == nil {
 		err = m.confirm(ctx, r)
 	}
 	if err != nil {
 		return 0, err
 	}
-	m.end, m.last, m.record = seq, seq, r
+	m.end, m.endID, m.last, m.record = seq, r.ID, seq, r
 	return seq, nil
 }
 
-// confirm returns ErrFenced when the record that r follows is not there any more.
+// confirm returns ErrFenced when the message that r follows is not there any more.
 func (m *Manifest) confirm(ctx context.Context, r Record) error {
+	before, id := r.before()
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
 		attempt, cancel := context.WithTimeout(ctx, appendTimeout)
 		defer cancel()
-		presence, err := m.Has(attempt, r.Prev, r.PrevID)
+		presence, err := m.Has(attempt, before, id)
 		if err == nil && presence != Same {
-			err = backoff.Permanent(fmt.Errorf("%w: shard %s: the servers lost record %d, after which this one was appended", ErrFenced, m.shard, r.Prev))
+			err = backoff.Permanent(fmt.Errorf("%w: shard %s: the servers lost record %d, after which this one was appended", ErrFenced, m.shard, before))
 		}
 		return struct{}{}, err
 	}, backoff.WithBackOff(retryPolicy()), backoff.WithMaxElapsedTime(0))
@@ -183,7 +194,16 @@ func retryPolicy() backoff.BackOff {
 	return b
 }
 
-func (m *Manifest) try(ctx context.Context, msg *nats.Msg, id string) (uint64, error) {
+// try tries once to append r. If an earlier try turns out to have succeeded, r becomes what that one appended; their IDs begin
+// with id.
+func (m *Manifest) try(ctx context.Context, r *Record, id string) (uint64, error) {
+	data, err := r.Encode()
+	if err != nil {
+		return 0, backoff.Permanent(err)
+	}
+	msg := nats.NewMsg(m.shard.ManifestSubject())
+	msg.Data = data
+	msg.Header.Set(HeaderEpoch, strconv.FormatUint(r.Epoch, 10))
 	attempt, cancel := context.WithTimeout(ctx, appendTimeout)
 	defer cancel()
 	ack, err := m.js.PublishMsg(attempt, msg, jetstream.WithExpectStream(wire.ManifestStream),
@@ -196,7 +216,8 @@ func (m *Manifest) try(ctx context.Context, msg *nats.Msg, id string) (uint64, e
 	switch {
 	case lookErr != nil:
 		return 0, fmt.Errorf("appending to the manifest of shard %s: %w", m.shard, errors.Join(err, lookErr))
-	case seq != 0 && last.ID == id:
+	case seq != 0 && strings.HasPrefix(last.ID, id):
+		r.ID = last.ID
 		return seq, nil
 	case seq != m.end:
 		return 0, backoff.Permanent(fmt.Errorf("%w: shard %s, epoch %d by %s", ErrFenced, m.shard, last.Epoch, last.Owner))
@@ -211,19 +232,25 @@ const scanWindow = 32
 // failure of the servers took them.
 var ErrGap = errors.New("manifest records are missing")
 
-// Scan calls fn for each record of shard that follows the one at after, in order, up to the one at upTo, which must exist.
-// after and afterID name a record that may be dropped since; they are 0 and "" for the manifest's beginning. left is how
-// many messages the subject has beyond this one. What follows a record that is not there any more is left out, see Append.
-// The error wraps ErrGap when a record is missing, also when the one at upTo does not follow the one at after.
-func Scan(ctx context.Context, js jetstream.JetStream, shard wire.Shard, after uint64, afterID string, upTo uint64,
-	fn func(seq, left uint64, r Record) error) error {
-	if after >= upTo {
+// Mark names a record by its sequence and its ID, since a power failure lets sequences be used again. The zero Mark is the
+// manifest's beginning.
+type Mark struct {
+	Seq uint64
+	ID  string
+}
+
+// Scan calls fn for each record of shard that follows the one at after, which may be dropped since, in order, up to the one
+// at upTo, which must exist. left is how many messages the subject has beyond this one. What follows a record that is not
+// there any more is left out, see Append. The error wraps ErrGap when a record is missing, also when the one at upTo is
+// another one by now, or does not follow the one at after.
+func Scan(ctx context.Context, js jetstream.JetStream, shard wire.Shard, after, upTo Mark, fn func(seq, left uint64, r Record) error) error {
+	if after == upTo {
 		return nil
 	}
 	consumer, err := js.OrderedConsumer(ctx, wire.ManifestStream, jetstream.OrderedConsumerConfig{
 		FilterSubjects: []string{shard.ManifestSubject()},
 		DeliverPolicy:  jetstream.DeliverByStartSequencePolicy,
-		OptStartSeq:    after + 1,
+		OptStartSeq:    after.Seq + 1,
 	})
 	if err != nil {
 		return fmt.Errorf("reading the manifest of shard %s: %w", shard, err)
@@ -233,7 +260,7 @@ func Scan(ctx context.Context, js jetstream.JetStream, shard wire.Shard, after u
 		return fmt.Errorf("reading the manifest of shard %s: %w", shard, err)
 	}
 	defer messages.Stop()
-	chain := chain{last: after, id: afterID}
+	chain := chain{last: after, before: after}
 	for {
 		msg, err := messages.Next(jetstream.NextContext(ctx))
 		if err != nil {
@@ -248,37 +275,36 @@ func Scan(ctx context.Context, js jetstream.JetStream, shard wire.Shard, after u
 		if err != nil {
 			return fmt.Errorf("manifest record %d of shard %s: %w", seq, shard, err)
 		}
+		base := chain.last
 		follows, err := chain.follows(seq, r)
+		if err == nil && seq >= upTo.Seq && chain.last != upTo { // before it is taken for what was asked for
+			err = fmt.Errorf("%w: record %d (%s) does not follow record %d (%s)", ErrGap, upTo.Seq, upTo.ID, base.Seq, base.ID)
+		}
 		if err == nil && follows {
 			err = fn(seq, meta.NumPending, r)
 		}
-		if err != nil {
+		if err != nil || seq >= upTo.Seq {
 			return err
 		}
-		if seq < upTo {
-			continue
-		}
-		if chain.last != upTo {
-			return fmt.Errorf("%w: record %d does not follow record %d", ErrGap, upTo, chain.last)
-		}
-		return nil
 	}
 }
 
 // chain is how far a scan has followed the links of the records.
 type chain struct {
-	last uint64 // sequence of the last record
-	id   string // its ID
+	last   Mark // the last record
+	before Mark // the last message, which may count for nothing
 }
 
 // follows reports whether r, at seq, is the next record, and not one that counts for nothing.
 func (c *chain) follows(seq uint64, r Record) (bool, error) {
-	if r.Prev > c.last {
-		return false, fmt.Errorf("%w: record %d follows record %d, and the one before that is %d", ErrGap, seq, r.Prev, c.last)
+	before, id := r.before()
+	if before > c.before.Seq {
+		return false, fmt.Errorf("%w: record %d follows message %d, and the one before it is %d", ErrGap, seq, before, c.before.Seq)
 	}
-	if r.Prev < c.last || r.PrevID != c.id {
-		return false, nil
+	counts := Mark{before, id} == c.before && Mark{r.Prev, r.PrevID} == c.last
+	c.before = Mark{seq, r.ID}
+	if counts {
+		c.last = c.before
 	}
-	c.last, c.id = seq, r.ID
-	return true, nil
+	return counts, nil
 }

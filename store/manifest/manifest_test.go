@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -84,9 +85,13 @@ func TestOnlyTheLastClaimCanAppend(t *testing.T) {
 type lossy struct {
 	jetstream.JetStream
 	loseAnswers, loseRequests int
+	ids                       map[string]bool // of all tries, if set
 }
 
 func (l *lossy) PublishMsg(ctx context.Context, msg *nats.Msg, opts ...jetstream.PublishOpt) (*jetstream.PubAck, error) {
+	if r, err := Decode(msg.Data); l.ids != nil && err == nil {
+		l.ids[r.ID] = true
+	}
 	if l.loseRequests > 0 {
 		l.loseRequests--
 		return nil, context.DeadlineExceeded
@@ -106,7 +111,8 @@ func TestAppendWhoseAnswerIsLostHappensOnce(t *testing.T) {
 		"request, then answer lost": {loseRequests: 1, loseAnswers: 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			js.JetStream = newStream(t)
+			js.JetStream, js.ids = newStream(t), make(map[string]bool)
+			wantIDs := 3 + js.loseRequests // what was lost and is taken by others must not be taken for the next try
 			m := open(t, js, 0)
 			for first := uint64(1); first <= 3; first++ {
 				seq, err := m.Append(t.Context(), commit(1, first))
@@ -115,13 +121,15 @@ func TestAppendWhoseAnswerIsLostHappensOnce(t *testing.T) {
 				}
 			}
 			var got []uint64
-			_, last := m.Last()
-			err := Scan(t.Context(), js, 0, 0, "", last, func(_, _ uint64, r Record) error {
+			err := Scan(t.Context(), js, 0, Mark{}, m.Mark(), func(_, _ uint64, r Record) error {
 				got = append(got, r.Segments[0].Extents[0].First)
 				return nil
 			})
 			if err != nil || fmt.Sprint(got) != "[1 2 3]" {
 				t.Fatalf("manifest holds %v, %v", got, err)
+			}
+			if len(js.ids) != wantIDs {
+				t.Errorf("the tries had %d different IDs, want %d", len(js.ids), wantIDs)
 			}
 		})
 	}
@@ -188,19 +196,95 @@ func TestOwnerThatLivedThroughAPowerFailure(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	_, upTo := open(t, js, 0).Last()
+	upTo := open(t, js, 0).Mark()
 	var epochs []uint64
 	collect := func(_, _ uint64, r Record) error { epochs = append(epochs, r.Epoch); return nil }
-	if err := Scan(t.Context(), js, 0, 0, "", upTo, collect); err != nil || fmt.Sprint(epochs) != "[1 1 2 3 3]" {
+	if err := Scan(t.Context(), js, 0, Mark{}, upTo, collect); err != nil || fmt.Sprint(epochs) != "[1 1 2 3 3]" {
 		t.Fatalf("records of epochs %v, %v", epochs, err)
 	}
 	// A scan from the record whose sequence was used twice tells which of the two it is from.
 	epochs = nil
-	if err := Scan(t.Context(), js, 0, 3, successor.record.ID, upTo, collect); err != nil || fmt.Sprint(epochs) != "[3 3]" {
+	if err := Scan(t.Context(), js, 0, Mark{3, successor.record.ID}, upTo, collect); err != nil || fmt.Sprint(epochs) != "[3 3]" {
 		t.Errorf("above the successor's claim: records of epochs %v, %v", epochs, err)
 	}
-	if err := Scan(t.Context(), js, 0, 3, old.record.ID, upTo, func(uint64, uint64, Record) error { return nil }); !errors.Is(err, ErrGap) {
+	if err := Scan(t.Context(), js, 0, Mark{3, old.record.ID}, upTo, func(uint64, uint64, Record) error { return nil }); !errors.Is(err, ErrGap) {
 		t.Errorf("above the lost record: %v, want ErrGap", err)
+	}
+}
+
+// mustAppend appends records, and mustBeFenced one that counts for nothing.
+func mustAppend(t *testing.T, m *Manifest, records ...Record) {
+	t.Helper()
+	for _, r := range records {
+		if _, err := m.Append(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func mustBeFenced(t *testing.T, m *Manifest, r Record) {
+	t.Helper()
+	if _, err := m.Append(t.Context(), r); !errors.Is(err, ErrFenced) {
+		t.Fatalf("%s appended: %v, want ErrFenced", r.Owner, err)
+	}
+}
+
+// mustHold holds that a new owner can be found by scans after its claim, and finds records by these owners before it.
+func mustHold(t *testing.T, js jetstream.JetStream, owners ...string) {
+	t.Helper()
+	next := open(t, js, 0)
+	last, _ := next.Last()
+	mustAppend(t, next, Record{Kind: Claim, Epoch: last.Epoch + 1, Owner: "next"})
+	var got []string
+	err := Scan(t.Context(), js, 0, Mark{}, next.Mark(), func(_, _ uint64, r Record) error { got = append(got, r.Owner); return nil })
+	if err != nil || !slices.Equal(got, append(owners, "next")) {
+		t.Errorf("records by %q, %v, want %q and next", got, err, owners)
+	}
+}
+
+func claim(epoch uint64, owner string) Record { return Record{Kind: Claim, Epoch: epoch, Owner: owner} }
+
+// TestClaimerThatLivedThroughAPowerFailure: it has read the last record before the failure, and goes back over what counts
+// for nothing after it. What it has read is not what it appends its claim after.
+func TestClaimerThatLivedThroughAPowerFailure(t *testing.T) {
+	js := newStream(t)
+	mustAppend(t, open(t, js, 0), claim(1, "old"), claim(2, "old"), claim(3, "old"))
+	claimer := open(t, js, 0)
+	powerFailure(t, js, 1)
+	mustAppend(t, open(t, js, 0), claim(2, "new"), claim(3, "new"))
+	if err := claimer.walkBack(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	mustBeFenced(t, claimer, claim(3, "claimer"))
+	mustHold(t, js, "old", "new", "new")
+}
+
+// TestTwoThatLivedThroughAPowerFailure: each appends after a record that is lost, one after the other.
+func TestTwoThatLivedThroughAPowerFailure(t *testing.T) {
+	js := newStream(t)
+	mustAppend(t, open(t, js, 0), claim(1, "old"), claim(2, "old"))
+	first := open(t, js, 0)
+	mustAppend(t, first, claim(3, "first"))
+	second := open(t, js, 0)
+	mustAppend(t, second, claim(4, "second"))
+	powerFailure(t, js, 2)
+	mustAppend(t, open(t, js, 0), claim(3, "new"))
+	mustBeFenced(t, first, claim(4, "first"))   // as the fourth message, after the third, which is another one now
+	mustBeFenced(t, second, claim(5, "second")) // as the fifth, after the fourth
+	mustHold(t, js, "old", "old", "new")
+}
+
+// TestScanEndsWithWhatItIsToldTo: another record has the sequence of the claim that it is to end with.
+func TestScanEndsWithWhatItIsToldTo(t *testing.T) {
+	js := newStream(t)
+	m := open(t, js, 0)
+	mustAppend(t, m, claim(1, "old"), claim(2, "old"))
+	lost := m.Mark()
+	powerFailure(t, js, 1)
+	mustAppend(t, open(t, js, 0), claim(2, "new"))
+	n := 0
+	if err := Scan(t.Context(), js, 0, Mark{}, lost, func(uint64, uint64, Record) error { n++; return nil }); !errors.Is(err, ErrGap) || n != 1 {
+		t.Errorf("a scan up to a record that is lost: %d records, %v, want the first and ErrGap", n, err)
 	}
 }
 
@@ -223,15 +307,15 @@ func TestScanNoticesWhatIsGone(t *testing.T) {
 	if err := Purge(t.Context(), js, 0, snapshot); err != nil {
 		t.Fatal(err)
 	}
-	_, upTo := m.Last()
+	upTo := m.Mark()
 	for _, after := range []uint64{0, 2, 3} {
-		err := Scan(t.Context(), js, 0, after, ids[after], upTo, func(_, _ uint64, _ Record) error { return nil })
+		err := Scan(t.Context(), js, 0, Mark{after, ids[after]}, upTo, func(_, _ uint64, _ Record) error { return nil })
 		if !errors.Is(err, ErrGap) {
 			t.Errorf("scanning above %d: %v, want ErrGap", after, err)
 		}
 	}
 	n := 0
-	if err := Scan(t.Context(), js, 0, 4, ids[4], upTo, func(_, _ uint64, _ Record) error { n++; return nil }); err != nil || n != 2 {
+	if err := Scan(t.Context(), js, 0, Mark{4, ids[4]}, upTo, func(_, _ uint64, _ Record) error { n++; return nil }); err != nil || n != 2 {
 		t.Errorf("scanning the tail: %d records, %v", n, err)
 	}
 	for seq, want := range map[uint64]Presence{0: Same, 2: Gone, 5: Other} {
@@ -265,9 +349,9 @@ func TestScanKeepsShardsApart(t *testing.T) {
 			}
 		}
 	}
-	_, upTo := a.Last()
+	upTo := a.Mark()
 	n := 0
-	err := Scan(t.Context(), js, 1, 19, id, upTo, func(seq, _ uint64, r Record) error {
+	err := Scan(t.Context(), js, 1, Mark{19, id}, upTo, func(seq, _ uint64, r Record) error {
 		n++
 		if r.Epoch != 1 || seq <= 20 {
 			return fmt.Errorf("record %d of epoch %d", seq, r.Epoch)
@@ -277,7 +361,7 @@ func TestScanKeepsShardsApart(t *testing.T) {
 	if err != nil || n != 30 {
 		t.Fatalf("scanned %d records, %v, want 30", n, err)
 	}
-	if err := Scan(t.Context(), js, 1, upTo, a.record.ID, upTo, nil); err != nil {
+	if err := Scan(t.Context(), js, 1, upTo, upTo, nil); err != nil {
 		t.Fatalf("scanning nothing: %v", err)
 	}
 }

@@ -38,12 +38,23 @@ type Record struct {
 	Floor    uint64      `cbor:"6,keyasint"`           // everything up to this source sequence is archived
 	Segments []Committed `cbor:"7,keyasint,omitempty"` // of a Commit
 	Snapshot *Snapshot   `cbor:"8,keyasint,omitempty"` // of a TakeSnapshot
-	// Prev and PrevID are the sequence and the ID of the record that this one follows; 0 and "" for the first. Append sets
-	// them. They tell a record that is missing, and one that was appended to a history which a power failure took back.
+	// Prev and PrevID are the sequence and the ID of the record that this one follows; 0 and "" for the first. End and EndID
+	// are those of the message directly before it, when that is not Prev because it counts for nothing. Append sets them. They
+	// tell a record that is missing, and one that was appended to a history which a power failure took back.
 	Prev   uint64 `cbor:"10,keyasint,omitempty"`
 	PrevID string `cbor:"11,keyasint,omitempty"`
+	End    uint64 `cbor:"12,keyasint,omitempty"`
+	EndID  string `cbor:"13,keyasint,omitempty"`
 	// SnapshotSeq is the sequence of the newest TakeSnapshot before this record; 0 is none. Append sets it.
 	SnapshotSeq uint64 `cbor:"9,keyasint,omitempty"`
+}
+
+// before names the message directly before the record.
+func (r Record) before() (seq uint64, id string) {
+	if r.End > 0 {
+		return r.End, r.EndID
+	}
+	return r.Prev, r.PrevID
 }
 
 // Committed is a segment and the extents of it that were accepted. Entries of the object outside them are not part of the

@@ -183,9 +183,9 @@ func (v *Verifier) readManifest(ctx context.Context, shard wire.Shard, r *Report
 	if err != nil {
 		return sum, 0, err
 	}
-	after, afterID := uint64(0), ""
+	var after manifest.Mark
 	if snapshot != nil {
-		after, afterID = snapshot.UpTo, snapshot.UpToID
+		after = manifest.Mark{Seq: snapshot.UpTo, ID: snapshot.UpToID}
 		for _, run := range snapshot.Runs {
 			if err := v.readRun(ctx, run); err != nil {
 				v.bad(r, fmt.Errorf("the snapshot of the catalog of shard %s: %w", shard, err))
@@ -195,7 +195,7 @@ func (v *Verifier) readManifest(ctx context.Context, shard wire.Shard, r *Report
 		}
 	}
 	_, head = m.Last()
-	err = manifest.Scan(ctx, v.Client.js, shard, after, afterID, head, func(_, _ uint64, record manifest.Record) error {
+	err = manifest.Scan(ctx, v.Client.js, shard, after, m.Mark(), func(_, _ uint64, record manifest.Record) error {
 		for _, s := range record.Segments {
 			for _, e := range s.Extents {
 				sum.Extents++
