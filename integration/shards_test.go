@@ -331,3 +331,133 @@ func (o *outsideNATS) restartWith(part string) {
 	}
 	o.run(options)
 }
+
+// TestStreamsOfOnesOwnAsShards archives two streams that users have, whose entries were there before the system, and takes
+// nothing away from them.
+func TestStreamsOfOnesOwnAsShards(t *testing.T) {
+	const perLog = 20
+	outside := startOutsideNATS(t)
+	_, js := dial(t, outside.addr)
+	for name, subject := range map[string]string{"ORDERS": "orders.>", "METRICS": "edge.metrics.>"} {
+		if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: name, Subjects: []string{subject}, Description: "of " + name}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	o := newOracle()
+	logs := map[string][]string{"orders": {"shop.eu.web", "shop.us", "market.all"}, "edge.metrics": {"host1.cpu", "host2.cpu.0"}}
+	total := 0
+	publish := func(what string) {
+		for prefix, logs := range logs {
+			publishAll(t, js, o, prefix, logs, perLog, what)
+			total += perLog * len(logs)
+		}
+	}
+	publish("before")
+
+	cli := outside.instance()
+	add := []string{"--add-stream", "ORDERS=orders", "--add-stream", "METRICS=edge.metrics", "--lease", "2s", "--requeue-after", "3s"}
+	first := cli.provision(add...)
+	if len(first.Shards) != 2 || first.Mapping != nil {
+		t.Fatalf("provision says %+v", first)
+	}
+	for i, want := range []struct{ stream, prefix string }{{"ORDERS", "orders"}, {"METRICS", "edge.metrics"}} {
+		if s := first.Shards[i]; s.Stream != want.stream || s.Prefix != want.prefix || s.Managed {
+			t.Errorf("shard %d is %+v, want %v, not managed", i, s, want)
+		}
+	}
+	marked := streamsOf(t, js)
+	for _, name := range []string{"ORDERS", "METRICS"} {
+		if marked[name].config.Description != "of "+name {
+			t.Errorf("adding changed more than the metadata: %+v", marked[name].config)
+		}
+	}
+	cli.provision(add...)
+	if now := streamsOf(t, js); !reflect.DeepEqual(now, marked) {
+		t.Errorf("adding again changed the streams from\n%+v to\n%+v", marked, now)
+	}
+
+	bucket := "file://" + filepath.Join(t.TempDir(), "archive")
+	role := func(role string) *instance {
+		return outside.instance(append([]string{"--archive", bucket, "--roles", role}, append(fast, "--trim-delay", "100ms")...)...).start()
+	}
+	in := role("ingest")
+	role("worker")
+	publish("after")
+	in.until("everything to be archived", func() bool { return archivedUntrimmed(in.status(), total) })
+	o.check(in)
+	trimDelays := time.NewTicker(100 * time.Millisecond)
+	defer trimDelays.Stop()
+	for range 10 {
+		if <-trimDelays.C; !archivedUntrimmed(in.status(), total) {
+			t.Fatalf("the users' streams were changed: %+v", in.status().Shards)
+		}
+	}
+	if got, want := in.must("", "verify"), fmt.Sprintf(" %d entries: 0 bad", total); !strings.Contains(got, want) {
+		t.Errorf("verify printed %q, want %q", got, want)
+	}
+	// What is read now comes from the archive alone.
+	for _, name := range []string{"ORDERS", "METRICS"} {
+		stream, err := js.Stream(t.Context(), name)
+		if err == nil {
+			err = stream.Purge(t.Context())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	o.check(in)
+	if lost := in.metrics()["dormouse_entries_lost_total"]; lost != 0 {
+		t.Errorf("%v entries count as lost", lost)
+	}
+}
+
+// archivedUntrimmed reports whether both shards have archived all entries, and their streams have them still.
+func archivedUntrimmed(s status, entries int) bool {
+	var messages uint64
+	for _, shard := range s.Shards {
+		if messages += shard.Messages; shard.State != "owned" || shard.Lag > 0 || shard.ActiveLogs > 0 {
+			return false
+		}
+	}
+	return len(s.Shards) == 2 && messages == uint64(entries)
+}
+
+// TestStreamsThatCannotBeAdded: each is refused with a message that says why, and left as it was.
+func TestStreamsThatCannotBeAdded(t *testing.T) {
+	outside := startOutsideNATS(t)
+	_, js := dial(t, outside.addr)
+	for _, c := range []jetstream.StreamConfig{
+		{Name: "GOOD", Subjects: []string{"good.>"}},
+		{Name: "QUEUE", Subjects: []string{"queue.>"}, Retention: jetstream.WorkQueuePolicy},
+		{Name: "MEMORY", Subjects: []string{"memory.>"}, Storage: jetstream.MemoryStorage},
+		{Name: "TWO", Subjects: []string{"one.>", "two.>"}},
+		{Name: "MINE", Subjects: []string{"logs.>"}},
+	} {
+		if _, err := js.CreateStream(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	in := outside.instance()
+	in.provision("--shards", "2")
+	in.provision("--add-stream", "GOOD")
+	before := streamsOf(t, js)
+	for stream, says := range map[string][]string{
+		"NONE":        {"no stream NONE"},
+		"QUEUE":       {"QUEUE", "retention", "WorkQueue"},
+		"MEMORY":      {"MEMORY", "storage"},
+		"TWO":         {"TWO", "--add-stream TWO="},
+		"TWO=three":   {"TWO", "none is below three"},
+		"MINE":        {"MINE", "spread over 2 shards"},
+		"GOOD=good.x": {"GOOD", "prefix good", "good.x"},
+	} {
+		o := in.run("", "provision", "--add-stream", stream)
+		for _, part := range says {
+			if o.code != 1 || o.out != "" || !strings.Contains(o.err, part) {
+				t.Errorf("%s: exit %d, %q, %q, want 1 and %q", stream, o.code, o.out, o.err, part)
+			}
+		}
+	}
+	if now := streamsOf(t, js); !reflect.DeepEqual(now, before) {
+		t.Errorf("what was refused changed the streams from\n%+v to\n%+v", before, now)
+	}
+}
