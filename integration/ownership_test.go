@@ -15,13 +15,8 @@ import (
 
 // status is what `dormouse status --output json` says, as far as tests look at it.
 type status struct {
-	Processes []struct {
-		ID, HTTP      string
-		Roles         []string
-		Shards        int
-		Workers, Busy int
-	}
-	Shards []struct {
+	Processes []processStatus
+	Shards    []struct {
 		Stream, State, Owner        string
 		Shard, Epoch, Messages, Lag uint64
 		Last, Floor, Applied        uint64
@@ -37,6 +32,13 @@ type status struct {
 		InWork  int `json:"in_work"`
 		Waiting int `json:"waiting_pulls"`
 	}
+}
+
+type processStatus struct {
+	ID, HTTP      string
+	Roles         []string
+	Shards        int
+	Workers, Busy int
 }
 
 func (in *instance) status() (s status) {
