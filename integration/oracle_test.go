@@ -72,9 +72,11 @@ func (o *oracle) logs() []string {
 
 // check compares what was acked with what `dormouse read` prints: every acked entry once, in ascending sequence, and
 // besides them only entries whose publisher does not know, at most once each.
-func (o *oracle) check(in *instance) {
+func (o *oracle) check(in *instance) { in.t.Helper(); o.checkLogs(in, o.logs()...) }
+
+func (o *oracle) checkLogs(in *instance, logs ...string) {
 	in.t.Helper()
-	for _, log := range o.logs() {
+	for _, log := range logs {
 		var last uint64
 		got := make(map[string]uint64)
 		for text := range strings.Lines(in.must("", "read", log, "--output", "jsonl")) {

@@ -36,8 +36,15 @@ func (o *outsideNATS) start() {
 	if err != nil {
 		o.t.Fatal(err)
 	}
-	o.server, err = server.NewServer(&server.Options{Host: host, Port: port, JetStream: true, StoreDir: o.dir, NoLog: true, NoSigs: true})
-	if err != nil {
+	o.run(&server.Options{Host: host, Port: port, JetStream: true, StoreDir: o.dir})
+}
+
+// run starts the server with options of a test.
+func (o *outsideNATS) run(options *server.Options) {
+	o.t.Helper()
+	options.NoLog, options.NoSigs = true, true
+	var err error
+	if o.server, err = server.NewServer(options); err != nil {
 		o.t.Fatal(err)
 	}
 	o.server.Start()

@@ -16,16 +16,30 @@ import (
 
 // status is what `dormouse status --output json` says, as far as tests look at it.
 type status struct {
-	Processes []struct {
-		ID, HTTP string
-		Roles    []string
-		Shards   int
-	}
-	Shards []struct {
+	Processes []processStatus
+	Shards    []struct {
+		Stream, State, Owner        string
 		Shard, Epoch, Messages, Lag uint64
-		State, Owner                string
-		ActiveLogs                  int `json:"active_logs"`
+		Last, Floor, Applied        uint64
+		Holder                      string     `json:"lease_holder"`
+		ActiveLogs                  int        `json:"active_logs"`
+		Buffered                    uint64     `json:"buffered_entries"`
+		Queued                      uint64     `json:"queued_items"`
+		Oldest                      *time.Time `json:"oldest"`
+		OldestAge                   float64    `json:"oldest_age_seconds"`
 	}
+	Queue struct {
+		Items   uint64
+		InWork  int `json:"in_work"`
+		Waiting int `json:"waiting_pulls"`
+	}
+}
+
+type processStatus struct {
+	ID, HTTP      string
+	Roles         []string
+	Shards        int
+	Workers, Busy int
 }
 
 func (in *instance) status() (s status) {
