@@ -36,7 +36,7 @@ func claimed(b *testing.B) *owner {
 	if err != nil {
 		b.Fatal(err)
 	}
-	o := newOwner(n, sources[0], n.cfg.Logger, 1, func() bool { return true })
+	o := newOwner(n, sources[0], n.cfg.Logger, func() int { return 1 }, func() bool { return true })
 	if err := o.claim(b.Context()); err != nil {
 		b.Fatal(err)
 	}

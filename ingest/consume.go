@@ -80,8 +80,9 @@ func (o *owner) consumeOnce(ctx context.Context, from uint64) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", errSource, err)
 	}
-	limit := max(pullBytes/o.share, 2*int(o.cfg.NC.MaxPayload())) // one message of any size must fit
-	messages, err := consumer.Messages(jetstream.PullMaxMessagesWithBytesLimit(max(pullMessages/o.share, minPullMessages), limit), oneRequest)
+	share := o.share()
+	limit := max(pullBytes/share, 2*int(o.cfg.NC.MaxPayload())) // one message of any size must fit
+	messages, err := consumer.Messages(jetstream.PullMaxMessagesWithBytesLimit(max(pullMessages/share, minPullMessages), limit), oneRequest)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errSource, err)
 	}
@@ -114,7 +115,7 @@ func (o *owner) takeIn(ctx context.Context, batch *intake) error {
 		return err
 	}
 	o.collected += uint64(batch.bytes + entryCost*batch.messages)
-	if !behind || o.collected >= min(collectBytes, o.cfg.BufferLimit/2)/uint64(o.share) {
+	if !behind || o.collected >= min(collectBytes, o.cfg.BufferLimit/2)/uint64(o.share()) {
 		o.collected = 0
 		o.sched.Release()
 	}

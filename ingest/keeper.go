@@ -137,8 +137,8 @@ func (k *keeper) turn(ctx context.Context) error {
 	})
 	group.Go(func() error { return k.handOver(ctx) })
 	group.Go(func() error {
-		mine, _ := k.roster.count()
-		o := newOwner(k.node, k.source, k.log, mine, func() bool { return held.fresh(k.node.cfg.Lease) })
+		share := func() int { mine, _ := k.roster.count(); return max(mine, 1) }
+		o := newOwner(k.node, k.source, k.log, share, func() bool { return held.fresh(k.node.cfg.Lease) })
 		k.node.shards.set(k.source.Shard, shardStatus{state: wire.ShardClaiming, holder: k.leases.node, owner: o})
 		if err := o.claim(ctx); err != nil {
 			return notOwned{err}

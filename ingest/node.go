@@ -99,10 +99,11 @@ func (n *Node) HasPeers() bool {
 	return roster != nil && roster.peers() > 0
 }
 
-// Share returns how many shards this node should own, of how many there are; 0 of 0 while that is not known.
+// Share returns how many shards this node should own, and has for half a lease, of how many there are; 0 of 0 while that is
+// not known. Of processes that start together the first has all of them for a moment.
 func (n *Node) Share() (mine, all int) {
 	if roster := n.roster.Load(); roster != nil {
-		return roster.count()
+		return roster.settled(n.cfg.Lease / 2)
 	}
 	return 0, 0
 }
@@ -122,6 +123,9 @@ func New(cfg Config) (*Node, error) {
 	n.schedules = scheduler.NewMetrics(cfg.Registerer)
 	return n, nil
 }
+
+// meetFor is how long a node waits before it takes any shard.
+const meetFor = 200 * time.Millisecond
 
 // Run keeps the node's share of the shards until ctx is done, and then gives them up. It returns when no goroutine of the
 // node is left; nil after ctx was done, else what made it impossible to go on.
@@ -145,6 +149,11 @@ func (n *Node) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-watching: // before, this node would think that it is alone
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(min(meetFor, n.cfg.Lease/10)): // nodes that start together see each other, and hand nothing over
 		}
 		return n.keepShards(ctx, sources, leases, roster)
 	})

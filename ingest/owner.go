@@ -30,7 +30,7 @@ type owner struct {
 	trims     *atomic.Uint64 // of all shards of the node
 	fresh     func() bool    // the lease is sure to be held while an answer is on its way
 	source    topology.Source
-	share     int // one in so many of what the node may hold in memory for its shards
+	share     func() int // one in so many of what the node may hold in memory for its shards
 	log       *slog.Logger
 
 	buffer   *buffer.Buffer
@@ -64,10 +64,10 @@ type owner struct {
 	taken   chan snapshotCall
 }
 
-func newOwner(n *Node, source topology.Source, log *slog.Logger, share int, fresh func() bool) *owner {
+func newOwner(n *Node, source topology.Source, log *slog.Logger, share func() int, fresh func() bool) *owner {
 	return &owner{
 		cfg: n.cfg, metrics: n.metrics, schedules: n.schedules, load: n.shards.load, trims: &n.trims, fresh: fresh,
-		source: source, share: max(share, 1), log: log,
+		source: source, share: share, log: log,
 		buffer:  buffer.New(n.cfg.DB, source.Shard),
 		catalog: catalog.New(n.cfg.DB, source.Shard),
 		roomy:   make(chan struct{}, 1),

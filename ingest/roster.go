@@ -62,11 +62,14 @@ func (r *roster) place(shard wire.Shard) place {
 }
 
 // count returns how many shards this node should own, of how many there are.
-func (r *roster) count() (mine, all int) {
+func (r *roster) count() (mine, all int) { return r.settled(0) }
+
+// settled is count without the shards that this node should own for less than that.
+func (r *roster) settled(since time.Duration) (mine, all int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, node := range r.plan {
-		if node == r.leases.node {
+	for shard, node := range r.plan {
+		if node == r.leases.node && time.Since(r.since[shard]) >= since {
 			mine++
 		}
 	}

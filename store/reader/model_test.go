@@ -161,10 +161,16 @@ func (s modelSegment) Scan(_ context.Context, log string, first, last uint64, fn
 
 func (modelSegment) Close() error { return nil }
 
-func (m *model) Bounds(context.Context) (first, last uint64, err error) {
+func (m *model) First(context.Context) (first uint64, err error) {
 	m.pass()
 	defer m.pass()
-	return m.first, m.last, nil
+	return m.first, nil
+}
+
+func (m *model) End(context.Context) (last uint64, err error) {
+	m.pass()
+	defer m.pass()
+	return m.last, nil
 }
 
 // Fetch does what a consumer does: what it was sent it delivers later, though it may be trimmed by then, and what is

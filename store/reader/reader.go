@@ -36,8 +36,10 @@ type Segment interface {
 
 // Tail is the source stream of the log's shard.
 type Tail interface {
-	// Bounds returns the first and the last sequence that the stream holds.
-	Bounds(ctx context.Context) (first, last uint64, err error)
+	// First returns the first sequence that the stream holds.
+	First(ctx context.Context) (first uint64, err error)
+	// End returns the last sequence, which is not below that of anything that was acknowledged before End was called.
+	End(ctx context.Context) (last uint64, err error)
 	// Fetch returns some entries of log above after, ascending, and nothing only when the stream holds none. With wait
 	// it waits for one instead, but not for ever: it returns nothing now and then, so that the caller can see whether
 	// entries have left the stream.
@@ -66,7 +68,7 @@ var errEnough = errors.New("all that was asked for has been read")
 // when Read was called, and of what comes later only what is archived while it reads. The entry's memory is valid during
 // the call of emit only. emit's errors end the read.
 func (r *Reader) Read(ctx context.Context, q Query, emit func(entry.Entry) error) error {
-	_, end, err := r.Tail.Bounds(ctx)
+	end, err := r.Tail.End(ctx)
 	if err != nil {
 		return err
 	}
@@ -193,7 +195,7 @@ func (w *walk) readTail(ctx context.Context) (again bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	first, _, err := w.Tail.Bounds(ctx)
+	first, err := w.Tail.First(ctx)
 	if err != nil {
 		return false, err
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"dormouse/internal/entry"
@@ -48,6 +49,8 @@ type streamTail struct {
 	stream jetstream.Stream
 	prefix string // subjects are <prefix>.<LogID>
 
+	clustered bool // several servers may answer for it
+
 	messages jetstream.MessagesContext
 	log      string
 	after    uint64 // what the next message of messages comes after
@@ -59,29 +62,47 @@ func (t *streamTail) name() string { return t.stream.CachedInfo().Config.Name }
 // errNoMajority means that what the stream's leader says may be old.
 var errNoMajority = errors.New("the stream's leader is not in touch with most of its replicas")
 
-// Bounds asks the stream's leader. One that was just elected, or that has lost its office and does not know it, may not know
-// of all that was acknowledged; it has no majority of replicas that are current, and is asked again.
-func (t *streamTail) Bounds(ctx context.Context) (first, last uint64, err error) {
+// First asks the stream's leader. One that was just elected may not know of all that was acknowledged: most of its replicas
+// are not current, and it is asked again.
+func (t *streamTail) First(ctx context.Context) (first uint64, err error) {
+	state, err := t.state(ctx, func(r *jetstream.PeerInfo, _ time.Duration) bool { return r.Current && !r.Offline })
+	return state.FirstSeq, err
+}
+
+// End asks the stream's leader until that has heard from most of its replicas since the first question: so long no other one
+// was elected, and it knows of all that was acknowledged before. (Raft's read index; Ongaro 2014, 6.4.) A leader that was cut
+// off does not notice for some ten seconds. One that is idle hears from its replicas once a second.
+func (t *streamTail) End(ctx context.Context) (last uint64, err error) {
+	state, err := t.state(ctx, func(r *jetstream.PeerInfo, asking time.Duration) bool { return r.Active > 0 && r.Active < asking })
+	return state.LastSeq, err
+}
+
+// state returns the stream's state as its leader has it, once good holds for most of its replicas, of which the leader itself
+// is one. asking is how long before this question the first one was sent.
+func (t *streamTail) state(ctx context.Context, good func(r *jetstream.PeerInfo, asking time.Duration) bool) (jetstream.StreamState, error) {
+	began := time.Now()
 	info, err := persist(ctx, func(ctx context.Context) (*jetstream.StreamInfo, error) {
+		asking := time.Since(began)
 		info, err := t.stream.Info(ctx)
 		if err != nil || info.Cluster == nil {
 			return info, err
 		}
-		current := 1 // the leader
+		most := 1
 		for _, replica := range info.Cluster.Replicas {
-			if replica.Current && !replica.Offline {
-				current++
+			if good(replica, asking) {
+				most++
 			}
 		}
-		if current <= info.Config.Replicas/2 {
+		if most <= info.Config.Replicas/2 {
 			return nil, errNoMajority
 		}
 		return info, nil
 	})
 	if err != nil {
-		return 0, 0, fmt.Errorf("reading the bounds of stream %s: %w", t.name(), err)
+		return jetstream.StreamState{}, fmt.Errorf("reading the bounds of stream %s: %w", t.name(), err)
 	}
-	return info.State.FirstSeq, info.State.LastSeq, nil
+	t.clustered = info.Cluster != nil && info.Config.Replicas > 1
+	return info.State, nil
 }
 
 func (t *streamTail) Fetch(ctx context.Context, log string, after uint64, wait bool) ([]entry.Entry, error) {
@@ -127,38 +148,68 @@ func (t *streamTail) Fetch(ctx context.Context, log string, after uint64, wait b
 	}
 }
 
+// answersWait is how long to wait for the answers of further servers that take themselves for the stream's leader.
+const answersWait = 250 * time.Millisecond
+
 // last asks the stream's leader for the sequence of the log's last entry, 0 without any. The library would ask any replica.
+// In a cluster one that is the leader no more may answer too, and sooner: the highest answer counts.
 func (t *streamTail) last(ctx context.Context, log string) (uint64, error) {
 	request, err := json.Marshal(map[string]string{"last_by_subj": t.prefix + "." + log})
 	if err != nil {
 		return 0, err
 	}
-	if _, _, err := t.Bounds(ctx); err != nil { // the leader is one
+	if _, err := t.First(ctx); err != nil { // the leader is one
 		return 0, err
 	}
-	prefix := cmp.Or(t.js.Options().APIPrefix, jetstream.DefaultAPIPrefix)
-	return persist(ctx, func(ctx context.Context) (uint64, error) {
-		msg, err := t.js.Conn().RequestWithContext(ctx, prefix+"STREAM.MSG.GET."+t.name(), request)
+	nc, prefix := t.js.Conn(), cmp.Or(t.js.Options().APIPrefix, jetstream.DefaultAPIPrefix)
+	return persist(ctx, func(ctx context.Context) (last uint64, err error) {
+		answers, err := nc.SubscribeSync(nc.NewInbox())
 		if err != nil {
 			return 0, err
 		}
-		var reply struct {
-			Error   *jetstream.APIError `json:"error"`
-			Message struct {
-				Seq uint64 `json:"seq"`
-			} `json:"message"`
-		}
-		if err := json.Unmarshal(msg.Data, &reply); err != nil {
+		defer func() { _ = answers.Unsubscribe() }() // fails only when the connection is closed
+		if err := nc.PublishRequest(prefix+"STREAM.MSG.GET."+t.name(), answers.Subject, request); err != nil {
 			return 0, err
 		}
-		if reply.Error != nil && reply.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound {
-			return 0, nil
+		msg, err := answers.NextMsgWithContext(ctx)
+		for wait := answersWait; err == nil; msg, err = answers.NextMsg(wait) {
+			seq, err := lastOf(msg)
+			if err != nil {
+				return 0, err
+			}
+			last = max(last, seq)
+			if !t.clustered {
+				return last, nil
+			}
 		}
-		if reply.Error != nil {
-			return 0, reply.Error
+		if errors.Is(err, nats.ErrTimeout) {
+			err = nil
 		}
-		return reply.Message.Seq, nil
+		return last, err
 	})
+}
+
+// lastOf reads one answer to the question for a subject's last message.
+func lastOf(msg *nats.Msg) (uint64, error) {
+	var reply struct {
+		Error   *jetstream.APIError `json:"error"`
+		Message struct {
+			Seq uint64 `json:"seq"`
+		} `json:"message"`
+	}
+	if len(msg.Data) == 0 { // the server's word that nobody hears the question
+		return 0, nats.ErrNoResponders
+	}
+	if err := json.Unmarshal(msg.Data, &reply); err != nil {
+		return 0, err
+	}
+	switch {
+	case reply.Error == nil:
+		return reply.Message.Seq, nil
+	case reply.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound:
+		return 0, nil
+	}
+	return 0, reply.Error
 }
 
 // open makes a consumer of the log's one subject. Its creation tells whether there is anything to wait for.
