@@ -26,6 +26,10 @@ const (
 // them is dropped then, and if that is the stream's last message nobody misses it until the next one.
 const oneRequest = jetstream.PullThresholdMessages(1)
 
+// sourceHeartbeat is how often the server says that it still has a request. Two that are missing make the client ask again: in
+// a cluster the first request to a new consumer may come before its server is known to have it, and gets lost.
+const sourceHeartbeat = 2 * time.Second
+
 // errSource marks failures of reading the stream, which are tried again from the applied sequence.
 var errSource = errors.New("reading the source stream")
 
@@ -82,7 +86,8 @@ func (o *owner) consumeOnce(ctx context.Context, from uint64) error {
 	}
 	share := o.share()
 	limit := max(pullBytes/share, 2*int(o.cfg.NC.MaxPayload())) // one message of any size must fit
-	messages, err := consumer.Messages(jetstream.PullMaxMessagesWithBytesLimit(max(pullMessages/share, minPullMessages), limit), oneRequest)
+	messages, err := consumer.Messages(jetstream.PullMaxMessagesWithBytesLimit(max(pullMessages/share, minPullMessages), limit), oneRequest,
+		jetstream.PullHeartbeat(sourceHeartbeat))
 	if err != nil {
 		return fmt.Errorf("%w: %w", errSource, err)
 	}

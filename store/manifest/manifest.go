@@ -228,6 +228,10 @@ func (m *Manifest) try(ctx context.Context, r *Record, id string) (uint64, error
 // scanWindow bounds how many records Scan holds at once; a record is at most max_payload, 1 MiB by default.
 const scanWindow = 32
 
+// scanHeartbeat is how often the server says that it still has a request for records. Two that are missing make the client
+// ask again; by default a takeover would wait ten seconds for a request that got lost.
+const scanHeartbeat = time.Second
+
 // ErrGap is wrapped by what Scan returns when records are missing: a snapshot that was taken meanwhile has them, or a power
 // failure of the servers took them.
 var ErrGap = errors.New("manifest records are missing")
@@ -255,7 +259,7 @@ func Scan(ctx context.Context, js jetstream.JetStream, shard wire.Shard, after, 
 	if err != nil {
 		return fmt.Errorf("reading the manifest of shard %s: %w", shard, err)
 	}
-	messages, err := consumer.Messages(jetstream.PullMaxMessages(scanWindow))
+	messages, err := consumer.Messages(jetstream.PullMaxMessages(scanWindow), jetstream.PullHeartbeat(scanHeartbeat))
 	if err != nil {
 		return fmt.Errorf("reading the manifest of shard %s: %w", shard, err)
 	}
