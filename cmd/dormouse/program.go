@@ -275,7 +275,7 @@ func (p *program) watchServer(ctx context.Context) error {
 }
 
 // handOverAfter is how long an owner that has somebody to hand its shards over to waits for the workers of its process.
-const handOverAfter = time.Second
+const handOverAfter = 500 * time.Millisecond
 
 // run works until ctx is done or a part fails, and then stops in the order of the data path reversed: the workers first,
 // which need the owner to commit what they have in hand. But other processes do not wait for long to take the shards over;
