@@ -42,6 +42,20 @@ func (p program) run(user, input string, args ...string) string {
 	return string(out)
 }
 
+// untilArchived waits until the archive has so many entries.
+func (p program) untilArchived(entries int) {
+	p.t.Helper()
+	deadline, tick := time.After(20*time.Second), time.NewTicker(50*time.Millisecond)
+	defer tick.Stop()
+	for !strings.Contains(p.run("reader", "", "verify"), fmt.Sprintf(" %d entries: 0 bad", entries)) {
+		select {
+		case <-deadline:
+			p.t.Fatalf("%d entries are not archived", entries)
+		case <-tick.C:
+		}
+	}
+}
+
 // TestUsersCanDoTheirWork runs the program under the shipped configuration, with one stream and with shards: tenants publish
 // from accounts of their own, and the reader reads what is in the streams and what is archived.
 func TestUsersCanDoTheirWork(t *testing.T) {
@@ -82,11 +96,7 @@ func TestUsersCanDoTheirWork(t *testing.T) {
 				if got := p.run("reader", "", "status", "--output", "json"); strings.Count(got, `"state": "owned"`) != shards {
 					t.Errorf("the status is %s", got)
 				}
-				for began := time.Now(); !strings.Contains(p.run("reader", "", "verify"), "4 entries: 0 bad"); time.Sleep(50 * time.Millisecond) {
-					if time.Since(began) > 20*time.Second {
-						t.Fatal("nothing is archived")
-					}
-				}
+				p.untilArchived(4)
 			}
 		})
 	}
