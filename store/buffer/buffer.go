@@ -82,6 +82,12 @@ func (c *Cursor) forward(log string, seq uint64) {
 		c.it.Next()
 	}
 	c.far++
+	c.seek(log, seq)
+}
+
+// seek is forward for a log that may lie before the cursor.
+func (c *Cursor) seek(log string, seq uint64) {
+	c.scratch = c.buffer.key(c.scratch[:0], log, seq)
 	c.passed = true
 	c.it.SeekGE(c.scratch)
 }

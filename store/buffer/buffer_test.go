@@ -221,14 +221,17 @@ func TestRemoveTakesNothingElse(t *testing.T) {
 		fill(t, db, b, all)
 		var extents []extent.Extent
 		var left []stored
-		for i, chance := 0, 1+r.IntN(5); i < len(all); {
+		whole := r.IntN(2) == 0 // logs, so that long runs come about
+		for i, chance := 0, 1+r.IntN(40); i < len(all); {
 			n := 1
 			for i+n < len(all) && all[i+n].log == all[i].log {
 				n++
 			}
 			gone := 0
 			if r.IntN(chance) > 0 {
-				gone = 1 + r.IntN(n)
+				if gone = 1 + r.IntN(n); whole {
+					gone = n
+				}
 				extents = append(extents, extent.Extent{Log: all[i].log, First: all[i].seq, Last: all[i+gone-1].seq, Count: uint64(gone)})
 			}
 			left = append(left, all[i+gone:i+n]...)

@@ -11,8 +11,8 @@ import (
 // Remove adds to batch the removal of the entries of extents. The buffer must not change from the call to the batch's
 // commit.
 //
-// A tombstone costs every later read of its region until it is compacted away. So entries that lie next to each other go
-// together, across logs, which takes a look at each; unless the logs lie apart, or do not ascend.
+// Entries that lie next to each other go together, across logs, which takes a look at each of them. Extents that do not
+// ascend are removed all the same, with less in common.
 func (b *Buffer) Remove(batch *store.Batch, extents []extent.Extent) (err error) {
 	c, err := b.Iter()
 	if err != nil {
@@ -22,11 +22,13 @@ func (b *Buffer) Remove(batch *store.Batch, extents []extent.Extent) (err error)
 	run := run{batch: batch}
 	var end []byte
 	for i, e := range extents {
-		if c.sparse() || i > 0 && extents[i-1].Log >= e.Log {
-			return errors.Join(run.end(), b.removeApart(batch, extents[i:]))
+		if i > 0 && extents[i-1].Log < e.Log {
+			c.forward(e.Log, e.First)
+		} else {
+			c.seek(e.Log, e.First)
 		}
-		if c.forward(e.Log, e.First); c.passed || i == 0 {
-			if err := run.end(); err != nil { // entries of others lie between
+		if c.passed { // entries of others lie between
+			if err := run.end(); err != nil {
 				return err
 			}
 		}
@@ -35,52 +37,50 @@ func (b *Buffer) Remove(batch *store.Batch, extents []extent.Extent) (err error)
 			run.add(c.it.Key())
 			c.it.Next()
 		}
+		if err := c.it.Error(); err != nil {
+			return err
+		}
 	}
 	return run.end()
 }
 
-// removeApart removes each extent by itself, without a look.
-func (b *Buffer) removeApart(batch *store.Batch, extents []extent.Extent) error {
-	var run run
-	run.batch = batch
-	for _, e := range extents {
-		run.first, run.last = b.key(run.first[:0], e.Log, e.First), b.key(run.last[:0], e.Log, e.Last)
-		run.count = int(min(e.Count, 3))
-		if err := run.end(); err != nil {
+// rangeKeys is how many neighbours are worth a range tombstone instead of one for each. A tombstone of a key costs those who
+// read over it a step. One of a range costs whoever reads anything: Pebble sorts those of its memtable anew for the first
+// read after each change, 100 bytes for each, so that thousands of small ones make each drain as dear as all of them.
+const rangeKeys = 64
+
+// run is keys between which the buffer has no other.
+//
+// Invariant: up to rangeKeys of them are in keys, and none is removed yet; beyond that they lie from keys' first to last.
+type run struct {
+	batch *store.Batch
+	keys  [][]byte // the memory of which serves the next run
+	last  []byte
+	count int
+}
+
+func (r *run) add(key []byte) {
+	if r.count++; r.count > rangeKeys {
+		r.last = append(r.last[:0], key...)
+		return
+	}
+	if len(r.keys) < r.count {
+		r.keys = append(r.keys, nil)
+	}
+	r.keys[r.count-1] = append(r.keys[r.count-1][:0], key...)
+}
+
+// end adds the removal of the run to the batch and begins a new one.
+func (r *run) end() error {
+	n := r.count
+	r.count = 0
+	if n > rangeKeys {
+		return r.batch.DeleteRange(r.keys[0], append(r.last, 0), nil)
+	}
+	for _, key := range r.keys[:n] {
+		if err := r.batch.Delete(key, nil); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// run is keys between which the buffer has no other.
-type run struct {
-	batch       *store.Batch
-	first, last []byte
-	count       int
-}
-
-func (r *run) add(key []byte) {
-	if r.count == 0 {
-		r.first = append(r.first[:0], key...)
-	}
-	r.last = append(r.last[:0], key...)
-	r.count++
-}
-
-// end adds the removal of the run to the batch and begins a new one: up to two entries as keys, more as a range.
-func (r *run) end() error {
-	n := r.count
-	r.count = 0
-	switch n {
-	case 0:
-		return nil
-	case 1:
-		return r.batch.Delete(r.first, nil)
-	case 2:
-		return errors.Join(r.batch.Delete(r.first, nil), r.batch.Delete(r.last, nil))
-	default:
-		r.last = append(r.last, 0)
-		return r.batch.DeleteRange(r.first, r.last, nil)
-	}
 }
