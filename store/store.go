@@ -32,8 +32,8 @@ const (
 
 // Sizes of a busy database; see Rest for an idle one.
 const (
-	memTableBytes = 16 << 20 // most buffers are drained and removed before they would reach a file
-	cacheBytes    = 16 << 20
+	memTableBytes = 8 << 20 // each process has two or three, however few shards it owns
+	cacheBytes    = 8 << 20
 	maxOpenFiles  = 256
 
 	indexBlockBytes = 256 << 10 // a file's index is one block, as a rule

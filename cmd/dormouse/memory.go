@@ -27,56 +27,67 @@ func limitMemory(log *slog.Logger) error {
 	return nil
 }
 
-// Headroom of garbage above what is live. A process that holds little collects only when its heap has grown to easyHeap:
-// each collection has to look at every subject that the embedded server knows. A process that shares the shards with others
-// has that part of it, since it has that part of the garbage. One that holds much gets a part of what is live;
-// Go's default, as much again, would double the write buffers, which are most of a busy process and cost the collector
-// nothing.
-const (
-	easyHeap      = 192 << 20
-	leastEasyHeap = 64 << 20
-	leastHeadroom = 48 << 20
-	costlyHeap    = 128 << 20
+// room is how far the heap may grow between two collections. A process that holds little collects only when its heap has
+// grown to easy. One that holds much gets a part of what is live, at least headroom: Go's default, as much again, would
+// double the write buffers, which are most of a busy process and cost the collector nothing.
+type room struct {
+	easy, headroom uint64 // bytes
+}
+
+// A collection of a process with the embedded server has to look at every subject that the server knows, and so is dear. One
+// that shares the shards with others has that part of the room, since it has that part of the garbage.
+var (
+	embeddedRoom = room{easy: 192 << 20, headroom: 48 << 20}
+	sharedRoom   = room{easy: 128 << 20, headroom: 24 << 20}
 )
 
-// easyHeap returns this process's part of easyHeap.
-func (p *program) easyHeap() uint64 {
-	if p.server != nil || p.node == nil {
-		return easyHeap
+const (
+	leastEasy  = 48 << 20
+	costlyHeap = 128 << 20 // above it a part of what is live, not headroom, is the room
+)
+
+// heapRoom returns what this process has of it.
+func (p *program) heapRoom() room {
+	if p.server != nil {
+		return embeddedRoom
 	}
-	mine, all := p.node.Share()
-	return max(leastEasyHeap, easyHeap*uint64(mine)/uint64(max(all, 1)))
+	r := sharedRoom
+	if p.node != nil {
+		mine, all := p.node.Share()
+		r.easy = max(leastEasy, r.easy*uint64(mine)/uint64(max(all, 1)))
+	}
+	return r
 }
 
 // paceCollector keeps the heap near what is used, unless GOGC is set.
 func (p *program) paceCollector() {
 	if os.Getenv("GOGC") == "" {
-		pace(p.easyHeap)
+		pace(p.heapRoom)
 	}
 }
 
 // pace sets GOGC after every collection. The finalizer of an object that nobody holds runs after each.
-func pace(easy func() uint64) {
+func pace(has func() room) {
 	type sentinel struct{ _ [16]byte }
 	runtime.SetFinalizer(&sentinel{}, func(*sentinel) {
 		live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 		metrics.Read(live)
 		if live[0].Value.Kind() == metrics.KindUint64 {
-			debug.SetGCPercent(gcPercent(live[0].Value.Uint64(), easy()))
+			debug.SetGCPercent(has().gcPercent(live[0].Value.Uint64()))
 		}
-		pace(easy)
+		pace(has)
 	})
 }
 
-// gcPercent is what GOGC has to be for the headroom.
-func gcPercent(live, easy uint64) int {
+// gcPercent is what GOGC has to be for the room when so many bytes are live.
+func (r room) gcPercent(live uint64) int {
 	live = max(live, 1<<20)
-	headroom := uint64(leastHeadroom)
+	headroom := r.headroom
 	if live > costlyHeap {
 		headroom = max(headroom, live-costlyHeap)
 	}
-	if live < easy {
-		headroom = max(headroom, easy-live)
+	if live < r.easy {
+		headroom = max(headroom, r.easy-live)
 	}
 	return int(headroom * 100 / live)
 }

@@ -1,27 +1,32 @@
 package main
 
-import (
-	"fmt"
-	"testing"
-)
+import "testing"
 
-func TestHeadroomOfTheCollector(t *testing.T) {
+func TestRoomOfTheCollector(t *testing.T) {
 	const mib = 1 << 20
-	for _, tc := range []struct{ live, easy, atLeast, atMost uint64 }{ // heap at the next collection, MiB
-		{0, easyHeap / mib, easyHeap/mib - 2, easyHeap/mib + 1},
-		{10, easyHeap / mib, easyHeap/mib - 2, easyHeap / mib},
-		{100, easyHeap / mib, easyHeap/mib - 2, easyHeap / mib},
-		{10, 96, 94, 96},
-		{60, leastEasyHeap / mib, 60 + leastHeadroom/mib - 2, 60 + leastHeadroom/mib},
-		{160, easyHeap / mib, 160 + leastHeadroom/mib - 2, 160 + leastHeadroom/mib},
-		{400, easyHeap / mib, 2*400 - costlyHeap/mib - 5, 2*400 - costlyHeap/mib},
-		{8000, easyHeap / mib, 15000, 16000},
+	shared := sharedRoom
+	shared.easy = leastEasy
+	for _, tc := range []struct {
+		name        string
+		room        room
+		live        uint64 // MiB
+		least, most uint64 // MiB of heap at the next collection
+	}{
+		{"nothing", embeddedRoom, 0, 190, 193},
+		{"little", embeddedRoom, 10, 190, 192},
+		{"half", embeddedRoom, 100, 190, 192},
+		{"near easy", embeddedRoom, 160, 160 + 46, 160 + 48},
+		{"much", embeddedRoom, 400, 2*400 - 128 - 5, 2*400 - 128},
+		{"very much", embeddedRoom, 8000, 15000, 16000},
+		{"little, of a share", shared, 10, 47, 48},
+		{"more than its share's", shared, 60, 60 + 23, 60 + 24},
+		{"much, of a share", shared, 400, 2*400 - 128 - 5, 2*400 - 128},
 	} {
-		t.Run(fmt.Sprint(tc.live, " MiB"), func(t *testing.T) {
-			percent := gcPercent(tc.live*mib, tc.easy*mib)
+		t.Run(tc.name, func(t *testing.T) {
+			percent := tc.room.gcPercent(tc.live * mib)
 			next := max(tc.live, 1) * uint64(100+percent) / 100
-			if next < tc.atLeast || next > tc.atMost {
-				t.Errorf("GOGC %d: collects at %d MiB, want %d to %d", percent, next, tc.atLeast, tc.atMost)
+			if next < tc.least || next > tc.most {
+				t.Errorf("GOGC %d: collects at %d MiB, want %d to %d", percent, next, tc.least, tc.most)
 			}
 		})
 	}
