@@ -120,7 +120,7 @@ func (k *keeper) handOver(ctx context.Context) error {
 // turn holds the lease and owns the shard until ctx is done, the lease is lost, the shard is to be handed over or the owner
 // steps down.
 func (k *keeper) turn(ctx context.Context) error {
-	held, err := k.leases.acquire(ctx, wire.LeaseKey(k.source.Shard))
+	held, err := k.leases.acquire(ctx, wire.LeaseKey(k.source.Shard), k.roster.place(k.source.Shard).lapsed)
 	if errors.Is(err, errLeaseHeld) {
 		return err
 	}

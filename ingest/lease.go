@@ -44,14 +44,15 @@ type lease struct {
 
 func (h *lease) setRenewed(at time.Time) { h.renewed.Store(&at) }
 
-// fresh reports whether the lease was renewed so lately that it lasts for another third of its term: nobody else holds it
-// now, nor while an answer is on its way that is decided on now. The clock that this is read from goes on while a process
-// is stopped.
-func (h *lease) fresh(term time.Duration) bool { return time.Since(*h.renewed.Load()) < term/3*2 }
+// fresh reports whether the lease was renewed so lately that nobody else holds it, now or while an answer is on its way that is
+// decided on now: another one takes it when 4/5 of the term are over, see lapsesAfter. The clock that this is read from goes on
+// while a process is stopped.
+func (h *lease) fresh(term time.Duration) bool { return time.Since(*h.renewed.Load()) < term/2 }
 
-// acquire takes the lease of key if it is free or was this node's own before a restart. Every change is a
-// compare-and-set, so two nodes cannot both succeed.
-func (l *leases) acquire(ctx context.Context, key string) (*lease, error) {
+// acquire takes the lease of key if it is free, was this node's own before a restart, or is still at the revision lapsed, which
+// nobody has renewed for so long that it is over; 0 is none. Every change is a compare-and-set, so two nodes cannot both
+// succeed.
+func (l *leases) acquire(ctx context.Context, key string, lapsed uint64) (*lease, error) {
 	now := time.Now()
 	value, err := json.Marshal(wire.Lease{Node: l.node, Since: now.UTC()})
 	if err != nil {
@@ -71,10 +72,13 @@ func (l *leases) acquire(ctx context.Context, key string) (*lease, error) {
 		return nil, err
 	}
 	var holder wire.Lease
-	if err := json.Unmarshal(current.Value(), &holder); err == nil && holder.Node != l.node {
+	if err := json.Unmarshal(current.Value(), &holder); err == nil && holder.Node != l.node && current.Revision() != lapsed {
 		return nil, fmt.Errorf("%w: by %s, since %s", errLeaseHeld, holder.Node, holder.Since.Format(time.RFC3339))
 	}
 	held.revision, err = l.kv.Update(ctx, held.key, value, current.Revision())
+	if errors.Is(err, jetstream.ErrKeyRevisionMismatch) {
+		return nil, fmt.Errorf("%w: it was taken or renewed this moment", errLeaseHeld)
+	}
 	return held, err
 }
 

@@ -187,7 +187,7 @@ func (n *Node) live(ctx context.Context, leases *leases) error {
 	pause := backoff.NewExponentialBackOff()
 	pause.InitialInterval, pause.MaxInterval = 50*time.Millisecond, time.Second
 	for {
-		held, err := leases.acquire(ctx, wire.NodeKeys+n.cfg.NodeID)
+		held, err := leases.acquire(ctx, wire.NodeKeys+n.cfg.NodeID, 0)
 		if err == nil {
 			pause.Reset()
 			if err = held.keep(ctx, n.cfg.Lease); err == nil {

@@ -22,7 +22,7 @@ import (
 // the numbers of nodes and shards.
 type roster struct {
 	leases *leases
-	term   time.Duration // after which a lease that was not heard of is over
+	term   time.Duration // of the leases
 	log    *slog.Logger
 
 	mu      sync.Mutex
@@ -34,10 +34,18 @@ type roster struct {
 	changed chan struct{}            // closed, and another one made, at each change that a keeper may wait for
 }
 
+// holder is who holds a shard's lease. A lease that has lapsed has no node, and may be replaced as long as it is still at that
+// revision.
 type holder struct {
-	node  string
-	heard time.Time
+	node     string
+	heard    time.Time
+	revision uint64
 }
+
+// lapsesAfter is when a lease that was not renewed is over for those who watch it, by their own monotonic clock. That is
+// sooner than the bucket's TTL, which the server looks at when it finds time for it, so that a dead owner is replaced within
+// a term; and well after the holder has stopped to trust it, see lease.fresh.
+func lapsesAfter(term time.Duration) time.Duration { return term / 5 * 4 }
 
 func newRoster(leases *leases, term time.Duration, log *slog.Logger) *roster {
 	return &roster{
@@ -52,13 +60,19 @@ type place struct {
 	mine    bool            // this node should own it
 	since   time.Time       // since when that is so
 	holder  string          // node that holds its lease, as far as is known; else ""
+	lapsed  uint64          // revision of its lease that nobody renews any more; else 0
 	changed <-chan struct{} // closed when any of this may have changed
 }
 
 func (r *roster) place(shard wire.Shard) place {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return place{mine: r.plan[shard] == r.leases.node, since: r.since[shard], holder: r.holders[shard].node, changed: r.changed}
+	h := r.holders[shard]
+	p := place{mine: r.plan[shard] == r.leases.node, since: r.since[shard], holder: h.node, changed: r.changed}
+	if h.node == "" {
+		p.lapsed = h.revision
+	}
+	return p
 }
 
 // count returns how many shards this node should own, of how many there are.
@@ -141,7 +155,7 @@ func (r *roster) watch(ctx context.Context, ready func()) error {
 		return err
 	}
 	defer func() { _ = watcher.Stop() }() // fails only where the consumer is gone already
-	expiry := time.NewTicker(max(r.term/10, 10*time.Millisecond))
+	expiry := time.NewTicker(max(r.term/20, 10*time.Millisecond))
 	defer expiry.Stop()
 	for {
 		select {
@@ -168,7 +182,10 @@ func (r *roster) hear(entry jetstream.KeyValueEntry, now time.Time) {
 	defer r.mu.Unlock()
 	gone := entry.Operation() != jetstream.KeyValuePut
 	if node, ok := strings.CutPrefix(entry.Key(), wire.NodeKeys); ok {
-		_, known := r.nodes[node]
+		heard, known := r.nodes[node]
+		if node == r.leases.node && now.Sub(heard) > blindAfter(r.term) {
+			r.seeAgainLocked(now)
+		}
 		switch {
 		case !gone:
 			r.nodes[node] = now
@@ -188,7 +205,7 @@ func (r *roster) hear(entry jetstream.KeyValueEntry, now time.Time) {
 	before := r.holders[shard].node
 	var value wire.Lease
 	if !gone && json.Unmarshal(entry.Value(), &value) == nil {
-		r.holders[shard] = holder{value.Node, now}
+		r.holders[shard] = holder{value.Node, now, entry.Revision()}
 	} else {
 		delete(r.holders, shard)
 	}
@@ -197,30 +214,46 @@ func (r *roster) hear(entry jetstream.KeyValueEntry, now time.Time) {
 	}
 }
 
-// expire forgets who was not heard of for a term. While this node does not even hear its own renewals the view is blind
+// blindAfter is after how long without its own renewals a node knows nothing of the others'.
+func blindAfter(term time.Duration) time.Duration { return term / 3 * 2 }
+
+// seeAgainLocked begins anew to wait for the others' renewals: this node's own are the first that come through after
+// nobody could renew anything, or nobody was heard. mu must be held.
+func (r *roster) seeAgainLocked(now time.Time) {
+	for node := range r.nodes {
+		r.nodes[node] = now
+	}
+	for shard, h := range r.holders {
+		if h.node != "" {
+			h.heard = now
+			r.holders[shard] = h
+		}
+	}
+}
+
+// expire forgets who was not heard of for long enough. While this node does not even hear its own renewals the view is blind
 // rather than the others dead, and stays as it is.
 func (r *roster) expire(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if now.Sub(r.nodes[r.leases.node]) > r.term/3*2 {
+	if now.Sub(r.nodes[r.leases.node]) > blindAfter(r.term) {
 		return
 	}
-	holders := len(r.holders)
+	over, changed := now.Add(-lapsesAfter(r.term)), false
 	for shard, h := range r.holders {
-		if now.Sub(h.heard) > r.term {
-			delete(r.holders, shard)
+		if h.node != "" && h.heard.Before(over) {
+			h.node = ""
+			r.holders[shard], changed = h, true
 		}
 	}
-	nodes := len(r.nodes)
 	for node, heard := range r.nodes {
-		if now.Sub(heard) > r.term && node != r.leases.node {
+		if node != r.leases.node && heard.Before(over) {
 			delete(r.nodes, node)
+			changed = true
+			r.log.Info("a node is gone; its shards go to the others", "node", node, "nodes", len(r.nodes))
 		}
 	}
-	if len(r.nodes) != nodes {
-		r.log.Info("a node is gone; its shards go to the others", "nodes", len(r.nodes))
-	}
-	if len(r.nodes) != nodes || len(r.holders) != holders {
+	if changed {
 		r.planLocked()
 	}
 }
