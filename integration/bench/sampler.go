@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"fmt"
+	"os"
 	"sync"
 	"time"
 )
@@ -12,6 +13,7 @@ const mib = 1 << 20
 // usage is what a process takes of the machine.
 type usage struct {
 	resident   float64 // MiB
+	private    float64 // MiB of it that no other process can share: without the pages of the program's file
 	goroutines float64
 	files      float64
 }
@@ -22,6 +24,19 @@ func (p *program) resident() (float64, error) {
 		return 0, fmt.Errorf("reading the memory of the program: %w", err)
 	}
 	return float64(info.RSS) / mib, nil
+}
+
+// private returns the resident memory that is the process's alone. Where the system does not tell, it is all of it.
+func (p *program) private() (float64, error) {
+	statm, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", p.proc.Pid)) // proc(5): pages in all, resident, of those in files
+	if err != nil {
+		return p.resident()
+	}
+	var size, resident, file float64
+	if _, err := fmt.Sscan(string(statm), &size, &resident, &file); err != nil {
+		return 0, fmt.Errorf("reading the memory of the program: %w", err)
+	}
+	return (resident - file) * float64(os.Getpagesize()) / mib, nil
 }
 
 // usage returns what the program takes now.
@@ -101,6 +116,9 @@ func (p *program) watchPeaks(ctx context.Context) (stop func() usage) {
 	each(memoryEvery, func() {
 		if now, err := p.resident(); err == nil { // a process that has ended shows in what waits for it
 			peak.resident = max(peak.resident, now)
+		}
+		if now, err := p.private(); err == nil {
+			peak.private = max(peak.private, now)
 		}
 	})
 	each(goroutinesEvery, func() {
