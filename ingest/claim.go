@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
-
 	"dormouse/scheduler"
 	"dormouse/store"
 	"dormouse/store/buffer"
@@ -27,9 +25,9 @@ func (o *owner) claim(ctx context.Context) (err error) {
 	}
 	last, _ := o.manifest.Last()
 	o.epoch = last.Epoch + 1
-	record := manifest.Record{Kind: manifest.Claim, Epoch: o.epoch, Owner: o.cfg.NodeID, Floor: last.Floor}
-	if last.Epoch == 0 { // the shard's first owner: what the stream dropped before is nobody's loss
-		record.Floor = max(o.stream.CachedInfo().State.FirstSeq, 1) - 1
+	record := manifest.Record{Kind: manifest.Claim, Epoch: o.epoch, Owner: o.cfg.NodeID}
+	if record.Floor, record.Source, err = o.beginning(ctx, last); err != nil {
+		return err
 	}
 	if _, err := o.manifest.Append(ctx, record); err != nil {
 		return err
@@ -109,7 +107,7 @@ func (o *owner) trustedPosition(ctx context.Context) (store.Position, error) {
 		o.log.Info("the manifest was shortened beyond what this node had applied: rebuilding the local cache from its snapshot")
 		return fresh, o.forget(fresh)
 	}
-	same, err := o.sameSource(ctx, pos, info.State)
+	same, err := o.hasEntry(ctx, pos.Applied, pos.AppliedTime)
 	if err != nil || same {
 		return pos, err
 	}
@@ -117,24 +115,6 @@ func (o *owner) trustedPosition(ctx context.Context) (store.Position, error) {
 		"applied", pos.Applied, "stream_last", info.State.LastSeq)
 	pos.Applied, pos.AppliedTime = 0, time.Time{}
 	return pos, o.forget(pos, store.SpaceBuffer)
-}
-
-// sameSource reports whether the stream still has, at the applied sequence, the entry that was taken in from there.
-func (o *owner) sameSource(ctx context.Context, pos store.Position, state jetstream.StreamState) (bool, error) {
-	if pos.AppliedTime.IsZero() || pos.Applied < state.FirstSeq {
-		return true, nil // nothing to compare: never taken in, or trimmed since
-	}
-	if pos.Applied > state.LastSeq {
-		return false, nil
-	}
-	msg, err := o.stream.GetMsg(ctx, pos.Applied)
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return true, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("reading entry %d of stream %s: %w", pos.Applied, o.source.Stream, err)
-	}
-	return msg.Time.Equal(pos.AppliedTime), nil
 }
 
 // setPosition writes a position alone.

@@ -117,11 +117,15 @@ func (o *owner) commitGroup(ctx context.Context, group []commitCall) error {
 // append makes a record part of the manifest and then of the local state. What fails after the first is found again by
 // the next owner.
 func (o *owner) append(ctx context.Context, record manifest.Record) error {
+	before, _ := o.manifest.Last()
+	o.mu.Lock()
+	record.Source = o.sourceLocked(before.Source)
+	o.mu.Unlock()
 	seq, err := o.manifest.Append(ctx, record)
 	if err != nil {
 		return err
 	}
-	record, _ = o.manifest.Last()
+	record, _ = o.manifest.Last() // with what Append has set
 	if err := o.applyRecord(seq, record); err != nil {
 		return err
 	}

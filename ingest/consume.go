@@ -158,19 +158,8 @@ func (o *owner) gather(ctx context.Context, messages jetstream.MessagesContext) 
 // that was taken in. If it lost its end in a power failure that this process lived through, the sequences up to the applied
 // one are used again, and a new claim has to begin below.
 func (o *owner) recheckSource(ctx context.Context, consumer string) error {
-	info, err := o.stream.Info(ctx)
-	if err != nil {
-		return fmt.Errorf("%w: %w", errSource, err)
-	}
-	o.mu.Lock()
-	pos := o.pos
-	o.mu.Unlock()
-	same, err := o.sameSource(ctx, pos, info.State)
-	if err != nil {
-		return fmt.Errorf("%w: %w", errSource, err)
-	}
-	if !same {
-		return fmt.Errorf("the source stream lost its end while it was read (power failure before a sync?): entry %d is another one now", pos.Applied)
+	if err := o.stillTheSource(ctx); err != nil {
+		return err
 	}
 	o.consumer = consumer
 	return nil

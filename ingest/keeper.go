@@ -62,6 +62,7 @@ func (k *keeper) run(ctx context.Context) error {
 			changed = nil
 			k.node.shards.set(k.source.Shard, shardStatus{state: wire.ShardStarting})
 			if errors.As(err, &notOwned{}) {
+				k.node.metrics.claimsFailed.Inc()
 				k.log.Warn("could not own the shard; trying again", "reason", err)
 				break
 			}

@@ -9,7 +9,7 @@ import (
 type metrics struct {
 	ingested, rejected, skipped, republished, lost prometheus.Counter
 	synced, segments, refused, snapshots           prometheus.Counter
-	stepDowns, drains                              prometheus.Counter
+	stepDowns, claimsFailed, drains                prometheus.Counter
 	syncDelay                                      prometheus.Histogram
 }
 
@@ -38,17 +38,18 @@ func newMetrics(reg prometheus.Registerer, shards *shardStates) *metrics {
 	gauge("dormouse_buffer_bytes", "Payload and header bytes of the buffered entries.",
 		func(l load) float64 { return float64(l.Bytes) })
 	return &metrics{
-		ingested:    counter("dormouse_entries_ingested_total", "Entries taken from source streams into the buffer."),
-		rejected:    counter("dormouse_entries_rejected_total", "Messages that are no entry of a log, moved to DORMOUSE_REJECTED."),
-		skipped:     counter("dormouse_entries_skipped_total", "Entries met again after a restart that were archived before."),
-		republished: counter("dormouse_entries_republished_total", "Entries published again because their sequence was used before the source stream lost its end."),
-		lost:        counter("dormouse_entries_lost_total", "Entries that the source stream dropped by its own limits before they were taken in."),
-		synced:      counter("dormouse_entries_synced_total", "Entries in committed segments."),
-		segments:    counter("dormouse_segments_committed_total", "Segments with at least one committed extent."),
-		refused:     counter("dormouse_extents_refused_total", "Extents refused as stale or overlapping."),
-		snapshots:   counter("dormouse_snapshots_total", "Snapshots of catalogs that were taken, each of which lets the manifest be shortened."),
-		stepDowns:   counter("dormouse_owner_stepdowns_total", "Times this process stopped owning a shard other than by shutdown."),
-		drains:      counter("dormouse_drain_requests_total", "Drain requests answered."),
+		ingested:     counter("dormouse_entries_ingested_total", "Entries taken from source streams into the buffer."),
+		rejected:     counter("dormouse_entries_rejected_total", "Messages that are no entry of a log, moved to DORMOUSE_REJECTED."),
+		skipped:      counter("dormouse_entries_skipped_total", "Entries met again after a restart that were archived before."),
+		republished:  counter("dormouse_entries_republished_total", "Entries published again because their sequence was used before the source stream lost its end."),
+		lost:         counter("dormouse_entries_lost_total", "Entries that the source stream dropped by its own limits before they were taken in."),
+		synced:       counter("dormouse_entries_synced_total", "Entries in committed segments."),
+		segments:     counter("dormouse_segments_committed_total", "Segments with at least one committed extent."),
+		refused:      counter("dormouse_extents_refused_total", "Extents refused as stale or overlapping."),
+		snapshots:    counter("dormouse_snapshots_total", "Snapshots of catalogs that were taken, each of which lets the manifest be shortened."),
+		stepDowns:    counter("dormouse_owner_stepdowns_total", "Times this process stopped owning a shard other than by shutdown."),
+		claimsFailed: counter("dormouse_claims_failed_total", "Times this process could not own a shard that it should own."),
+		drains:       counter("dormouse_drain_requests_total", "Drain requests answered."),
 		syncDelay: f.NewHistogram(prometheus.HistogramOpts{
 			Name:    "dormouse_sync_delay_seconds",
 			Help:    "From the arrival of the oldest entry of an extent to the extent's commit.",

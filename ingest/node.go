@@ -227,8 +227,11 @@ func (n *Node) keepShards(ctx context.Context, sources []topology.Source, leases
 	defer ticker.Stop()
 	for ctx.Err() == nil {
 		for _, source := range sources {
-			if _, ok := keepers[source.Shard]; ok {
+			if have, ok := keepers[source.Shard]; ok && have.source.Created.Equal(source.Created) {
 				continue
+			} else if ok { // made anew under the same name: the keeper's owner is of another stream
+				n.cfg.Logger.Warn("a source stream was made anew", "shard", source.Shard.String(), "stream", source.Stream)
+				have.stop()
 			}
 			n.shards.set(source.Shard, shardStatus{state: wire.ShardStarting})
 			k := &keeper{node: n, source: source, leases: leases, roster: roster,

@@ -100,7 +100,13 @@ func (o *owner) trim(ctx context.Context) error {
 		if !enabled || !ok || floor <= trimmed {
 			continue
 		}
-		switch err := o.stillInManifest(ctx); {
+		err := o.stillInManifest(ctx)
+		if err == nil {
+			if err = o.stillTheSource(ctx); err != nil && !errors.Is(err, errSource) {
+				return err
+			}
+		}
+		switch {
 		case errors.Is(err, manifest.ErrFenced):
 			return err
 		case ctx.Err() != nil:

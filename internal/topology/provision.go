@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -84,7 +85,12 @@ func makePartitions(ctx context.Context, js jetstream.JetStream, cfg Config, sou
 		if i >= 0 {
 			continue
 		}
-		have, err := ensureStream(ctx, js, partitionConfig(shard, n, cfg))
+		want := partitionConfig(shard, n, cfg)
+		var err error
+		if want.FirstSeq, err = firstSeq(ctx, js, shard); err != nil {
+			return err
+		}
+		have, err := ensureStream(ctx, js, want)
 		if err != nil {
 			return err
 		}
@@ -97,7 +103,12 @@ func makePartitions(ctx context.Context, js jetstream.JetStream, cfg Config, sou
 
 // makeSource makes the default source stream, or takes over one of that name that was there before.
 func makeSource(ctx context.Context, js jetstream.JetStream, cfg Config, shard wire.Shard) error {
-	have, err := ensureStream(ctx, js, sourceConfig(wire.DefaultSource, shard, wire.DefaultPrefix, cfg))
+	want := sourceConfig(wire.DefaultSource, shard, wire.DefaultPrefix, cfg)
+	var err error
+	if want.FirstSeq, err = firstSeq(ctx, js, shard); err != nil {
+		return err
+	}
+	have, err := ensureStream(ctx, js, want)
 	if isOverlap(err) {
 		return fmt.Errorf("%w: another stream already takes subjects below %s.; name it %s, or add it with dormouse provision --add-stream: %w",
 			ErrRefused, wire.DefaultPrefix, wire.DefaultSource, err)
@@ -170,7 +181,11 @@ func AddSource(ctx context.Context, js jetstream.JetStream, name, prefix string,
 		return fmt.Errorf("%w: what is published below %s is spread over %d shards: with stream %s as another one of prefix %s, logs would be in two shards and lose their order",
 			ErrRefused, prefix, n, name, prefix)
 	}
-	return markSource(ctx, js, have, freeShard(sources), prefix, cfg)
+	used, err := manifests(ctx, js)
+	if err != nil {
+		return err
+	}
+	return markSource(ctx, js, have, freeShard(sources, used...), prefix, cfg)
 }
 
 // reaches reports whether a subject, which may have wildcards, takes any message below prefix.
@@ -187,12 +202,57 @@ func reaches(subject, prefix string) bool {
 	return false
 }
 
-// freeShard is the lowest number that no source has.
-func freeShard(sources []Source) (free wire.Shard) {
-	for slices.ContainsFunc(sources, func(s Source) bool { return s.Shard == free }) {
+// freeShard is the lowest number that no source has and that is not used otherwise.
+func freeShard(sources []Source, used ...wire.Shard) (free wire.Shard) {
+	for slices.ContainsFunc(sources, func(s Source) bool { return s.Shard == free }) || slices.Contains(used, free) {
 		free++
 	}
 	return free
+}
+
+// manifests returns the shards that have an archive. One whose stream was deleted has, and a stream of somebody else in its
+// place would have the same sequences.
+func manifests(ctx context.Context, js jetstream.JetStream) (shards []wire.Shard, err error) {
+	stream, err := js.Stream(ctx, wire.ManifestStream)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading stream %s: %w", wire.ManifestStream, err)
+	}
+	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(wire.ManifestSubjects))
+	if err != nil {
+		return nil, fmt.Errorf("reading stream %s: %w", wire.ManifestStream, err)
+	}
+	for subject := range info.State.Subjects {
+		shard, err := wire.ParseShard(subject[strings.LastIndexByte(subject, '.')+1:])
+		if err != nil {
+			return nil, fmt.Errorf("stream %s: subject %s: %w", wire.ManifestStream, subject, err)
+		}
+		shards = append(shards, shard)
+	}
+	return shards, nil
+}
+
+// firstSeq returns where a source stream that is made for shard has to begin: above what was taken in from the one before it,
+// if there was one, so that the shard's logs go on in order.
+func firstSeq(ctx context.Context, js jetstream.JetStream, shard wire.Shard) (uint64, error) {
+	stream, err := js.Stream(ctx, wire.ManifestStream)
+	if err != nil {
+		return 0, fmt.Errorf("reading stream %s: %w", wire.ManifestStream, err)
+	}
+	last, err := stream.GetLastMsgForSubject(ctx, shard.ManifestSubject())
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("reading the last manifest record of shard %s: %w", shard, err)
+	}
+	seq, err := strconv.ParseUint(last.Header.Get(wire.HeaderSourceSeq), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("manifest record %d of shard %s: header %s: %w", last.Sequence, shard, wire.HeaderSourceSeq, err)
+	}
+	return seq + 1, nil
 }
 
 // errCodeSubjectOverlap is JetStream's error code for subjects that another stream takes.

@@ -207,3 +207,27 @@ func TestMappingSpreadsTenants(t *testing.T) {
 		}
 	}
 }
+
+// TestNumbersWithAnArchiveStayTheirs: the number of a shard whose stream was deleted is not given to a stream of somebody else.
+func TestNumbersWithAnArchiveStayTheirs(t *testing.T) {
+	js := dial(t, natstest.Start(t))
+	if _, err := Ensure(t.Context(), js, sharded(2)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.Publish(t.Context(), wire.Shard(2).ManifestSubject(), []byte("a record")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "USERS", Subjects: []string{"orders.>"}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := AddSource(t.Context(), js, "USERS", "", testConfig); err != nil {
+		t.Fatal(err)
+	}
+	sources, err := Sources(t.Context(), js)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if last := sources[len(sources)-1]; last.Stream != "USERS" || last.Shard != 3 {
+		t.Errorf("stream %s is shard %s, want 3: shard 2 has an archive", last.Stream, last.Shard)
+	}
+}

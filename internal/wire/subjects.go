@@ -34,6 +34,10 @@ const (
 	MetadataManaged = "dormouse.managed"
 )
 
+// HeaderSourceSeq, on a manifest record, is the last sequence of the shard's source stream that was taken in: a stream that is
+// made again in its place has to begin above.
+const HeaderSourceSeq = "Dormouse-Source-Seq"
+
 // Shard numbers one source stream. It is fixed for the stream's life.
 type Shard uint32
 

@@ -204,6 +204,7 @@ func (m *Manifest) try(ctx context.Context, r *Record, id string) (uint64, error
 	msg := nats.NewMsg(m.shard.ManifestSubject())
 	msg.Data = data
 	msg.Header.Set(HeaderEpoch, strconv.FormatUint(r.Epoch, 10))
+	msg.Header.Set(wire.HeaderSourceSeq, strconv.FormatUint(r.Source.Seq, 10))
 	attempt, cancel := context.WithTimeout(ctx, appendTimeout)
 	defer cancel()
 	ack, err := m.js.PublishMsg(attempt, msg, jetstream.WithExpectStream(wire.ManifestStream),

@@ -28,7 +28,8 @@ const (
 
 // Record is one manifest record.
 //
-// Invariants: Epoch and Floor never fall from one record of a shard to the next; Epoch rises only in a Claim.
+// Invariants: Epoch never falls from one record of a shard to the next, and rises only in a Claim. Floor never falls but in a
+// Claim whose owner found that the source stream had lost its end.
 type Record struct {
 	Kind     Kind        `cbor:"1,keyasint"`
 	Epoch    uint64      `cbor:"2,keyasint"`
@@ -38,6 +39,7 @@ type Record struct {
 	Floor    uint64      `cbor:"6,keyasint"`           // everything up to this source sequence is archived
 	Segments []Committed `cbor:"7,keyasint,omitempty"` // of a Commit
 	Snapshot *Snapshot   `cbor:"8,keyasint,omitempty"` // of a TakeSnapshot
+	Source   Source      `cbor:"14,keyasint"`          // what Floor and Segments speak of
 	// Prev and PrevID are the sequence and the ID of the record that this one follows; 0 and "" for the first. End and EndID
 	// are those of the message directly before it, when that is not Prev because it counts for nothing. Append sets them. They
 	// tell a record that is missing, and one that was appended to a history which a power failure took back.
@@ -47,6 +49,14 @@ type Record struct {
 	EndID  string `cbor:"13,keyasint,omitempty"`
 	// SnapshotSeq is the sequence of the newest TakeSnapshot before this record; 0 is none. Append sets it.
 	SnapshotSeq uint64 `cbor:"9,keyasint,omitempty"`
+}
+
+// Source says which source stream a record's sequences are of, and how far that was taken in. A later owner tells by it
+// whether the stream is still the same one, with or without a disk of its own.
+type Source struct {
+	Created time.Time `cbor:"1,keyasint"` // when the stream was made
+	Seq     uint64    `cbor:"2,keyasint"` // of the last entry that was taken in, by whichever owner came furthest
+	Time    time.Time `cbor:"3,keyasint"` // that entry's
 }
 
 // before names the message directly before the record.
