@@ -26,13 +26,17 @@ var mayImport = map[string][]string{
 // mustNotImport names packages that a folder has no business with: the scheduler stays pure, and
 // what travels between processes stays light.
 var mustNotImport = map[string][]string{
-	"scheduler":      {"github.com/nats-io/", "github.com/cockroachdb/pebble"},
-	"internal/wire":  {"github.com/nats-io/", "github.com/cockroachdb/pebble"},
-	"internal/entry": {"github.com/nats-io/nats-server", "github.com/cockroachdb/pebble"},
-	// The relay is a tool of tests: what is released must not hold it.
-	"cmd":               {"dormouse/integration/relay"},
-	"integration/bench": {"dormouse/integration/relay"},
+	"scheduler":         {"github.com/nats-io/", "github.com/cockroachdb/pebble"},
+	"internal/wire":     {"github.com/nats-io/", "github.com/cockroachdb/pebble"},
+	"internal/entry":    {"github.com/nats-io/nats-server", "github.com/cockroachdb/pebble"},
+	"cmd":               toolsOfTests,
+	"integration/bench": toolsOfTests,
+	// It judges the program from outside.
+	"internal/programtest": {"dormouse/"},
 }
+
+// toolsOfTests must not be in what is released.
+var toolsOfTests = []string{"dormouse/integration/relay", "dormouse/internal/natstest", "dormouse/internal/programtest"}
 
 // TestImportDirections asserts the direction of imports from `go list`.
 func TestImportDirections(t *testing.T) {

@@ -1,0 +1,45 @@
+package programtest
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+)
+
+// Get returns what a process answers over HTTP. It is an error, which has the answer, if the status is not 200.
+func Get(ctx context.Context, url string) (string, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return "", err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return "", err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err == nil && response.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", response.Status, strings.TrimSpace(string(body)))
+	}
+	return string(body), err
+}
+
+// Metrics returns the samples of the process whose --http is addr, by name with labels as they are printed; nil if it does
+// not answer.
+func Metrics(ctx context.Context, addr string) map[string]float64 {
+	text, err := Get(ctx, "http://"+addr+"/metrics")
+	if err != nil {
+		return nil
+	}
+	values := make(map[string]float64)
+	for line := range strings.Lines(text) {
+		name, value, ok := strings.Cut(strings.TrimSpace(line), " ")
+		if v, err := strconv.ParseFloat(value, 64); ok && err == nil {
+			values[name] = v
+		}
+	}
+	return values
+}

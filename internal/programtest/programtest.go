@@ -1,0 +1,54 @@
+// Package programtest runs the built program in processes of its own, for tests that judge it from outside: what it prints,
+// what it answers over HTTP, and whether what publishers were acked is there.
+//
+// Only tests import it. It imports nothing of Dormouse, so that no test can go past the program. Open process.go for
+// processes, command.go for `dormouse read` and the like, publisher.go and oracle.go for load and its judge.
+package programtest
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+// Dormouse is the package of the program.
+const Dormouse = "dormouse/cmd/dormouse"
+
+// Main is the TestMain of a package that tests built programs: build puts them into dir, which is gone afterwards. A
+// goroutine that is left when all tests have passed fails the package.
+func Main(m *testing.M, build func(dir string) error) {
+	dir, err := os.MkdirTemp("", "dormouse-programs-")
+	if err == nil {
+		// For the processes under test: a race ends them, and their end does not wait a second for one, which is the default.
+		err = os.Setenv("GORACE", "halt_on_error=1 atexit_sleep_ms=0")
+	}
+	if err == nil {
+		err = build(dir)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		_ = os.RemoveAll(dir)
+		os.Exit(1)
+	}
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		_ = os.RemoveAll(dir)
+		os.Exit(code)
+	}))
+}
+
+// Build builds the package pkg into a file; flags are those of `go build`. Without -race the program is static, as it is
+// released.
+func Build(file, pkg string, flags ...string) error {
+	build := exec.Command("go", slices.Concat([]string{"build"}, flags, []string{"-o", file, pkg})...)
+	if !slices.Contains(flags, "-race") {
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	}
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("building %s: %w\n%s", pkg, err, out)
+	}
+	return nil
+}
