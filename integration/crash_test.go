@@ -60,10 +60,10 @@ func TestCrash(t *testing.T) {
 			if !in.ready() {
 				in.until("readiness", in.ready)
 			}
-			load.stop()
-			entries, last := o.count()
+			load.Stop()
+			entries, _ := o.Counts()
 			o.check(in)
-			in.awaitQuiet(last)
+			in.awaitQuiet(o.last())
 			o.check(in)
 			t.Logf("%d acked entries survived %d kills; %s", entries, restarts, in.must("", "verify"))
 			if m := in.metrics(); m["dormouse_entries_lost_total"] != 0 {

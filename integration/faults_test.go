@@ -40,9 +40,8 @@ func TestFolderArchiveGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	in.until("readiness", in.ready)
-	load.stop()
-	_, last := o.count()
-	in.awaitQuiet(last)
+	load.Stop()
+	in.awaitQuiet(o.last())
 	o.check(in)
 	t.Log(in.must("", "verify"))
 }
@@ -72,30 +71,21 @@ func TestDiskFull(t *testing.T) {
 	in.until("some commits", func() bool { return in.metrics()["dormouse_segments_committed_total"] > 3 })
 	filler := filepath.Join(in.data, "filler")
 	fill(t, filler)
-	poll(t, "the process to end", func() bool {
-		select {
-		case err := <-in.exited:
-			in.exited <- err
-			return true
-		default:
-			return false
-		}
-	})
-	if o.refusals() == 0 {
+	in.untilEnded()
+	if _, refused := o.Counts(); refused == 0 {
 		t.Error("no publisher was refused")
 	}
-	if code := exitCode(in.wait()); code != 1 || !strings.Contains(in.log.String(), "no space left on device") {
-		t.Errorf("exit %d, want 1 and why:\n%s", code, in.tailOfLog())
+	if code := in.wait(); code != 1 || !strings.Contains(in.Output(), "no space left on device") {
+		t.Errorf("exit %d, want 1 and why:\n%s", code, in.Tail())
 	}
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
 	}
 	in.start()
-	before, _ := o.count()
-	in.until("publishers to get on", func() bool { n, _ := o.count(); return n > before+100 })
-	load.stop()
-	_, last := o.count()
-	in.awaitQuiet(last)
+	before, _ := o.Counts()
+	in.until("publishers to get on", func() bool { n, _ := o.Counts(); return n > before+100 })
+	load.Stop()
+	in.awaitQuiet(o.last())
 	o.check(in)
 	t.Log(in.must("", "verify"))
 }
@@ -117,14 +107,4 @@ func fill(t *testing.T, name string) {
 			t.Fatal(err)
 		}
 	}
-}
-
-// refusals counts the publishes that were not acked.
-func (o *oracle) refusals() (n int) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for _, unknown := range o.unknown {
-		n += len(unknown)
-	}
-	return n
 }

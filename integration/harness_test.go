@@ -3,61 +3,35 @@
 package integration
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
-	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
+	"dormouse/internal/programtest"
 )
 
 // binary is the program under test, built with the race detector.
 var binary string
 
 func TestMain(m *testing.M) {
-	// For the processes under test: a race ends them, and their end does not wait a second for one, which is the default.
-	if err := os.Setenv("GORACE", "halt_on_error=1 atexit_sleep_ms=0"); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	dir, err := os.MkdirTemp("", "dormouse-integration-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	binary = filepath.Join(dir, "dormouse")
-	build := exec.Command("go", "build", "-race", "-o", binary, "dormouse/cmd/dormouse")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "building the program: %v\n%s", err, out)
-		os.Exit(1)
-	}
-	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
-		_ = os.RemoveAll(dir)
-		os.Exit(code)
-	}))
+	programtest.Main(m, func(dir string) error {
+		binary = filepath.Join(dir, "dormouse")
+		return programtest.Build(binary, programtest.Dormouse, "-race")
+	})
 }
 
-// plainBinary is the program as it is released: static, and without the race detector, which slows it down several times.
+// plainBinary is the program without the race detector, which slows it down several times.
 var plainBinary = sync.OnceValues(func() (string, error) {
 	name := binary + "-plain"
-	build := exec.Command("go", "build", "-o", name, "dormouse/cmd/dormouse")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("building the program: %w\n%s", err, out)
-	}
-	return name, nil
+	return name, programtest.Build(name, programtest.Dormouse)
 })
 
 // patience bounds every wait; reaching it is a failure.
@@ -65,6 +39,7 @@ const patience = 60 * time.Second
 
 // instance is one `dormouse serve`, or what is left of it between two runs.
 type instance struct {
+	programtest.Process
 	t       *testing.T
 	program string // the binary
 	data    string
@@ -72,35 +47,16 @@ type instance struct {
 	http    string
 	outside bool
 	args    []string
-
-	cmd    *exec.Cmd
-	exited chan error
-	log    *syncBuffer
-}
-
-// syncBuffer collects a process's output.
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *syncBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *syncBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
 }
 
 // newInstance prepares a server on free ports with a data directory of its own. args are further flags of serve.
 func newInstance(t *testing.T, args ...string) *instance {
 	t.Helper()
-	return &instance{t: t, program: binary, data: t.TempDir(), nats: freeAddr(t), http: freeAddr(t), args: args, log: &syncBuffer{}}
+	return &instance{Process: programtest.Process{Log: logFile(t)}, t: t, program: binary, data: t.TempDir(), nats: freeAddr(t), http: freeAddr(t), args: args}
 }
+
+// logFile names a file for the output of a process.
+func logFile(t *testing.T) string { return filepath.Join(t.TempDir(), "output") }
 
 // fast are flags with which things happen within test time.
 var fast = []string{"--max-delay", "200ms", "--linger", "20ms", "--lease", "2s", "--requeue-after", "3s", "--trim-delay", "1100ms", "--grace", "5s"}
@@ -124,13 +80,9 @@ func (in *instance) launch() {
 	} else {
 		args = append(args, "--nats-listen", in.nats)
 	}
-	in.cmd = exec.Command(in.program, append(args, in.args...)...)
-	in.cmd.Stdout, in.cmd.Stderr = in.log, in.log
-	if err := in.cmd.Start(); err != nil {
+	if err := in.Start(exec.Command(in.program, append(args, in.args...)...)); err != nil {
 		in.t.Fatal(err)
 	}
-	in.exited = make(chan error, 1)
-	go func(cmd *exec.Cmd, exited chan<- error) { exited <- cmd.Wait() }(in.cmd, in.exited)
 	in.t.Cleanup(in.kill)
 }
 
@@ -138,17 +90,13 @@ func (in *instance) launch() {
 func (in *instance) start() *instance {
 	in.t.Helper()
 	in.launch()
-	in.until("readiness", func() bool { return in.ready() })
+	in.until("readiness", in.ready)
 	return in
 }
 
 func (in *instance) ready() bool {
-	response, err := http.Get("http://" + in.http + "/readyz")
-	if err != nil {
-		return false
-	}
-	defer response.Body.Close()
-	return response.StatusCode == http.StatusOK
+	_, err := programtest.Get(in.t.Context(), "http://"+in.http+"/readyz")
+	return err == nil
 }
 
 // until polls a condition; a process that has ended meanwhile fails the test with its output.
@@ -159,79 +107,62 @@ func (in *instance) until(what string, ok func() bool) {
 	defer tick.Stop()
 	for !ok() {
 		select {
-		case err := <-in.exited:
-			in.exited <- err
-			in.t.Fatalf("the process ended (%v) while waiting for %s:\n%s", err, what, in.tailOfLog())
+		case <-in.Ended():
+			in.t.Fatalf("the process ended with %d while waiting for %s:\n%s", in.wait(), what, in.Tail())
 		case <-tick.C:
 		}
 		if time.Now().After(deadline) {
-			in.t.Fatalf("waited %s for %s:\n%s", patience, what, in.tailOfLog())
+			in.t.Fatalf("waited %s for %s:\n%s", patience, what, in.Tail())
 		}
 	}
 }
 
-func (in *instance) tailOfLog() string {
-	text := in.log.String()
-	return text[max(0, len(text)-4000):]
+// untilEnded waits until the process has ended by itself.
+func (in *instance) untilEnded() {
+	in.t.Helper()
+	select {
+	case <-in.Ended():
+	case <-time.After(patience):
+		in.t.Fatalf("waited %s for the process to end:\n%s", patience, in.Tail())
+	}
 }
 
-// kill ends the process as a power switch does to it, and waits for its end. A race that was detected fails the test.
+// kill ends the process as a power switch does to it, and waits for its end.
 func (in *instance) kill() {
-	if in.cmd == nil {
+	if !in.Up() {
 		return
 	}
-	_ = in.cmd.Process.Kill() // it may have ended
+	if err := in.Kill(); err != nil {
+		in.t.Fatal(err)
+	}
 	in.wait()
 }
 
-func (in *instance) wait() error {
-	err := <-in.exited
-	in.exited <- err
-	in.cmd = nil
+// wait waits for the end of the process and returns its exit code. A race that was detected fails the test.
+func (in *instance) wait() int {
+	err := in.Wait()
 	http.DefaultClient.CloseIdleConnections()
-	if strings.Contains(in.log.String(), "DATA RACE") {
-		in.t.Errorf("data race in the process:\n%s", in.tailOfLog())
+	if strings.Contains(in.Output(), "DATA RACE") {
+		in.t.Errorf("data race in the process:\n%s", in.Tail())
 	}
-	return err
+	return programtest.ExitCode(err)
 }
 
 // stop ends the process with SIGTERM and returns its exit code.
 func (in *instance) stop() int {
 	in.t.Helper()
-	if err := in.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+	in.signal(syscall.SIGTERM)
+	return in.wait()
+}
+
+func (in *instance) signal(s syscall.Signal) {
+	in.t.Helper()
+	if err := in.Signal(s); err != nil {
 		in.t.Fatal(err)
 	}
-	return exitCode(in.wait())
 }
 
-func exitCode(err error) int {
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
-		return exit.ExitCode()
-	}
-	return 0
-}
-
-// metrics returns all samples without labels.
-func (in *instance) metrics() map[string]float64 {
-	response, err := http.Get("http://" + in.http + "/metrics")
-	if err != nil {
-		return nil
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err != nil {
-		return nil
-	}
-	values := make(map[string]float64)
-	for line := range strings.Lines(string(body)) {
-		name, value, ok := strings.Cut(strings.TrimSpace(line), " ")
-		if v, err := strconv.ParseFloat(value, 64); ok && err == nil {
-			values[name] = v
-		}
-	}
-	return values
-}
+func (in *instance) metrics() map[string]float64 { return programtest.Metrics(in.t.Context(), in.http) }
 
 // awaitMetric waits until a metric has a value.
 func (in *instance) awaitMetric(name string, want float64) {
@@ -251,36 +182,25 @@ func (in *instance) awaitQuiet(ingested uint64) {
 	})
 }
 
-// output is what a command printed and how it ended.
-type output struct {
-	out, err string
-	code     int
+// cli is how users meet the instance.
+func (in *instance) cli() programtest.CLI {
+	return programtest.CLI{Binary: binary, NATS: "nats://" + in.nats}
 }
 
 // run runs a command of the program against the instance.
-func (in *instance) run(stdin string, args ...string) output {
+func (in *instance) run(stdin string, args ...string) programtest.Result {
 	in.t.Helper()
 	ctx, cancel := context.WithTimeout(in.t.Context(), patience)
 	defer cancel()
-	return in.runContext(ctx, stdin, args...)
-}
-
-func (in *instance) runContext(ctx context.Context, stdin string, args ...string) output {
-	cmd := exec.CommandContext(ctx, binary, args...)
-	cmd.Env = append(os.Environ(), "DORMOUSE_NATS_URL=nats://"+in.nats)
-	cmd.Stdin = strings.NewReader(stdin)
-	var out, errOut bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errOut
-	err := cmd.Run()
-	return output{out.String(), errOut.String(), exitCode(err)}
+	return in.cli().Run(ctx, stdin, args...)
 }
 
 // must runs a command that has to succeed and returns what it printed.
 func (in *instance) must(stdin string, args ...string) string {
 	in.t.Helper()
 	o := in.run(stdin, args...)
-	if o.code != 0 {
-		in.t.Fatalf("dormouse %s: exit %d, %s\nserver: %s", strings.Join(args, " "), o.code, o.err, in.tailOfLog())
+	if o.Code != 0 {
+		in.t.Fatalf("dormouse %s: exit %d, %s\nserver: %s", strings.Join(args, " "), o.Code, o.Err, in.Tail())
 	}
-	return o.out
+	return o.Out
 }

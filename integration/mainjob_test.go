@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -76,8 +75,8 @@ func mainJob(t *testing.T, in *instance) {
 		{2, "arg", []string{"stat"}},
 		{2, "unknown command", []string{"nonsense"}},
 	} {
-		if o := in.run("", tc.args...); o.code != tc.code || !strings.Contains(o.err, tc.says) || o.out != "" {
-			t.Errorf("%v: exit %d, %q, want %d and %q", tc.args, o.code, o.err, tc.code, tc.says)
+		if o := in.run("", tc.args...); o.Code != tc.code || !strings.Contains(o.Err, tc.says) || o.Out != "" {
+			t.Errorf("%v: exit %d, %q, want %d and %q", tc.args, o.Code, o.Err, tc.code, tc.says)
 		}
 	}
 }
@@ -124,8 +123,7 @@ func TestFollow(t *testing.T) {
 	in.must(lines(50, "a"), "publish", "t.follow")
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, binary, "read", "t.follow", "--from", "10m", "--follow")
-	cmd.Env = append(os.Environ(), "DORMOUSE_NATS_URL=nats://"+in.nats)
+	cmd := in.cli().Command(ctx, "read", "t.follow", "--from", "10m", "--follow")
 	pipe, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -177,8 +175,8 @@ func TestVerifyNamesTheBadObject(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, args := range [][]string{{"verify"}, {"verify", "t.bad"}} {
-		if o := in.run("", args...); o.code != 1 || !strings.Contains(o.err, filepath.Base(segments[0])) {
-			t.Errorf("%v: exit %d, %q, want 1 and the name of %s", args, o.code, o.err, segments[0])
+		if o := in.run("", args...); o.Code != 1 || !strings.Contains(o.Err, filepath.Base(segments[0])) {
+			t.Errorf("%v: exit %d, %q, want 1 and the name of %s", args, o.Code, o.Err, segments[0])
 		}
 	}
 }
@@ -190,12 +188,11 @@ func TestShutdown(t *testing.T) {
 	load := startPublishers(t, in.nats, o, 1)
 	in.until("some commits", func() bool { return in.metrics()["dormouse_segments_committed_total"] > 5 })
 	if code := in.stop(); code != 0 {
-		t.Fatalf("SIGTERM under load: exit %d\n%s", code, in.tailOfLog())
+		t.Fatalf("SIGTERM under load: exit %d\n%s", code, in.Tail())
 	}
 	in.start()
-	load.stop()
-	_, last := o.count()
+	load.Stop()
 	o.check(in)
-	in.awaitQuiet(last)
+	in.awaitQuiet(o.last())
 	o.check(in)
 }

@@ -79,10 +79,10 @@ func TestOutsideNATSRestarts(t *testing.T) {
 		nats.start()
 		in.until("readiness", in.ready)
 	}
-	load.stop()
-	entries, last := o.count()
+	load.Stop()
+	entries, _ := o.Counts()
 	o.check(in)
-	in.awaitQuiet(last)
+	in.awaitQuiet(o.last())
 	o.check(in)
 	t.Logf("%d entries survived the restarts; %s", entries, in.must("", "verify"))
 }
@@ -111,10 +111,9 @@ func TestTakeover(t *testing.T) {
 		owner.start()
 		owner, standby = standby, owner
 	}
-	load.stop()
-	_, last := o.count()
+	load.Stop()
 	o.check(owner)
-	owner.awaitQuiet(last)
+	owner.awaitQuiet(o.last())
 	o.check(owner)
 	t.Log(owner.must("", "verify"))
 }

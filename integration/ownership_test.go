@@ -105,7 +105,7 @@ func TestOwnership(t *testing.T) {
 		a.start().until("its share", func() bool { return a.owned() == 2 && b.owned() == 2 })
 		a, b = b, a
 	}
-	load.stop()
+	load.Stop()
 	o.check(b)
 	s := b.status()
 	if len(s.Processes) != 3 || len(s.Shards) != shards {
@@ -178,20 +178,13 @@ func TestFrozenOwner(t *testing.T) {
 	frozen.until("it to own again", func() bool { return frozen.owned() == 1 })
 	successor.signal(syscall.SIGCONT)
 	successor.until("the successor to step down", func() bool { return successor.owned() == 0 && successor.ready() })
-	load.stop()
+	load.Stop()
 	for _, in := range []*instance{frozen, successor} {
-		if strings.Contains(in.log.String(), "level=ERROR") {
-			t.Errorf("a freeze is no error of the process:\n%s", in.log)
+		if strings.Contains(in.Output(), "level=ERROR") {
+			t.Errorf("a freeze is no error of the process:\n%s", in.Output())
 		}
 	}
 	frozen.awaitArchived()
 	o.check(frozen)
 	t.Log(frozen.must("", "verify"))
-}
-
-func (in *instance) signal(s syscall.Signal) {
-	in.t.Helper()
-	if err := in.cmd.Process.Signal(s); err != nil {
-		in.t.Fatal(err)
-	}
 }

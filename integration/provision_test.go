@@ -88,8 +88,8 @@ func TestProvisionIsIdempotent(t *testing.T) {
 	}
 	for _, other := range []string{"4", "1"} {
 		o := in.run("", "provision", "--shards", other)
-		if o.code != 1 || o.out != "" || !strings.Contains(o.err, "over 3 shards") || !strings.Contains(o.err, other+" are wanted") {
-			t.Errorf("--shards %s: exit %d, %q, %q", other, o.code, o.out, o.err)
+		if o.Code != 1 || o.Out != "" || !strings.Contains(o.Err, "over 3 shards") || !strings.Contains(o.Err, other+" are wanted") {
+			t.Errorf("--shards %s: exit %d, %q, %q", other, o.Code, o.Out, o.Err)
 		}
 		unchanged("--shards " + other)
 	}
@@ -262,8 +262,8 @@ func TestStreamsThatCannotBeAdded(t *testing.T) {
 	} {
 		o := in.run("", "provision", "--add-stream", stream)
 		for _, part := range says {
-			if o.code != 1 || o.out != "" || !strings.Contains(o.err, part) {
-				t.Errorf("%s: exit %d, %q, %q, want 1 and %q", stream, o.code, o.out, o.err, part)
+			if o.Code != 1 || o.Out != "" || !strings.Contains(o.Err, part) {
+				t.Errorf("%s: exit %d, %q, %q, want 1 and %q", stream, o.Code, o.Out, o.Err, part)
 			}
 		}
 	}

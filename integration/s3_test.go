@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"dormouse/integration/relay"
+	"dormouse/internal/programtest"
 )
 
 // gateway is a real S3 server (versitygw on a folder, built from the pinned module in tools) behind a relay that the test
@@ -22,22 +23,16 @@ type gateway struct {
 }
 
 // s3Server builds the server once; a second test finds it.
-var s3Server struct {
-	sync.Once
-	path string
-	err  error
-	out  []byte
-}
+var s3Server = sync.OnceValues(func() (string, error) {
+	name := filepath.Join(filepath.Dir(binary), "versitygw")
+	return name, programtest.Build(name, "github.com/versity/versitygw/cmd/versitygw", "-C", "tools")
+})
 
 func startGateway(t *testing.T) *gateway {
 	t.Helper()
-	s3Server.Do(func() {
-		s3Server.path = filepath.Join(filepath.Dir(binary), "versitygw")
-		build := exec.Command("go", "build", "-C", "tools", "-o", s3Server.path, "github.com/versity/versitygw/cmd/versitygw")
-		s3Server.out, s3Server.err = build.CombinedOutput()
-	})
-	if s3Server.err != nil {
-		t.Fatalf("building the S3 server: %v\n%s", s3Server.err, s3Server.out)
+	program, err := s3Server()
+	if err != nil {
+		t.Fatal(err)
 	}
 	t.Setenv("AWS_ACCESS_KEY_ID", "dormouse")
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "asleep-in-the-hedge")
@@ -48,18 +43,18 @@ func startGateway(t *testing.T) *gateway {
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.Command(s3Server.path, "--port", addr, "--access", "dormouse", "--secret", "asleep-in-the-hedge", "--quiet",
+	cmd := exec.Command(program, "--port", addr, "--access", "dormouse", "--secret", "asleep-in-the-hedge", "--quiet",
 		"posix", "--sidecar", filepath.Join(root, "attributes"), filepath.Join(root, "objects"))
-	log := &syncBuffer{}
-	cmd.Stdout, cmd.Stderr = log, log
-	if err := cmd.Start(); err != nil {
+	s3 := &programtest.Process{Log: logFile(t)}
+	if err := s3.Start(cmd); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait() // killed
+		if err := s3.Kill(); err != nil {
+			t.Error(err)
+		}
 	})
-	poll(t, "the S3 server: "+log.String(), func() bool {
+	poll(t, "the S3 server", func() bool {
 		c, err := net.Dial("tcp", addr)
 		if err != nil {
 			return false
@@ -102,10 +97,9 @@ func TestS3Outage(t *testing.T) {
 		g.relay.Set(relay.Pass)
 		in.until("readiness", in.ready)
 	}
-	load.stop()
-	_, last := o.count()
+	load.Stop()
 	o.check(in)
-	in.awaitQuiet(last)
+	in.awaitQuiet(o.last())
 	o.check(in)
 	t.Log(in.must("", "verify"))
 }
@@ -130,7 +124,7 @@ func TestHandoverDoesNotWaitForWorkers(t *testing.T) {
 		t.Errorf("the shard had no owner for %s, want at most 2 s", gap)
 	}
 	g.relay.Set(relay.Pass)
-	if code := exitCode(first.wait()); code != 0 {
+	if code := first.wait(); code != 0 {
 		t.Errorf("the first ended with %d", code)
 	}
 	third := nats.instance(append([]string{"--roles", "worker"}, args...)...).start()
@@ -150,10 +144,8 @@ func TestSecondSignal(t *testing.T) {
 	g.relay.Set(relay.Hang)
 	in.must(lines(10, "stuck"), "publish", "t.stuck")
 	in.until("a worker to be stuck", func() bool { return in.metrics()["dormouse_workers_busy"] > 0 })
-	if err := in.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	in.until("the first signal", func() bool { return strings.Contains(in.log.String(), "a second signal ends at once") })
+	in.signal(syscall.SIGTERM)
+	in.until("the first signal", func() bool { return strings.Contains(in.Output(), "a second signal ends at once") })
 	if code := in.stop(); code == 0 {
 		t.Error("the second signal made the server exit with 0")
 	}

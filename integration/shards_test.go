@@ -27,7 +27,7 @@ func tenantLogs(tenants, logs int) (all []string) {
 
 // publishAll publishes n entries to each log, in turns, waits for all acks, tells the oracle and returns the stream that
 // each log went to.
-func publishAll(t *testing.T, js jetstream.JetStream, o *oracle, prefix string, logs []string, n int, what string) map[string]string {
+func publishAll(t *testing.T, js jetstream.JetStream, o oracle, prefix string, logs []string, n int, what string) map[string]string {
 	t.Helper()
 	type sent struct {
 		log, data string
@@ -53,7 +53,7 @@ func publishAll(t *testing.T, js jetstream.JetStream, o *oracle, prefix string, 
 				t.Fatalf("%s is in %s and in %s", s.log, home, ack.Stream)
 			}
 			homes[s.log] = ack.Stream
-			o.add(s.log, s.data, ack)
+			o.Tell(s.log, s.data, ack)
 		case err := <-s.ack.Err():
 			t.Fatalf("%s was not stored: %v", s.log, err)
 		case <-timeout:
@@ -66,28 +66,15 @@ func publishAll(t *testing.T, js jetstream.JetStream, o *oracle, prefix string, 
 // refused launches a server that must not start, and holds that it ends with 1 and says so.
 func (in *instance) refused(says ...string) {
 	in.t.Helper()
-	in.log = &syncBuffer{}
+	in.Log = logFile(in.t) // of this start alone
 	in.launch()
 	in.untilEnded()
-	code, text := exitCode(in.wait()), in.log.String()
+	code, text := in.wait(), in.Output()
 	for _, part := range says {
 		if code != 1 || !strings.Contains(text, part) {
 			in.t.Errorf("exit %d, want 1 and a message that says %q:\n%s", code, part, text)
 		}
 	}
-}
-
-func (in *instance) untilEnded() {
-	in.t.Helper()
-	poll(in.t, "the process to end", func() bool {
-		select {
-		case err := <-in.exited:
-			in.exited <- err
-			return true
-		default:
-			return false
-		}
-	})
 }
 
 // TestEmbeddedShards spreads tenants over the shards of one process, whose server maps them also after a restart without
@@ -113,7 +100,7 @@ func TestEmbeddedShards(t *testing.T) {
 	o.checkLogs(in, oneOfEach(homes)...) // all of them are read below
 	checkEveryLog(t, in, homes, perLog)
 	if code := in.stop(); code != 0 {
-		t.Fatalf("exit %d\n%s", code, in.tailOfLog())
+		t.Fatalf("exit %d\n%s", code, in.Tail())
 	}
 
 	in.args = fast
@@ -128,7 +115,7 @@ func TestEmbeddedShards(t *testing.T) {
 	checkSpread(t, in.status(), homes, 2*perLog)
 	checkEveryLog(t, in, homes, 2*perLog)
 	if code := in.stop(); code != 0 {
-		t.Fatalf("exit %d\n%s", code, in.tailOfLog())
+		t.Fatalf("exit %d\n%s", code, in.Tail())
 	}
 
 	in.args = append(slices.Clone(fast), "--shards", "2")

@@ -98,7 +98,7 @@ func TestStatusOutput(t *testing.T) {
 	owner.start().until("it to own again", func() bool { return owner.owned() == shards })
 	for _, in := range []*instance{worker, owner} {
 		if code := in.stop(); code != 0 {
-			t.Errorf("exit %d\n%s", code, in.tailOfLog())
+			t.Errorf("exit %d\n%s", code, in.Tail())
 		}
 	}
 	s = owner.status()

@@ -28,12 +28,7 @@ func TestStreamsThatAreRefused(t *testing.T) {
 			if _, err := js.CreateStream(t.Context(), tc.stream); err != nil {
 				t.Fatal(err)
 			}
-			in := nats.instance(fast...)
-			in.launch()
-			code := exitCode(in.wait())
-			if text := in.log.String(); code != 1 || !strings.Contains(text, tc.stream.Name) || !strings.Contains(text, tc.says) {
-				t.Errorf("exit %d, want 1 and a message with %s and %s:\n%s", code, tc.stream.Name, tc.says, text)
-			}
+			nats.instance(fast...).refused(tc.stream.Name, tc.says)
 		})
 	}
 }
@@ -58,7 +53,7 @@ func TestUsersStreamIsNotTrimmed(t *testing.T) {
 		<-tick.C
 	}
 	if code := in.stop(); code != 0 {
-		t.Fatalf("exit %d\n%s", code, in.tailOfLog())
+		t.Fatalf("exit %d\n%s", code, in.Tail())
 	}
 	in.args = append(in.args, "--trim", "always")
 	in.start().until("the stream to be trimmed", in.sourceEmpty)
@@ -111,8 +106,8 @@ func TestLossByTheStreamsOwnLimits(t *testing.T) {
 		t.Fatal(err)
 	}
 	in := nats.instance(fast...).start()
-	if !strings.Contains(in.log.String(), "max_msgs") {
-		t.Errorf("the limit was not warned of:\n%s", in.tailOfLog())
+	if !strings.Contains(in.Output(), "max_msgs") {
+		t.Errorf("the limit was not warned of:\n%s", in.Tail())
 	}
 	first, second := lines(10, "first"), lines(300, "second")
 	in.must(first, "publish", "user.log")
@@ -123,15 +118,15 @@ func TestLossByTheStreamsOwnLimits(t *testing.T) {
 	in.awaitMetric("dormouse_entries_synced_total", 100)
 	in.awaitMetric("dormouse_entries_lost_total", 200)
 	in.awaitMetric("dormouse_logs_active", 0)
-	if !strings.Contains(in.log.String(), "entries=200") {
-		t.Errorf("the loss was not logged:\n%s", in.tailOfLog())
+	if !strings.Contains(in.Output(), "entries=200") {
+		t.Errorf("the loss was not logged:\n%s", in.Tail())
 	}
 	left := strings.SplitAfterN(second, "\n", 201)[200]
 	if got := in.must("", "read", "user.log"); got != first+left {
 		t.Errorf("%d bytes are read, want the first 10 and the last 100 lines", len(got))
 	}
 	in.must("", "verify")
-	if o := in.run("", "read", "user.log", "--from", fmt.Sprint(211), "--to", "211"); o.out != strings.SplitAfter(left, "\n")[0] {
-		t.Errorf("entry 211 reads %q", o.out)
+	if o := in.run("", "read", "user.log", "--from", fmt.Sprint(211), "--to", "211"); o.Out != strings.SplitAfter(left, "\n")[0] {
+		t.Errorf("entry 211 reads %q", o.Out)
 	}
 }

@@ -60,7 +60,7 @@ func TestManyLogsInOneTick(t *testing.T) {
 	for m := in.metrics(); m["dormouse_entries_synced_total"] < logs; m = in.metrics() {
 		peak, active = max(peak, m["go_goroutines"]), max(active, m["dormouse_logs_active"])
 		if time.Now().After(deadline) {
-			t.Fatalf("%v of %d entries archived\n%s", m["dormouse_entries_synced_total"], logs, in.tailOfLog())
+			t.Fatalf("%v of %d entries archived\n%s", m["dormouse_entries_synced_total"], logs, in.Tail())
 		}
 		<-tick.C
 	}

@@ -77,8 +77,8 @@ func TestOddWorkItems(t *testing.T) {
 			}
 		}
 	}
-	load.stop()
-	entries, _ := o.count()
+	load.Stop()
+	entries, _ := o.Counts()
 	in.awaitArchived()
 	if err := sub.Unsubscribe(); err != nil {
 		t.Fatal(err)
