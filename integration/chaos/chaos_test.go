@@ -7,9 +7,9 @@ package chaos
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -18,37 +18,18 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
+	"dormouse/internal/programtest"
 )
 
 // programs are the binaries under test.
 var programs struct{ dormouse, server string }
 
 func TestMain(m *testing.M) {
-	// For the processes under test: a race ends them, and their end does not wait a second for one, which is the default.
-	if err := os.Setenv("GORACE", "halt_on_error=1 atexit_sleep_ms=0"); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	dir, err := os.MkdirTemp("", "dormouse-chaos-bin-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	programs.dormouse, programs.server = filepath.Join(dir, "dormouse"), filepath.Join(dir, "nats-server")
-	for _, args := range [][]string{
-		{"build", "-race", "-o", programs.dormouse, "dormouse/cmd/dormouse"},
-		{"build", "-o", programs.server, "github.com/nats-io/nats-server/v2"},
-	} {
-		if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "go %v: %v\n%s", args, err, out)
-			os.Exit(1)
-		}
-	}
-	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
-		_ = os.RemoveAll(dir)
-		os.Exit(code)
-	}))
+	programtest.Main(m, func(dir string) error {
+		programs.dormouse, programs.server = filepath.Join(dir, "dormouse"), filepath.Join(dir, "nats-server")
+		return errors.Join(programtest.Build(programs.dormouse, programtest.Dormouse, "-race"),
+			programtest.Build(programs.server, "github.com/nats-io/nats-server/v2"))
+	})
 }
 
 // The short form, and the system that every form runs.
@@ -90,7 +71,7 @@ func TestChaos(t *testing.T) {
 	count := setting(t, "DORMOUSE_CHAOS_FAULTS", max(int(length/faultEvery), 1), strconv.Atoi)
 	shards := setting(t, "DORMOUSE_CHAOS_SHARDS", 4, strconv.Atoi)
 	p := partsOf(ingestCount, workerCount, serverCount, publisherCount)
-	f := &figures{seed: seed, length: length, shards: shards, faults: plan(seed, p, length, count), oracle: newOracle(logsEach)}
+	f := &figures{seed: seed, length: length, shards: shards, faults: plan(seed, p, length, count), oracle: newOracle()}
 	t.Logf("DORMOUSE_SEED=%d DORMOUSE_CHAOS_TIME=%s DORMOUSE_CHAOS_FAULTS=%d DORMOUSE_CHAOS_SHARDS=%d", seed, length, count, shards)
 
 	c := newCluster(t, p, shards, length, keptIfFailed(t), stateDir(t))
@@ -105,9 +86,9 @@ func TestChaos(t *testing.T) {
 }
 
 // judge waits for the system to recover, every fault having ended, and holds it against the oracle.
-func (c *cluster) judge(f *figures, load *publishers) {
+func (c *cluster) judge(f *figures, load *programtest.Background) {
 	c.t.Helper()
-	f.reader.stop()
+	f.reader.Stop()
 	for _, err := range f.reader.wrong {
 		c.t.Errorf("read during the faults: %v", err)
 	}
@@ -115,13 +96,13 @@ func (c *cluster) judge(f *figures, load *publishers) {
 	f.sampler.frozen.Store(true)
 	c.signalWorkers(syscall.SIGSTOP) // so that what is published last is in the streams only
 	c.awaitAcks(f.oracle)
-	load.stop()
+	load.Stop()
 	f.readMixed = f.oracle.check(c, "after-healing")
 	c.signalWorkers(syscall.SIGCONT)
 	f.archived = c.awaitArchived(f.oracle)
 	f.readAll = f.oracle.check(c, "archived")
 	f.verified, f.orphans = c.verify()
-	f.history.stop()
+	f.history.Stop()
 	for _, err := range f.history.wrong {
 		c.t.Error(err)
 	}
@@ -129,14 +110,14 @@ func (c *cluster) judge(f *figures, load *publishers) {
 		c.t.Errorf("the manifest named %d segments, but %s", len(f.history.segments), f.verified)
 	}
 	f.temporary = c.unfinishedPuts()
-	f.sampler.stop()
+	f.sampler.Stop()
 	c.mind()
 	if lost := f.sampler.total[lostEntries]; lost != 0 {
 		c.t.Errorf("%v entries are counted as lost", lost)
 	}
 	var logs []string
 	for _, name := range c.parts.processes() {
-		logs = append(logs, c.procs[name].log)
+		logs = append(logs, c.procs[name].Log)
 	}
 	var err error
 	f.remarks, err = remarksOf(logs)
@@ -159,9 +140,9 @@ func (c *cluster) signalWorkers(s syscall.Signal) {
 // awaitAcks waits until publishers get on again.
 func (c *cluster) awaitAcks(o *oracle) {
 	c.t.Helper()
-	before, _, _ := o.counts()
+	before, _ := o.Counts()
 	c.until("publishers to get on", func() string {
-		if now, _, _ := o.counts(); now < before+100 {
+		if now, _ := o.Counts(); now < before+100 {
 			return fmt.Sprintf("%d entries acked, %d before", now, before)
 		}
 		return ""
@@ -171,10 +152,7 @@ func (c *cluster) awaitAcks(o *oracle) {
 // awaitArchived waits until everything is archived and trimmed.
 func (c *cluster) awaitArchived(o *oracle) time.Duration {
 	c.t.Helper()
-	nc, js, err := c.connect()
-	if err != nil {
-		c.t.Fatal(err)
-	}
+	nc, js := programtest.Dial(c.t, c.directURLs())
 	defer nc.Close()
 	return c.until("everything to be archived", func() string {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
@@ -184,8 +162,8 @@ func (c *cluster) awaitArchived(o *oracle) time.Duration {
 			return err.Error()
 		}
 		for name, state := range states {
-			if state.Msgs > 0 || state.LastSeq < o.last[name] {
-				return fmt.Sprintf("stream %s has %d entries from %d to %d, acked up to %d", name, state.Msgs, state.FirstSeq, state.LastSeq, o.last[name])
+			if state.Msgs > 0 || state.LastSeq < o.Last(name) {
+				return fmt.Sprintf("stream %s has %d entries from %d to %d, acked up to %d", name, state.Msgs, state.FirstSeq, state.LastSeq, o.Last(name))
 			}
 		}
 		return ""

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -17,10 +16,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"dormouse/integration/relay"
+	"dormouse/internal/programtest"
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
 )
@@ -110,7 +109,7 @@ func newCluster(t *testing.T, p parts, shards int, length time.Duration, logs, s
 func (c *cluster) dataOf(name string) string { return filepath.Join(c.state, name) }
 
 func (c *cluster) add(name, program string, args ...string) {
-	c.procs[name] = &process{name: name, program: program, args: args, log: filepath.Join(c.logs, name+".log")}
+	c.procs[name] = &process{Process: programtest.Process{Log: filepath.Join(c.logs, name+".log")}, name: name, program: program, args: args}
 }
 
 func (c *cluster) addRelay(l link, target string) {
@@ -198,8 +197,8 @@ func (c *cluster) start() {
 	c.until("the NATS servers", c.serversReady)
 	if c.shards > 0 {
 		out := c.run("provision", "--shards", strconv.Itoa(c.shards), "--replicas", strconv.Itoa(replicas), "--lease", lease.String(), "--requeue-after", requeueAfter.String())
-		if out.code != 0 {
-			c.t.Fatalf("dormouse provision: exit %d, %s", out.code, out.err)
+		if out.Code != 0 {
+			c.t.Fatalf("dormouse provision: exit %d, %s", out.Code, out.Err)
 		}
 	}
 	for _, name := range c.parts.processes() {
@@ -254,31 +253,23 @@ func (c *cluster) mind() {
 	c.t.Helper()
 	for _, p := range c.procs {
 		if err, dead := p.died(); dead {
-			c.t.Errorf("%s ended by itself (%v); its output ends:\n%s", p.name, err, p.tail())
+			c.t.Errorf("%s ended by itself (%v); its output ends:\n%s", p.name, err, p.Tail())
 			c.must(p.start())
 		}
 	}
 }
 
-// answers reports whether an HTTP address answers 200; if not, what it said.
-func answers(url string) (bool, string) {
-	client := http.Client{Timeout: 4 * time.Second}
-	response, err := client.Get(url)
-	if err != nil {
-		return false, err.Error()
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err != nil {
-		return false, err.Error()
-	}
-	return response.StatusCode == http.StatusOK, strings.TrimSpace(string(body))
+// ask returns what a process answers over HTTP; a frozen one answers nothing.
+func ask(url string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Second)
+	defer cancel()
+	return programtest.Get(ctx, url)
 }
 
 func (c *cluster) missing(names []string, path string) string {
 	for _, name := range names {
-		if ok, said := answers("http://" + c.http[name] + path); !ok {
-			return name + ": " + said
+		if _, err := ask("http://" + c.http[name] + path); err != nil {
+			return name + ": " + err.Error()
 		}
 	}
 	return ""
@@ -296,11 +287,11 @@ func (c *cluster) serversReady() string {
 				Replicas []struct{ Offline bool } `json:"replicas"` // told by the leader only
 			} `json:"meta_cluster"`
 		}
-		ok, text := answers("http://" + c.http[name] + "/jsz")
-		if !ok {
-			return name + ": " + text
+		text, err := ask("http://" + c.http[name] + "/jsz")
+		if err == nil {
+			err = json.Unmarshal([]byte(text), &state)
 		}
-		if err := json.Unmarshal([]byte(text), &state); err != nil {
+		if err != nil {
 			return name + ": " + err.Error()
 		}
 		online := 1
@@ -324,20 +315,6 @@ func (c *cluster) ready() string {
 	return c.missing(c.parts.processes(), "/readyz")
 }
 
-// connect connects the harness itself, past the relays.
-func (c *cluster) connect() (*nats.Conn, jetstream.JetStream, error) {
-	nc, err := nats.Connect(c.directURLs(), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond), nats.RetryOnFailedConnect(true))
-	if err != nil {
-		return nil, nil, err
-	}
-	js, err := jetstream.New(nc)
-	if err != nil {
-		nc.Close()
-		return nil, nil, err
-	}
-	return nc, js, nil
-}
-
 // dump saves what the processes are doing, for whoever looks into a hang.
 func (c *cluster) dump() {
 	for name, addr := range c.http {
@@ -345,7 +322,10 @@ func (c *cluster) dump() {
 		if slices.Contains(c.parts.servers, name) {
 			path = "/jsz?streams=true&consumers=true&raft=true&config=true"
 		}
-		_, text := answers("http://" + addr + path)
+		text, err := ask("http://" + addr + path)
+		if err != nil {
+			text = err.Error()
+		}
 		c.must(os.WriteFile(filepath.Join(c.logs, name+".dump"), []byte(text), 0o600))
 	}
 }

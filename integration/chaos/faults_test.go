@@ -95,7 +95,7 @@ func (c *cluster) endFault(f fault) {
 	case terminate:
 		p := c.procs[f.targets[0]]
 		if err := p.terminated(grace + shutdownSlack); err != nil {
-			c.t.Errorf("%s after SIGTERM: %v; its output ends:\n%s", p.name, err, p.tail())
+			c.t.Errorf("%s after SIGTERM: %v; its output ends:\n%s", p.name, err, p.Tail())
 		}
 		c.must(p.start())
 	case cutLink, cutPart, cutServer:

@@ -4,16 +4,15 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"io"
 	"maps"
-	"net/http"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"dormouse/internal/programtest"
 )
 
 // gaps collects how long something stood still.
@@ -61,11 +60,10 @@ var counters = []string{lostEntries, stepDowns, syncedMetric, refusedParts, skip
 // sampler scrapes the metrics of the dormouse processes and sums counters up over their restarts. What a process counts in
 // the last moments before a kill is missed; what must never be missed is in the logs as well.
 type sampler struct {
-	cancel context.CancelFunc
-	joined sync.WaitGroup
+	*programtest.Background
 	frozen atomic.Bool // the harness itself keeps workers from committing: that is no stall
 
-	commits gaps                          // after stop
+	commits gaps                          // after Stop
 	seen    map[string]map[string]float64 // by process and counter: the last sample
 	total   map[string]float64            // by counter
 }
@@ -73,33 +71,19 @@ type sampler struct {
 const sampleEvery = 250 * time.Millisecond
 
 func startSampler(c *cluster) *sampler {
-	ctx, cancel := context.WithCancel(context.Background())
-	s := &sampler{cancel: cancel, seen: make(map[string]map[string]float64), total: make(map[string]float64)}
-	c.t.Cleanup(s.stop)
-	s.joined.Go(func() {
-		tick := time.NewTicker(sampleEvery)
-		defer tick.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-				s.sample(ctx, c)
-			}
-		}
-	})
+	s := &sampler{seen: make(map[string]map[string]float64), total: make(map[string]float64)}
+	s.Background = programtest.Beside(c.t, every(sampleEvery, func(ctx context.Context) { s.sample(ctx, c) }))
 	return s
 }
 
-// stop ends sampling; it may be called twice.
-func (s *sampler) stop() { s.cancel(); s.joined.Wait() }
-
 func (s *sampler) sample(ctx context.Context, c *cluster) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
 	names := c.parts.ingests // the counters are theirs
 	samples := make([]map[string]float64, len(names))
 	var scraped sync.WaitGroup
 	for i, name := range names {
-		scraped.Go(func() { samples[i] = scrape(ctx, c.http[name]) })
+		scraped.Go(func() { samples[i] = programtest.Metrics(ctx, c.http[name]) })
 	}
 	scraped.Wait()
 	before := s.total[syncedMetric]
@@ -119,33 +103,6 @@ func (s *sampler) sample(ctx context.Context, c *cluster) {
 	if s.total[syncedMetric] > before && !s.frozen.Load() {
 		s.commits.progress(time.Now())
 	}
-}
-
-// scrape returns a process's samples without labels; nil if it does not answer.
-func scrape(ctx context.Context, addr string) map[string]float64 {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/metrics", nil)
-	if err != nil {
-		return nil
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return nil
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err != nil {
-		return nil
-	}
-	values := make(map[string]float64)
-	for line := range strings.Lines(string(body)) {
-		name, value, ok := strings.Cut(strings.TrimSpace(line), " ")
-		if v, err := strconv.ParseFloat(value, 64); ok && err == nil {
-			values[name] = v
-		}
-	}
-	return values
 }
 
 // figures are what a run reports.
@@ -173,8 +130,8 @@ func (f *figures) String() string {
 	for _, text := range countsOf(f.faults) {
 		line("  %s", text)
 	}
-	entries, unknown, unsent := f.oracle.counts()
-	line("entries: %d acked, %d unknown, %d never sent", entries, unknown, unsent)
+	entries, unknown := f.oracle.Counts()
+	line("entries: %d acked, %d unknown, %d never sent", entries, unknown, f.oracle.unsent)
 	line("publishing stalled (no ack): %s", &f.oracle.acks)
 	line("archiving stalled (no commit): %s", &f.sampler.commits)
 	line("shards taken %d times; %d step-downs (metric: %v)", f.remarks.ownerships, f.remarks.stepDowns, f.sampler.total[stepDowns])

@@ -5,12 +5,12 @@ import (
 	"fmt"
 	"path"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"dormouse/internal/programtest"
 	"dormouse/internal/wire"
 	"dormouse/store/manifest"
 )
@@ -21,10 +21,9 @@ const orphanGrace = time.Minute
 
 // history follows the manifest, from which snapshots take records away, and holds each commit against those before it.
 type history struct {
-	cancel context.CancelFunc
-	joined sync.WaitGroup
+	*programtest.Background
 
-	// After stop.
+	// After Stop.
 	segments map[string]bool
 	last     map[string]uint64 // of each log, the last sequence that is archived
 	oldest   time.Duration     // the longest from a segment's naming to its commit
@@ -34,28 +33,14 @@ type history struct {
 
 func startHistory(c *cluster) *history {
 	c.t.Helper()
-	nc, js, err := c.connect()
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	h := &history{cancel: cancel, segments: make(map[string]bool), last: make(map[string]uint64)}
-	c.t.Cleanup(func() { h.stop(); nc.Close() })
-	h.joined.Go(func() {
-		var seen uint64 // the last record's sequence
-		for ctx.Err() == nil {
-			h.follow(ctx, js, &seen) // whatever ended it: the servers fail all the time
-			select {
-			case <-ctx.Done():
-			case <-time.After(100 * time.Millisecond):
-			}
-		}
-	})
+	_, js := programtest.Dial(c.t, c.directURLs())
+	h := &history{segments: make(map[string]bool), last: make(map[string]uint64)}
+	var seen uint64 // the last record's sequence
+	h.Background = programtest.Beside(c.t, every(100*time.Millisecond, func(ctx context.Context) {
+		h.follow(ctx, js, &seen) // whatever ended it: the servers fail all the time
+	}))
 	return h
 }
-
-// stop ends following; it may be called twice.
-func (h *history) stop() { h.cancel(); h.joined.Wait() }
 
 func (h *history) follow(ctx context.Context, js jetstream.JetStream, seen *uint64) {
 	consumer, err := js.OrderedConsumer(ctx, wire.ManifestStream, jetstream.OrderedConsumerConfig{

@@ -10,51 +10,39 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"dormouse/internal/programtest"
 )
 
 // process is a program of the system over all its starts. Only the test's own goroutine uses it: a child is told to die
 // with the thread that started it, which that goroutine is locked to.
 type process struct {
+	programtest.Process
 	name    string
 	program string
 	args    []string
-	log     string // file with the output of all starts
-
-	cmd     *exec.Cmd // nil while it is down
-	ended   chan error
 	leaving bool // it got SIGTERM: its end is expected
 	starts  int
 }
 
 // start starts the process. Its output goes on in the same file.
 func (p *process) start() error {
-	out, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	defer out.Close() // the child has it too
 	p.starts++
-	if _, err := fmt.Fprintf(out, "--- %s start %d\n", stamp(time.Now()), p.starts); err != nil {
+	if err := p.note(fmt.Sprintf("start %d", p.starts)); err != nil {
 		return err
 	}
 	cmd := exec.Command(p.program, p.args...)
-	cmd.Stdout, cmd.Stderr = out, out
 	// A stopped process would outlive a test that ends in a panic, such as one for its time limit.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	p.cmd, p.ended, p.leaving = cmd, ended, false
-	return nil
+	p.leaving = false
+	return p.Start(cmd)
 }
 
 func stamp(at time.Time) string { return at.UTC().Format("15:04:05.000") }
 
 // note writes a line of the harness into the process's log, so that its faults are found beside its own words.
 func (p *process) note(text string) error {
-	out, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	out, err := os.OpenFile(p.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
@@ -63,35 +51,29 @@ func (p *process) note(text string) error {
 }
 
 func (p *process) signal(s syscall.Signal) error {
-	if p.cmd == nil {
+	if !p.Up() {
 		return fmt.Errorf("%s is down: no %s", p.name, s)
 	}
 	p.leaving = p.leaving || s == syscall.SIGTERM
-	return errors.Join(p.note(s.String()), p.cmd.Process.Signal(s))
+	return errors.Join(p.note(s.String()), p.Signal(s))
 }
 
-// kill ends the process as a power switch does to it, and waits for its end.
+// kill kills the process if it is up.
 func (p *process) kill() error {
-	if p.cmd == nil {
+	if !p.Up() {
 		return nil
 	}
-	if err := p.signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return err
-	}
-	<-p.ended
-	p.cmd = nil
-	return nil
+	return errors.Join(p.note(syscall.SIGKILL.String()), p.Kill())
 }
 
 // died returns how a process ended that was not told to, and takes note of its end.
 func (p *process) died() (err error, dead bool) {
-	if p.cmd == nil || p.leaving {
+	if !p.Up() || p.leaving {
 		return nil, false
 	}
 	select {
-	case err = <-p.ended:
-		p.cmd = nil
-		if err == nil {
+	case <-p.Ended():
+		if err = p.Wait(); err == nil {
 			err = errors.New("exit status 0")
 		}
 		return err, true
@@ -102,24 +84,12 @@ func (p *process) died() (err error, dead bool) {
 
 // terminated waits for the end of a process that got SIGTERM.
 func (p *process) terminated(patience time.Duration) error {
-	timer := time.NewTimer(patience)
-	defer timer.Stop()
 	select {
-	case err := <-p.ended:
-		p.cmd = nil
-		return err
-	case <-timer.C:
+	case <-p.Ended():
+		return p.Wait()
+	case <-time.After(patience):
 		return errors.Join(fmt.Errorf("it did not end within %s of SIGTERM", patience), p.kill())
 	}
-}
-
-// tail returns the end of the process's output.
-func (p *process) tail() string {
-	text, err := os.ReadFile(p.log)
-	if err != nil {
-		return err.Error()
-	}
-	return string(text[max(0, len(text)-3000):])
 }
 
 // remarks is what processes have said that a run must know of.
