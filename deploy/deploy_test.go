@@ -14,13 +14,10 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"go.uber.org/goleak"
 
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // start runs a real server on the configuration as it is shipped; only its ports and its folder are the test's.
 func start(t *testing.T) *server.Server {
@@ -204,7 +201,7 @@ func TestReaderChangesNothing(t *testing.T) {
 
 // TestFlagsExist checks that the environment variables and flags in the shipped files are flags of the program.
 func TestFlagsExist(t *testing.T) {
-	help, err := exec.Command("go", "run", "dormouse/cmd/dormouse", "serve", "--help").CombinedOutput()
+	help, err := exec.Command(binary, "serve", "--help").CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, help)
 	}

@@ -1,11 +1,9 @@
 package deploy
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -13,33 +11,39 @@ import (
 	"testing"
 	"time"
 
+	"dormouse/internal/programtest"
 	"dormouse/internal/topology"
 )
 
-// program runs the built binary as one of the configuration's users.
-type program struct {
-	t           *testing.T
-	binary, url string
+// binary is the program.
+var binary string
+
+func TestMain(m *testing.M) {
+	programtest.Main(m, func(dir string) error {
+		binary = filepath.Join(dir, "dormouse")
+		return programtest.Build(binary, programtest.Dormouse)
+	})
 }
 
-func (p program) command(ctx context.Context, user string, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, p.binary, args...)
-	cmd.Env = append(os.Environ(), "DORMOUSE_NATS_URL="+strings.Replace(p.url, "://", "://"+user+":secret-of-"+user+"@", 1))
-	return cmd
+// program is the program for the users of a configuration.
+type program struct {
+	t   *testing.T
+	url string
+}
+
+func (p program) as(user string) programtest.CLI {
+	return programtest.CLI{Binary: binary, NATS: strings.Replace(p.url, "://", "://"+user+":secret-of-"+user+"@", 1)}
 }
 
 func (p program) run(user, input string, args ...string) string {
 	p.t.Helper()
 	ctx, cancel := context.WithTimeout(p.t.Context(), 30*time.Second)
 	defer cancel()
-	cmd := p.command(ctx, user, args...)
-	var errs bytes.Buffer
-	cmd.Stdin, cmd.Stderr = strings.NewReader(input), &errs
-	out, err := cmd.Output()
-	if err != nil || errs.Len() > 0 && strings.Contains(errs.String(), "ermission") {
-		p.t.Fatalf("as %s: dormouse %s: %v\n%s", user, strings.Join(args, " "), err, &errs)
+	r := p.as(user).Run(ctx, input, args...)
+	if r.Code != 0 || strings.Contains(r.Err, "ermission") {
+		p.t.Fatalf("as %s: dormouse %s: exit %d, %s", user, strings.Join(args, " "), r.Code, r.Err)
 	}
-	return string(out)
+	return r.Out
 }
 
 // untilArchived waits until the archive has so many entries.
@@ -59,26 +63,20 @@ func (p program) untilArchived(entries int) {
 // TestUsersCanDoTheirWork runs the program under the shipped configuration, with one stream and with shards: tenants publish
 // from accounts of their own, and the reader reads what is in the streams and what is archived.
 func TestUsersCanDoTheirWork(t *testing.T) {
-	binary := filepath.Join(t.TempDir(), "dormouse")
-	if out, err := exec.Command("go", "build", "-o", binary, "dormouse/cmd/dormouse").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
 	for _, shards := range []int{1, 3} {
 		t.Run(fmt.Sprintf("%d shards", shards), func(t *testing.T) {
-			p := program{t, binary, startOn(t, configFor(t, shards)).ClientURL()}
+			p := program{t, startOn(t, configFor(t, shards)).ClientURL()}
 			p.run("dormouse", "", "provision", "--shards", fmt.Sprint(shards))
-			serve := p.command(t.Context(), "dormouse", "serve", "--data", t.TempDir(), "--http", "127.0.0.1:0", "--max-delay", "1s")
-			var log bytes.Buffer
-			serve.Stderr = &log
-			if err := serve.Start(); err != nil {
+			serve := programtest.Process{Log: filepath.Join(t.TempDir(), "output")}
+			if err := serve.Start(p.as("dormouse").Command(t.Context(), "serve", "--data", t.TempDir(), "--http", "127.0.0.1:0", "--max-delay", "1s")); err != nil {
 				t.Fatal(err)
 			}
 			defer func() {
-				if err := serve.Process.Signal(syscall.SIGTERM); err != nil {
+				if err := serve.Signal(syscall.SIGTERM); err != nil {
 					t.Error(err)
 				}
 				if err := serve.Wait(); err != nil {
-					t.Errorf("serve: %v\n%s", err, &log)
+					t.Errorf("serve: %v\n%s", err, serve.Tail())
 				}
 			}()
 			for _, tenant := range []string{"acme", "globex"} {
