@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -24,29 +25,41 @@ const (
 var errMoved = errors.New("an entry was archived while it was being drained")
 
 // archive works on fetched items: one drain and its segments for each owner.
+//
+// The owners' turns are taken side by side, or the items of an owner that answers would wait for the time-outs of one that
+// does not. They are at most ItemsPerFetch, and each has no more in memory than one drain reply while it waits for its turn
+// to pack, see pack.begin: a pool has one segment for each worker, as if it took the owners one after the other.
 func (p *Pool) archive(ctx context.Context, items []jetstream.Msg, ackWait time.Duration) {
 	stop := p.keepAlive(items, ackWait)
 	defer stop()
+	var owners sync.WaitGroup
 	for _, b := range p.group(items) {
-		err := p.archiveBatch(ctx, b)
-		what := done
-		switch {
-		case errors.Is(err, errStale):
-			what = stale
-		case errors.Is(err, errImpossible):
-			what = poison
-		case err != nil:
-			what = abandoned
-		}
-		for _, msg := range b.items {
-			p.end(msg, what, err)
-		}
+		owners.Go(func() {
+			err := p.archiveBatch(ctx, b)
+			what := done
+			switch {
+			case errors.Is(err, errStale):
+				what = stale
+			case errors.Is(err, errImpossible):
+				what = poison
+			case err != nil:
+				what = abandoned
+			}
+			for _, msg := range b.items {
+				p.end(msg, what, err)
+			}
+		})
 	}
+	owners.Wait()
 }
 
 // archiveBatch drains the logs of a batch in one exchange of as many requests as their entries need, and commits a segment
-// whenever one is full and at the end.
+// whenever one is full and at the end. A batch that is given up after a segment was put, or even committed, without an answer
+// is harmless: its logs are drained anew, and an owner that has committed them has nothing left of them.
 func (p *Pool) archiveBatch(ctx context.Context, b *batch) error {
+	if p.silence.turnAway(b.ownerID, time.Now()) {
+		return errSilent
+	}
 	pack := p.newPack(b)
 	defer pack.close()
 	req := wire.DrainRequest{Logs: b.logs, MaxBytes: min(p.room(), maxReply)}
@@ -58,6 +71,11 @@ func (p *Pool) archiveBatch(ctx context.Context, b *batch) error {
 		}
 		if err != nil {
 			return err
+		}
+		if len(reply.Data) > 0 || reply.Piece != nil {
+			if err := pack.begin(ctx); err != nil {
+				return err
+			}
 		}
 		if err := sink.take(reply, &req); err != nil {
 			return err

@@ -102,7 +102,7 @@ func TestWorkIsGivenBackAndDoneLater(t *testing.T) {
 
 func TestExchangesAreRepeated(t *testing.T) {
 	for _, op := range []wire.Operation{wire.OpDrain, wire.OpCommit} {
-		for name, answer := range map[string][]byte{"busy": status(wire.Busy), "failed": status(wire.Failed), "silent": nil} {
+		for name, answer := range map[string][]byte{"busy": status(wire.Busy), "failed": status(wire.Failed)} {
 			t.Run(string(op)+" "+name, func(t *testing.T) {
 				s := newSystem(t, settings{})
 				o := s.own(0, 1, someLogs("acme", 3, 2))

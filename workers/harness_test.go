@@ -94,6 +94,12 @@ type running struct {
 // start runs a pool with short times; change may alter its configuration.
 func (s *system) start(change ...func(*Config)) *running {
 	s.t.Helper()
+	return s.startWith(func(*Pool) {}, change...)
+}
+
+// startWith is start with what is no configuration changed too.
+func (s *system) startWith(alter func(*Pool), change ...func(*Config)) *running {
+	s.t.Helper()
 	cfg := Config{
 		NC: s.nc, JS: s.js, Bucket: s.bucket, Size: 2, Linger: 20 * time.Millisecond,
 		RequestTimeout: time.Second, Metrics: NewMetrics(prometheus.NewRegistry()),
@@ -107,6 +113,7 @@ func (s *system) start(change ...func(*Config)) *running {
 		s.t.Fatal(err)
 	}
 	pool.rest = 50 * time.Millisecond
+	alter(pool)
 	ctx, cancel := context.WithCancel(s.t.Context())
 	r := &running{Pool: pool, s: s, stop: cancel, done: make(chan error, 1)}
 	go func() { r.done <- pool.Run(ctx) }()

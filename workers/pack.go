@@ -26,11 +26,35 @@ type pack struct {
 	pool    *Pool
 	batch   *batch
 	writer  *segment.Writer // nil between segments
+	packing bool            // one of the pool's turns to pack is held
 	maxLogs int             // such that a commit fits into max_payload
 }
 
 func (p *Pool) newPack(b *batch) *pack {
 	return &pack{pool: p, batch: b, maxLogs: max(1, min(p.room()/extentBytes, wire.MaxCommitLogs))}
+}
+
+// begin waits for a turn to pack. There are as many as workers, and whoever has entries of a segment in memory holds one until
+// it is put; nobody does while only waiting for an owner's first answer or for that to a commit.
+func (k *pack) begin(ctx context.Context) error {
+	if k.packing {
+		return nil
+	}
+	select {
+	case k.pool.turns <- struct{}{}:
+		k.packing = true
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// end gives the turn back.
+func (k *pack) end() {
+	if k.packing {
+		<-k.pool.turns
+		k.packing = false
+	}
 }
 
 // add puts one entry into the segment that is being packed, after committing a full one.
@@ -41,6 +65,9 @@ func (k *pack) add(ctx context.Context, key, value []byte) error {
 		}
 	}
 	if k.writer == nil {
+		if err := k.begin(ctx); err != nil {
+			return err
+		}
 		writer, err := segment.NewWriter(segment.Options{Compression: k.pool.cfg.Compression})
 		if err != nil {
 			return fmt.Errorf("beginning a segment: %w", err)
@@ -68,6 +95,7 @@ func (k *pack) flush(ctx context.Context) error {
 	if err := k.pool.put(ctx, s.Key, data); err != nil {
 		return err
 	}
+	k.end()
 	k.pool.cfg.Metrics.putBytes.Observe(float64(len(data)))
 	k.pool.cfg.Metrics.packed.Observe(float64(len(extents)))
 	return k.pool.commit(ctx, k.batch, s, extents)
@@ -78,6 +106,7 @@ func (k *pack) close() {
 	if k.writer != nil {
 		k.writer.Close()
 	}
+	k.end()
 }
 
 // put stores a segment under its key. A try that seemed to fail may have gone through: the key is unique, so that it

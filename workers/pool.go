@@ -42,7 +42,7 @@ type Config struct {
 	ItemsPerFetch  int           // work items that a worker packs together, at most 8, the default
 	Linger         time.Duration // how long to wait for more items after the first; 100 ms
 	PutTimeout     time.Duration // of one try; 1 min
-	RequestTimeout time.Duration // of one exchange with an owner; 5 s
+	RequestTimeout time.Duration // of one exchange with an owner; after two of them its work is left to a later delivery; 5 s
 	GiveUpAfter    time.Duration // of tries at one step, before the work is left to a later delivery; 1 min
 	Grace          time.Duration // how long work in hand may go on at the end; 10 s
 	Compression    string        // of segments, see package segment; zstd
@@ -92,7 +92,10 @@ type Pool struct {
 	cfg    Config
 	busy   atomic.Int64
 	gather chan struct{} // cap 1: held by the one worker that is fetching
+	turns  chan struct{} // cap Size: held by whoever has a segment in memory
 	rest   time.Duration // about how long an abandoned item rests before it is delivered again
+
+	silence *silence
 }
 
 // New checks the configuration and makes a pool; Run starts it.
@@ -100,7 +103,10 @@ func New(cfg Config) (*Pool, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	return &Pool{cfg: cfg, gather: make(chan struct{}, 1), rest: 5 * time.Second}, nil
+	return &Pool{
+		cfg: cfg, gather: make(chan struct{}, 1), turns: make(chan struct{}, cfg.Size),
+		rest: 5 * time.Second, silence: newSilence(silentFor * cfg.RequestTimeout),
+	}, nil
 }
 
 // Size returns the number of workers, and how many of them have work in hand.

@@ -3,6 +3,7 @@ package workers
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -83,21 +84,18 @@ func pull(consumer jetstream.Consumer, n int, opts ...jetstream.FetchOpt) (items
 
 // batch is the work items of one owner that are archived together.
 type batch struct {
-	shard wire.Shard
-	epoch uint64
+	ownerID
 	logs  []string // ascending, each once
 	bytes int      // of logs as they were in the items
 	items []jetstream.Msg
+
+	unanswered int // requests in a row that the owner has not answered
 }
 
 // group sorts the items by owner; a batch's logs fit into one request. Items that are none are ended: they would fail for
 // every worker.
 func (p *Pool) group(items []jetstream.Msg) []*batch {
-	type owner struct {
-		shard wire.Shard
-		epoch uint64
-	}
-	byOwner := make(map[owner]*batch)
+	byOwner := make(map[ownerID]*batch)
 	var batches []*batch
 	for _, msg := range items {
 		var item wire.WorkItem
@@ -109,10 +107,10 @@ func (p *Pool) group(items []jetstream.Msg) []*batch {
 			p.end(msg, poison, err)
 			continue
 		}
-		key := owner{item.Shard, item.Epoch}
+		key := ownerID{item.Shard, item.Epoch}
 		b := byOwner[key]
 		if b == nil || b.bytes+len(msg.Data()) > p.room() {
-			b = &batch{shard: item.Shard, epoch: item.Epoch}
+			b = &batch{ownerID: key}
 			byOwner[key] = b
 			batches = append(batches, b)
 		}
@@ -149,7 +147,11 @@ func (p *Pool) end(msg jetstream.Msg, what outcome, cause error) {
 		err = msg.TermWithReason(cause.Error())
 	case abandoned:
 		// The owner will queue the logs again as well. Both are harmless, and whichever comes first is sooner.
-		p.cfg.Logger.Warn("gave a work item back", "error", cause)
+		level := slog.LevelWarn
+		if errors.Is(cause, errSilent) { // of which there is one warning, not one for each item
+			level = slog.LevelDebug
+		}
+		p.cfg.Logger.Log(context.Background(), level, "gave a work item back", "error", cause)
 		if errors.Is(cause, context.Canceled) { // the pool ends: another process may go on at once
 			err = msg.Nak()
 		} else {

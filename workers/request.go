@@ -27,7 +27,8 @@ func (p *Pool) room() int {
 // messageMargin is what room leaves free of max_payload.
 const messageMargin = 16 << 10
 
-// ask makes one exchange with the batch's owner, again and again until it succeeds, is pointless, or GiveUpAfter is over.
+// ask makes one exchange with the batch's owner, again and again until it succeeds, is pointless, the owner is silent, or
+// GiveUpAfter is over: an owner that says that it is busy lives, and is asked for longer than one that says nothing.
 func ask[R interface{ Err() error }](ctx context.Context, p *Pool, b *batch, op wire.Operation, request any) (R, error) {
 	var none R
 	data, err := wire.Encode(request)
@@ -37,12 +38,7 @@ func ask[R interface{ Err() error }](ctx context.Context, p *Pool, b *batch, op 
 	subject := wire.OwnerSubject(b.shard, b.epoch, op)
 	return retry(ctx, p, string(op), func() (R, error) {
 		var reply R
-		attempt, cancel := context.WithTimeout(ctx, p.cfg.RequestTimeout)
-		defer cancel()
-		msg, err := p.cfg.NC.RequestWithContext(attempt, subject, data)
-		if errors.Is(err, nats.ErrNoResponders) {
-			return reply, backoff.Permanent(fmt.Errorf("%w: shard %s, epoch %d", errStale, b.shard, b.epoch))
-		}
+		msg, err := p.exchange(ctx, b, subject, data)
 		if err != nil {
 			return reply, err
 		}
@@ -58,6 +54,30 @@ func ask[R interface{ Err() error }](ctx context.Context, p *Pool, b *batch, op 
 			return reply, err
 		}
 	})
+}
+
+// exchange sends one request and waits for its answer.
+func (p *Pool) exchange(ctx context.Context, b *batch, subject string, data []byte) (*nats.Msg, error) {
+	attempt, cancel := context.WithTimeout(ctx, p.cfg.RequestTimeout)
+	defer cancel()
+	reconnects := p.cfg.NC.Stats().Reconnects
+	msg, err := p.cfg.NC.RequestWithContext(attempt, subject, data)
+	switch {
+	case err == nil:
+		b.unanswered = 0
+		p.silence.end(b.ownerID)
+	case errors.Is(err, nats.ErrNoResponders):
+		p.silence.end(b.ownerID)
+		return nil, backoff.Permanent(fmt.Errorf("%w: shard %s, epoch %d", errStale, b.shard, b.epoch))
+	case !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil:
+	case !p.cfg.NC.IsConnected() || p.cfg.NC.Stats().Reconnects != reconnects:
+		// It was the pool's own connection that was silent: that says nothing of the owner.
+	default:
+		if silent := p.unanswered(b); silent != nil {
+			return nil, backoff.Permanent(silent)
+		}
+	}
+	return msg, err
 }
 
 // retry calls fn until it succeeds or fails for good, with growing pauses and jitter, for at most GiveUpAfter.
