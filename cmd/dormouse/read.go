@@ -55,7 +55,7 @@ UTF-8, data in base64 and "encoding":"base64".`,
 	f := cmd.Flags()
 	f.StringVar(&from, "from", "", "first entry: a sequence, a time (RFC 3339) or a duration ago (10m)")
 	f.StringVar(&to, "to", "", "last entry, likewise")
-	f.BoolVar(&follow, "follow", false, "go on with new entries until interrupted")
+	f.BoolVar(&follow, "follow", false, "go on with new entries until interrupted, or until --to if that is ahead")
 	output = addChoice(cmd, "output", "output format", "raw", "jsonl")
 	addConnectFlags(cmd)
 	addArchiveFlag(cmd, "bucket to read from (default: the one that the server names)")

@@ -30,6 +30,7 @@ type model struct {
 	extents   []extent.Located
 	applied   int // extents that the catalog knows
 	limit     int // entries of log, after which no more arrive
+	skew      int // seconds that an entry's time may be behind that of one before it, as after a change of the stream's leader
 
 	buffered []entry.Entry // what the stream has sent to a consumer that has not looked yet
 	after    uint64        // where that consumer is
@@ -77,7 +78,11 @@ func (m *model) step() {
 func (m *model) arrive() {
 	m.last++
 	if m.rand.IntN(2) == 0 && len(m.log) < m.limit {
-		m.log = append(m.log, entry.Entry{Log: theLog, Seq: m.last, Time: timeOf(m.last)})
+		at := timeOf(m.last)
+		if m.skew > 0 {
+			at = at.Add(-time.Duration(m.rand.IntN(m.skew)) * time.Second)
+		}
+		m.log = append(m.log, entry.Entry{Log: theLog, Seq: m.last, Time: at})
 	}
 	m.trace = append(m.trace, fmt.Sprintf("last=%d", m.last))
 }

@@ -51,7 +51,7 @@ type Query struct {
 	Log              string
 	From, To         uint64    // sequences, both inclusive
 	FromTime, ToTime time.Time // entry times, both inclusive
-	Follow           bool      // go on with what is published later, until the context is done or To is reached
+	Follow           bool      // go on with what is published later, until the context is done or To or ToTime is reached
 }
 
 // Reader reads logs of one shard.
@@ -68,12 +68,15 @@ var errEnough = errors.New("all that was asked for has been read")
 // when Read was called, and of what comes later only what is archived while it reads. The entry's memory is valid during
 // the call of emit only. emit's errors end the read.
 func (r *Reader) Read(ctx context.Context, q Query, emit func(entry.Entry) error) error {
+	if !q.ToTime.IsZero() && !q.ToTime.After(time.Now()) { // before the stream's end is asked for, so that it is of later
+		q.Follow = false // all that is wanted is there already
+	}
 	end, err := r.Tail.End(ctx)
 	if err != nil {
 		return err
 	}
-	if q.To > 0 && q.To <= end || !q.ToTime.IsZero() && !q.ToTime.After(time.Now()) {
-		q.Follow = false // all that is wanted is there already
+	if q.To > 0 && q.To <= end {
+		q.Follow = false // likewise
 	}
 	if q.To > 0 {
 		end = min(end, q.To)
@@ -98,6 +101,7 @@ type walk struct {
 	emit     func(entry.Entry) error
 	position uint64
 	end      uint64 // without Follow, nothing above is wanted
+	late     bool   // an entry later than the query's ToTime has shown
 	segment  Segment
 	key      string // of segment
 }
@@ -110,6 +114,9 @@ func (w *walk) run(ctx context.Context) error {
 		}
 		// The archive is exhausted for now: the rest is in the stream, unless it is archived and trimmed meanwhile.
 		for again := false; !again; {
+			if err := w.settle(ctx); err != nil {
+				return err
+			}
 			if !w.query.Follow && w.position >= w.end {
 				return nil
 			}
@@ -140,6 +147,9 @@ func (w *walk) readArchive(ctx context.Context, fresh bool) error {
 		if more {
 			continue
 		}
+		if err := w.settle(ctx); err != nil {
+			return err
+		}
 		if !w.query.Follow && w.position >= w.end {
 			return nil // else a log that is written without pause would be read without end
 		}
@@ -153,6 +163,7 @@ func (w *walk) readExtent(ctx context.Context, l extent.Located) error {
 		return nil
 	}
 	if w.outside(e) {
+		w.see(time.Unix(0, e.MinTime))
 		w.position = e.Last
 		return w.enough(e.First)
 	}
@@ -180,7 +191,8 @@ func (w *walk) readExtent(ctx context.Context, l extent.Located) error {
 func (w *walk) outside(e extent.Extent) bool {
 	q := w.query
 	return q.To > 0 && e.First > q.To ||
-		!q.FromTime.IsZero() && e.MaxTime < q.FromTime.UnixNano() || !q.ToTime.IsZero() && e.MinTime > q.ToTime.UnixNano()
+		!q.FromTime.IsZero() && time.Unix(0, e.MaxTime).Before(q.FromTime) ||
+		!q.ToTime.IsZero() && time.Unix(0, e.MinTime).After(q.ToTime) // a bound may be beyond what nanoseconds can say
 }
 
 // readTail emits a batch from the stream, unless part of what lies before it may have left the stream: then it emits
@@ -191,7 +203,7 @@ func (w *walk) outside(e extent.Extent) bool {
 // it is not above position+1, nothing of the log was trimmed before the batch passed by. If it is, ask for every commit up
 // to now; if none of the log lies above position, nothing of the log can have been trimmed either.
 func (w *walk) readTail(ctx context.Context) (again bool, err error) {
-	batch, err := w.Tail.Fetch(ctx, w.query.Log, w.position, w.query.Follow)
+	batch, err := w.fetch(ctx)
 	if err != nil {
 		return false, err
 	}
@@ -222,12 +234,55 @@ func (w *walk) readTail(ctx context.Context) (again bool, err error) {
 	return false, nil
 }
 
+// fetch fetches from the stream. A wait is over at the query's ToTime.
+func (w *walk) fetch(ctx context.Context) ([]entry.Entry, error) {
+	if !w.query.Follow || w.query.ToTime.IsZero() {
+		return w.Tail.Fetch(ctx, w.query.Log, w.position, w.query.Follow)
+	}
+	wait, cancel := context.WithDeadline(ctx, w.query.ToTime)
+	defer cancel()
+	batch, err := w.Tail.Fetch(wait, w.query.Log, w.position, true)
+	if err != nil && wait.Err() != nil && ctx.Err() == nil {
+		return nil, nil
+	}
+	return batch, err
+}
+
+// settle ends the following of a query whose ToTime is over, which this machine's clock tells or an entry that is later: what
+// the stream has taken by now is read, and no more.
+//
+// The first later entry itself does not end the read. Times need not ascend with the sequences: each is by the clock of the
+// server that led the stream, and another leader's may be behind. One that was published again, see ingest, has the time of
+// that.
+func (w *walk) settle(ctx context.Context) error {
+	if !w.query.Follow || w.query.ToTime.IsZero() || !w.late && time.Now().Before(w.query.ToTime) {
+		return nil
+	}
+	end, err := w.Tail.End(ctx)
+	if err != nil {
+		return err
+	}
+	if w.query.To > 0 {
+		end = min(end, w.query.To)
+	}
+	w.query.Follow, w.end = false, end
+	return nil
+}
+
+// see notes the time of something that was read or passed over.
+func (w *walk) see(at time.Time) {
+	if !w.query.ToTime.IsZero() && at.After(w.query.ToTime) {
+		w.late = true
+	}
+}
+
 // take emits one entry if the query wants it.
 func (w *walk) take(e entry.Entry) error {
 	if err := w.enough(e.Seq); err != nil {
 		return err
 	}
 	w.position = e.Seq
+	w.see(e.Time)
 	q := w.query
 	early := !q.FromTime.IsZero() && e.Time.Before(q.FromTime)
 	late := !q.ToTime.IsZero() && e.Time.After(q.ToTime)
