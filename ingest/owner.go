@@ -58,6 +58,7 @@ type owner struct {
 	commits chan commitCall // bounded: a full one answers Busy
 	drains  chan *nats.Msg  // bounded likewise
 	queries chan *nats.Msg  // bounded likewise
+	lists   chan *nats.Msg  // bounded likewise
 	moved   chan struct{}   // cap 1: the floor may have moved
 	nudges  chan struct{}   // cap 1: the trimmer asks for a floor record
 	grown   chan struct{}   // cap 1: the manifest's tail is long enough for a snapshot
@@ -74,6 +75,7 @@ func newOwner(n *Node, source topology.Source, log *slog.Logger, share func() in
 		commits: make(chan commitCall, commitLimit),
 		drains:  make(chan *nats.Msg, drainLimit),
 		queries: make(chan *nats.Msg, queryLimit),
+		lists:   make(chan *nats.Msg, queryLimit),
 		moved:   make(chan struct{}, 1),
 		nudges:  make(chan struct{}, 1),
 		grown:   make(chan struct{}, 1),
@@ -87,9 +89,10 @@ const (
 	inboxLimit   = 256 // requests between the NATS client and the dispatcher
 	drainLimit   = 64  // drains waiting
 	drainers     = 4   // drains at work, each with one reply of at most max_payload in memory
-	queryLimit   = 64
+	queryLimit   = 64  // questions of readers waiting, for extents and for logs each
 	queriers     = 2
-	commitLimit  = 64 // commits waiting, each at most max_payload
+	listExtents  = 1 << 15 // extents read for one page of logs: some 20 ms of the one who reads for all lists
+	commitLimit  = 64      // commits waiting, each at most max_payload
 )
 
 // run serves the shard until ctx is done or the epoch ends, and calls listening once workers can reach it. It returns when
@@ -116,6 +119,7 @@ func (o *owner) run(ctx context.Context, listening func()) error {
 	for range queriers {
 		start(o.serveQueries)
 	}
+	start(o.serveLists)
 	start(o.serveCommits)
 	start(o.sched.Run)
 	start(o.trim)
@@ -139,8 +143,10 @@ func (o *owner) dispatch(ctx context.Context, inbox <-chan *nats.Msg) error {
 			accepted = offer(o.drains, msg)
 		case wire.OpCommit:
 			accepted = offer(o.commits, commitCall{msg: msg})
-		case wire.OpExtents, wire.OpList:
+		case wire.OpExtents:
 			accepted = offer(o.queries, msg)
+		case wire.OpList:
+			accepted = offer(o.lists, msg)
 		default:
 			o.reply(msg, wire.Status{Code: wire.BadRequest, Message: fmt.Sprintf("no operation %q", op)})
 			continue

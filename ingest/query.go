@@ -9,23 +9,31 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"dormouse/internal/wire"
+	"dormouse/store/catalog"
 )
 
 // serveQueries answers the readers' questions, one at a time, until ctx is done.
 func (o *owner) serveQueries(ctx context.Context) error {
+	return o.serveReaders(ctx, o.queries, func(_ context.Context, msg *nats.Msg) any { return o.extents(msg) })
+}
+
+// serveLists answers questions for logs, one at a time, until ctx is done. They read far more than the others, which must not
+// wait for them.
+func (o *owner) serveLists(ctx context.Context) error {
+	return o.serveReaders(ctx, o.lists, func(ctx context.Context, msg *nats.Msg) any { return o.list(ctx, msg) })
+}
+
+func (o *owner) serveReaders(ctx context.Context, asked <-chan *nats.Msg, answer func(context.Context, *nats.Msg) any) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case msg := <-o.queries:
-			switch {
-			case !o.fresh(): // another node may own the shard by now, and know more
+		case msg := <-asked:
+			if !o.fresh() { // another node may own the shard by now, and know more
 				o.reply(msg, wire.Status{Code: wire.Busy, Message: "the lease was not renewed lately"})
-			case wire.OperationOf(msg.Subject) == wire.OpList:
-				o.reply(msg, o.list(msg))
-			default:
-				o.reply(msg, o.extents(msg))
+				continue
 			}
+			o.reply(msg, answer(ctx, msg))
 		}
 	}
 }
@@ -51,49 +59,72 @@ func (o *owner) extents(msg *nats.Msg) wire.ExtentsReply {
 	return wire.ExtentsReply{Extents: page, More: more, Archive: o.cfg.ArchiveURL, Stream: o.source.Stream}
 }
 
+// listTime bounds a page of logs besides the extents that it may read, on a disk that is slow: readers wait 3 s for it.
+const listTime = time.Second
+
 // list answers with a page of logs: those with archived entries and those with buffered ones, merged in order.
-func (o *owner) list(msg *nats.Msg) wire.ListReply {
+func (o *owner) list(ctx context.Context, msg *nats.Msg) wire.ListReply {
 	var req wire.ListRequest
 	if err := decodeRequest(msg, &req); err != nil {
 		return wire.ListReply{Status: wire.StatusOf(err)}
 	}
+	reply, err := o.page(ctx, req)
+	if ctx.Err() != nil {
+		return wire.ListReply{Status: wire.Status{Code: wire.NotOwner, Message: "the owner steps down"}}
+	}
+	if err != nil {
+		o.log.Error("listing logs failed", "error", err)
+		return wire.ListReply{Status: wire.StatusOf(err)}
+	}
+	return reply
+}
+
+func (o *owner) page(ctx context.Context, req wire.ListRequest) (reply wire.ListReply, err error) {
 	limit := req.Limit
 	if limit <= 0 || limit > wire.MaxListReplies {
 		limit = wire.MaxListReplies
 	}
-	from := req.Prefix
-	if req.After != "" {
-		from = max(from, req.After+"\x01") // the smallest key after all of After's
+	from := catalog.Mark{Log: req.Prefix}
+	switch {
+	case req.From > 0:
+		from = catalog.Mark{Log: req.After, Seq: req.From}
+	case req.After != "":
+		from.Log = max(req.Prefix, req.After+"\x01") // the smallest key after all of After's
 	}
-	archived, err := o.archivedLogs(req.Prefix, from, limit+1)
-	if err == nil {
-		var buffered []wire.LogInfo
-		if buffered, err = o.bufferedLogs(req.Prefix, from, limit+1); err == nil {
-			logs := mergeLogs(archived, buffered)
-			more := len(logs) > limit
-			return wire.ListReply{Logs: logs[:min(limit, len(logs))], More: more}
-		}
+	bounds := catalog.Bounds{Logs: limit, Extents: listExtents, Until: time.Now().Add(listTime)}
+	summaries, next, err := o.catalog.Summaries(ctx, req.Prefix, from, bounds)
+	if err != nil {
+		return reply, err
 	}
-	o.log.Error("listing logs failed", "error", err)
-	return wire.ListReply{Status: wire.StatusOf(err)}
+	archived := make([]wire.LogInfo, 0, len(summaries))
+	for _, s := range summaries {
+		archived = append(archived, wire.LogInfo{Log: s.Log, Archived: s.All, Extents: s.Extents})
+	}
+	buffered, err := o.bufferedLogs(ctx, req.Prefix, from.Log, next.Log, limit+1)
+	if err != nil {
+		return reply, err
+	}
+	logs := mergeLogs(archived, buffered)
+	reply.More = next.Log != "" || len(logs) > limit
+	reply.Logs = logs[:min(limit, len(logs))]
+	if n := len(reply.Logs); n > 0 && reply.Logs[n-1].Log == next.Log {
+		reply.Rest = next.Seq
+	}
+	return reply, nil
 }
 
-func (o *owner) archivedLogs(prefix, from string, limit int) (logs []wire.LogInfo, err error) {
-	err = o.catalog.Summaries(prefix, from, func(log string, extents uint64, all wire.Part) bool {
-		logs = append(logs, wire.LogInfo{Log: log, Archived: all, Extents: extents})
-		return len(logs) < limit
-	})
-	return logs, err
-}
-
-func (o *owner) bufferedLogs(prefix, from string, limit int) (logs []wire.LogInfo, err error) {
+// bufferedLogs returns up to limit logs from one on and, if to is not empty, before another.
+func (o *owner) bufferedLogs(ctx context.Context, prefix, from, to string, limit int) (logs []wire.LogInfo, err error) {
 	cursor, err := o.buffer.Iter()
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = cursor.Close() }() // read errors have shown in the seeks
 	log, ok, err := cursor.SeekLog(from)
-	for ; ok && err == nil && strings.HasPrefix(log, prefix) && len(logs) < limit; log, ok, err = cursor.SeekLog(log + "\x01") {
+	for ; ok && err == nil && strings.HasPrefix(log, prefix) && (to == "" || log < to) && len(logs) < limit; log, ok, err = cursor.SeekLog(log + "\x01") {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		pending, active := o.sched.Pending(log)
 		if !active {
 			continue // archived since the cursor was opened

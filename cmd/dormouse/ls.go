@@ -151,19 +151,16 @@ func newStatCommand() *cobra.Command {
 	return cmd
 }
 
-// statLog asks every shard: the first log with the LogID as its prefix is the log itself, if there is one.
+// statLog asks every shard.
 func statLog(ctx context.Context, client *reader.Client, log string) (wire.LogInfo, error) {
 	sources, err := client.Sources(ctx)
 	if err != nil {
 		return wire.LogInfo{}, err
 	}
 	for _, source := range sources {
-		reply, err := client.List(ctx, source.Shard, wire.ListRequest{Prefix: log, Limit: 1})
-		if err != nil {
-			return wire.LogInfo{}, err
-		}
-		if len(reply.Logs) > 0 && reply.Logs[0].Log == log {
-			return reply.Logs[0], nil
+		info, ok, err := client.Log(ctx, source.Shard, log)
+		if err != nil || ok {
+			return info, err
 		}
 	}
 	return wire.LogInfo{}, fmt.Errorf("%w: %s (see 'dormouse ls')", reader.ErrNoLog, log)

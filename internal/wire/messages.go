@@ -132,11 +132,13 @@ type ExtentsReply struct {
 	Stream  string           `cbor:"6,keyasint,omitempty"` // the shard's source stream
 }
 
-// ListRequest asks for what is known of the logs whose LogID begins with Prefix and sorts after After.
+// ListRequest asks for what is known of the logs whose LogID begins with Prefix and sorts after After. With From, After itself
+// comes first, of which the last page had the extents before that sequence.
 type ListRequest struct {
 	Prefix string `cbor:"1,keyasint,omitempty"`
 	After  string `cbor:"2,keyasint,omitempty"`
 	Limit  int    `cbor:"3,keyasint,omitempty"` // at most MaxListReplies, which zero means too
+	From   uint64 `cbor:"4,keyasint,omitempty"`
 }
 
 // Validate reports what the owner must refuse.
@@ -147,11 +149,14 @@ func (r ListRequest) Validate() error {
 	return nil
 }
 
-// ListReply is one page of logs, ascending by LogID.
+// ListReply is one page of logs, ascending by LogID; More says that another request, After the last one, brings the next. With
+// Rest the last log has so many extents that they did not fit into the time of one request: those from this sequence on,
+// and what is buffered, come with the next page, which is to be asked for From it and to be joined with this one.
 type ListReply struct {
 	Status
 	Logs []LogInfo `cbor:"3,keyasint,omitempty"`
 	More bool      `cbor:"4,keyasint,omitempty"`
+	Rest uint64    `cbor:"5,keyasint,omitempty"`
 }
 
 // LogInfo is what ls and stat show of one log: the archived and the still buffered part.
@@ -170,6 +175,20 @@ type Part struct {
 	Last    uint64 `cbor:"4,keyasint,omitempty"` // sequence
 	MinTime int64  `cbor:"5,keyasint,omitempty"` // Unix nanoseconds
 	MaxTime int64  `cbor:"6,keyasint,omitempty"` // Unix nanoseconds
+}
+
+// Join adds up p and a part that lies behind it.
+func (p Part) Join(behind Part) Part {
+	switch {
+	case p.Entries == 0:
+		return behind
+	case behind.Entries == 0:
+		return p
+	}
+	return Part{
+		Entries: p.Entries + behind.Entries, Bytes: p.Bytes + behind.Bytes, First: p.First, Last: behind.Last,
+		MinTime: min(p.MinTime, behind.MinTime), MaxTime: max(p.MaxTime, behind.MaxTime),
+	}
 }
 
 // Code is the outcome of a request.

@@ -6,8 +6,10 @@
 package catalog
 
 import (
+	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -95,39 +97,71 @@ func (c *Catalog) Extents(log string, after uint64, all bool, limit int) (page [
 	return page, more, err
 }
 
-// Summaries calls fn for each log that begins with prefix and sorts at or after from, in order, with the number of its
-// extents and what they hold in all, until fn returns false.
-func (c *Catalog) Summaries(prefix, from string, fn func(log string, extents uint64, all wire.Part) bool) error {
-	return c.read(func(it *store.Iterator) error {
-		var log string
-		var extents uint64
-		var all wire.Part
-		for ok := it.SeekGE(append(append([]byte(nil), c.prefix...), max(prefix, from)...)); ok; ok = it.Next() {
+// Summary is what some extents of one log hold in all.
+type Summary struct {
+	Log     string
+	Extents uint64
+	All     wire.Part
+}
+
+// Mark is where Summaries begins, or went no further: at the log's first extent from a sequence on. The zero Mark is where
+// there is nothing more to come.
+type Mark struct {
+	Log string
+	Seq uint64
+}
+
+// Bounds of one call of Summaries.
+type Bounds struct {
+	Logs, Extents int       // both above 0
+	Until         time.Time // for a disk that is slow; an extent is read even then
+}
+
+// Summaries sums up the extents of each log that begins with prefix, from a Mark on, in order. It ends at the bounds or when
+// ctx is done; next is the first extent that it left out. If that is of the page's last log, that is not whole: the Summary of
+// the call that begins there is to be added to it.
+//
+// The extents are read one by one, since only all of them together tell how many entries a log has; the bound is there
+// because one log may have a million of them. A row of sums per log would have to be written with every commit.
+func (c *Catalog) Summaries(ctx context.Context, prefix string, from Mark, bounds Bounds) (page []Summary, next Mark, err error) {
+	key := append(append([]byte(nil), c.prefix...), max(prefix, from.Log)...)
+	if from.Seq > 0 {
+		key = entry.AppendKey(append([]byte(nil), c.prefix...), from.Log, from.Seq)
+	}
+	err = c.read(func(it *store.Iterator) error {
+		rows := 0
+		for ok := it.SeekGE(key); ok; ok = it.Next() {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
 			located, err := c.row(it)
 			if err != nil {
 				return err
 			}
 			e := located.Extent
-			if e.Log != log {
-				if extents > 0 && !fn(log, extents, all) {
-					return nil
-				}
-				log, extents, all = e.Log, 0, wire.Part{First: e.First, MinTime: e.MinTime, MaxTime: e.MaxTime}
-				if !strings.HasPrefix(log, prefix) {
-					return nil
-				}
+			if !strings.HasPrefix(e.Log, prefix) {
+				return nil
 			}
-			extents++
-			all.Entries += e.Count
-			all.Bytes += e.Bytes
-			all.Last = e.Last
-			all.MinTime, all.MaxTime = min(all.MinTime, e.MinTime), max(all.MaxTime, e.MaxTime)
-		}
-		if extents > 0 {
-			fn(log, extents, all)
+			begins := len(page) == 0 || page[len(page)-1].Log != e.Log
+			over := rows == bounds.Extents || rows > 0 && time.Now().After(bounds.Until)
+			if over || begins && len(page) == bounds.Logs {
+				next = Mark{e.Log, e.First}
+				return nil
+			}
+			if begins {
+				page = append(page, Summary{Log: e.Log})
+			}
+			page[len(page)-1].add(e)
+			rows++
 		}
 		return nil
 	})
+	return page, next, err
+}
+
+func (s *Summary) add(e extent.Extent) {
+	s.Extents++
+	s.All = s.All.Join(wire.Part{Entries: e.Count, Bytes: e.Bytes, First: e.First, Last: e.Last, MinTime: e.MinTime, MaxTime: e.MaxTime})
 }
 
 func (c *Catalog) read(fn func(*store.Iterator) error) (err error) {

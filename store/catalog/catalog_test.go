@@ -1,18 +1,19 @@
 package catalog
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"reflect"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"go.uber.org/goleak"
 
 	"dormouse/internal/entry"
 	"dormouse/internal/extent"
-	"dormouse/internal/wire"
 	"dormouse/store"
 )
 
@@ -115,6 +116,7 @@ func checkAll(t *testing.T, c *Catalog, model map[string][]extent.Located, logs 
 
 func checkSummaries(t *testing.T, c *Catalog, model map[string][]extent.Located) {
 	t.Helper()
+	later := time.Now().Add(time.Hour)
 	for _, tc := range []struct {
 		prefix, from string
 		want         []string
@@ -125,21 +127,58 @@ func checkSummaries(t *testing.T, c *Catalog, model map[string][]extent.Located)
 		{"b.a", "", []string{"b.a"}},
 		{"c", "", nil},
 	} {
-		var got []string
-		err := c.Summaries(tc.prefix, tc.from, func(log string, extents uint64, all wire.Part) bool {
-			got = append(got, log)
-			var entries uint64
-			for _, l := range model[log] {
-				entries += l.Extent.Count
+		for _, bounds := range []Bounds{{1000, 100_000, later}, {1, 100_000, later}, {1000, 7, later}, {2, 31, later}, {1000, 30, later}, {1, 1, later}, {1000, 100_000, time.Now()}} {
+			got := summarize(t, c, tc.prefix, Mark{Log: tc.from}, bounds)
+			var logs []string
+			for _, s := range got {
+				logs = append(logs, s.Log)
+				var entries uint64
+				for _, l := range model[s.Log] {
+					entries += l.Extent.Count
+				}
+				first, last := model[s.Log][0].Extent, model[s.Log][29].Extent
+				if s.Extents != 30 || s.All.Entries != entries || s.All.First != first.First || s.All.Last != last.Last ||
+					s.All.MinTime != first.MinTime || s.All.MaxTime != last.MaxTime {
+					t.Errorf("%+v: %+v", bounds, s)
+				}
 			}
-			if extents != 30 || all.Entries != entries || all.Last != model[log][29].Extent.Last {
-				t.Errorf("%s: %d extents, %+v", log, extents, all)
+			if !reflect.DeepEqual(logs, tc.want) {
+				t.Errorf("Summaries(%q, %q) in %+v = %v, want %v", tc.prefix, tc.from, bounds, logs, tc.want)
 			}
-			return true
-		})
-		if err != nil || !reflect.DeepEqual(got, tc.want) {
-			t.Errorf("Summaries(%q, %q) = %v, %v, want %v", tc.prefix, tc.from, got, err, tc.want)
 		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, _, err := c.Summaries(ctx, "", Mark{}, Bounds{1000, 1000, later}); !errors.Is(err, context.Canceled) {
+		t.Errorf("goes on after its end: %v", err)
+	}
+}
+
+// summarize goes on from page to page, none of which is beyond the bounds, and joins what belongs together.
+func summarize(t *testing.T, c *Catalog, prefix string, from Mark, bounds Bounds) (all []Summary) {
+	t.Helper()
+	for {
+		page, next, err := c.Summaries(t.Context(), prefix, from, bounds)
+		if err != nil {
+			t.Fatal(err)
+		}
+		extents, past := uint64(0), time.Now().After(bounds.Until)
+		for i, s := range page {
+			extents += s.Extents
+			if i == 0 && from.Seq > 0 && len(all) > 0 && all[len(all)-1].Log == s.Log {
+				last := &all[len(all)-1]
+				last.Extents, last.All = last.Extents+s.Extents, last.All.Join(s.All)
+				continue
+			}
+			all = append(all, s)
+		}
+		if len(page) > bounds.Logs || extents > uint64(bounds.Extents) || past && extents > 1 {
+			t.Fatalf("a page of %d logs and %d extents, beyond %+v", len(page), extents, bounds)
+		}
+		if next == (Mark{}) {
+			return all
+		}
+		from = next
 	}
 }
 

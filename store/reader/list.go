@@ -43,11 +43,21 @@ func (c *Client) Logs(ctx context.Context, prefix string) iter.Seq2[wire.LogInfo
 	}
 }
 
+// Log returns what a shard knows of one log, if it knows it.
+func (c *Client) Log(ctx context.Context, shard wire.Shard, log string) (info wire.LogInfo, ok bool, err error) {
+	p := listPage{shard: shard, more: true, request: wire.ListRequest{Prefix: log, Limit: 1}}
+	if err := p.fill(ctx, c); err != nil || len(p.logs) == 0 || p.logs[0].Log != log { // it is the first that has it as its prefix
+		return wire.LogInfo{}, false, err
+	}
+	return p.logs[0], true, nil
+}
+
 // listPage is what is known of one shard's logs that are still to come.
 type listPage struct {
 	shard   wire.Shard
 	request wire.ListRequest
 	logs    []wire.LogInfo
+	begun   wire.LogInfo // without a LogID: none; else the log whose rest begins the next page
 	more    bool
 }
 
@@ -58,9 +68,29 @@ func (p *listPage) fill(ctx context.Context, c *Client) error {
 		if err != nil {
 			return err
 		}
-		if p.logs, p.more = reply.Logs, reply.More && len(reply.Logs) > 0; p.more {
-			p.request.After = reply.Logs[len(reply.Logs)-1].Log
-		}
+		p.take(reply)
 	}
 	return nil
+}
+
+// take makes a reply the page, without its last log if that is not whole.
+func (p *listPage) take(reply wire.ListReply) {
+	p.more = reply.More && len(reply.Logs) > 0
+	if p.more {
+		p.request.After, p.request.From = reply.Logs[len(reply.Logs)-1].Log, reply.Rest
+	}
+	logs := reply.Logs
+	switch {
+	case p.begun.Log == "":
+	case len(logs) > 0 && logs[0].Log == p.begun.Log:
+		logs[0].Archived = p.begun.Archived.Join(logs[0].Archived)
+		logs[0].Extents += p.begun.Extents
+	default: // an owner that is behind the one before has nothing of the rest
+		logs = append([]wire.LogInfo{p.begun}, logs...)
+	}
+	p.begun = wire.LogInfo{}
+	if n := len(logs); p.more && reply.Rest > 0 {
+		logs, p.begun = logs[:n-1], logs[n-1]
+	}
+	p.logs = logs
 }

@@ -1,0 +1,107 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"dormouse/internal/extent"
+	"dormouse/internal/wire"
+	"dormouse/store/catalog"
+	"dormouse/store/reader"
+)
+
+// fill gives a node's catalog n extents of a log, of two entries each.
+func (n *node) fill(log string, extents int) {
+	n.s.t.Helper()
+	c, batch := catalog.New(n.node.cfg.DB, 0), n.node.cfg.DB.NewBatch()
+	for i := range uint64(extents) {
+		e := extent.Extent{Log: log, First: 1 + 3*i, Last: 2 + 3*i, Count: 2, Bytes: 10, MinTime: int64(i), MaxTime: int64(i) + 1}
+		if err := c.Put(batch, e, extent.Segment{Key: "0/x.sst", Size: 1}); err != nil {
+			n.s.t.Fatal(err)
+		}
+	}
+	if err := errors.Join(batch.Commit(noSync), batch.Close()); err != nil {
+		n.s.t.Fatal(err)
+	}
+}
+
+// TestListOfLogsWithManyExtents: a page reads a bounded number of extents, however many a log has, and a reader that goes from
+// page to page gets each log once, whole, with what is buffered.
+func TestListOfLogsWithManyExtents(t *testing.T) {
+	s := newSystem(t)
+	n := s.start("a", t.TempDir(), func(c *Config) { c.MaxDelay = time.Hour })
+	n.awaitOwned()
+	want := map[string]uint64{"t.a": 1, "t.b": 3*listExtents + 7, "t.bb": 2, "t.c": listExtents, "t.d": listExtents - 2, "t.e": 5, "t.z": 0}
+	for log, extents := range want {
+		n.fill(log, int(extents))
+	}
+	s.publish("logs.t.b", "one")
+	s.publish("logs.t.z", "one", "two")
+	s.until("all is buffered", func() bool { e, _ := s.drain("t.b", "t.z"); return len(e) == 3 })
+
+	var logs []string
+	client := reader.NewClient(s.nc, s.js)
+	for l, err := range client.Logs(t.Context(), "t.") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		logs = append(logs, l.Log)
+		buffered := map[string]uint64{"t.b": 1, "t.z": 2}[l.Log]
+		if n := want[l.Log]; l.Extents != n || l.Archived.Entries != 2*n || l.Archived.Bytes != 10*n || l.Buffered.Entries != buffered ||
+			n > 0 && (l.Archived.First != 1 || l.Archived.Last != 3*n-1 || l.Archived.MinTime != 0 || l.Archived.MaxTime != int64(n)) {
+			t.Errorf("%+v, want %d extents and %d buffered", l, n, buffered)
+		}
+	}
+	if all := []string{"t.a", "t.b", "t.bb", "t.c", "t.d", "t.e", "t.z"}; !slices.Equal(logs, all) {
+		t.Fatalf("listed %v", logs)
+	}
+	if l, ok, err := client.Log(t.Context(), 0, "t.b"); err != nil || !ok || l.Extents != want["t.b"] || l.Buffered.Entries != 1 {
+		t.Errorf("alone: %+v, %v, %v", l, ok, err)
+	}
+	if _, ok, err := client.Log(t.Context(), 0, "t"); err != nil || ok {
+		t.Errorf("found a log that there is not: %v", err)
+	}
+	var reply wire.ListReply
+	if err := s.ask(wire.OpList, wire.ListRequest{}, &reply); err != nil || reply.Err() != nil {
+		t.Fatal(err, reply.Err())
+	}
+	read := uint64(0)
+	for _, l := range reply.Logs {
+		read += l.Extents
+	}
+	if read != listExtents || reply.Rest == 0 || !reply.More {
+		t.Errorf("one page has %d extents, more %v from %d", read, reply.More, reply.Rest)
+	}
+}
+
+// TestListsDoNotHoldUpReads: questions for logs that nobody gets to do not fill the queue of those for extents.
+func TestListsDoNotHoldUpReads(t *testing.T) {
+	o := &owner{log: slog.New(slog.DiscardHandler), queries: make(chan *nats.Msg, queryLimit), lists: make(chan *nats.Msg, queryLimit)}
+	inbox := make(chan *nats.Msg, inboxLimit)
+	for range 2 * queryLimit {
+		inbox <- &nats.Msg{Subject: wire.OwnerSubject(0, 1, wire.OpList)}
+	}
+	inbox <- &nats.Msg{Subject: wire.OwnerSubject(0, 1, wire.OpExtents)}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- o.dispatch(ctx, inbox) }()
+	select {
+	case msg := <-o.queries:
+		if op := wire.OperationOf(msg.Subject); op != wire.OpExtents {
+			t.Errorf("a question for %s among those for extents", op)
+		}
+	case <-time.After(patience):
+		t.Error("the question for extents was not taken")
+	}
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Error(fmt.Errorf("dispatching: %w", err))
+	}
+}
