@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -15,7 +14,9 @@ import (
 // DB is the database. It is safe for concurrent use. Between Rest and the next use it is closed.
 type DB struct {
 	reopen func() (*pebble.DB, error)
+	damage *damage
 	logger *slog.Logger
+	exit   func(code int)
 
 	// use is held for reading by every batch and iterator, and for writing while the database is closed or opened. Nobody
 	// waits for it to write, so that holding it twice for reading cannot block.
@@ -61,6 +62,9 @@ func (b *Batch) Close() error {
 	return b.Batch.Close()
 }
 
+// Commit makes the changes visible.
+func (b *Batch) Commit(o *pebble.WriteOptions) error { return b.db.damage.check(b.Batch.Commit(o)) }
+
 // NewBatch returns an empty batch.
 func (db *DB) NewBatch() *Batch {
 	return &Batch{Batch: db.hold().NewBatch(), db: db}
@@ -75,15 +79,18 @@ type Iterator struct {
 // Close returns the error that ended the iterator, if one did.
 func (it *Iterator) Close() error {
 	defer it.db.release()
-	return it.Iterator.Close()
+	return it.db.damage.check(it.Iterator.Close())
 }
+
+// Error returns the error that ended the iterator, if one did.
+func (it *Iterator) Error() error { return it.db.damage.check(it.Iterator.Error()) }
 
 // NewIter returns an iterator that stands nowhere yet.
 func (db *DB) NewIter(o *pebble.IterOptions) (*Iterator, error) {
 	it, err := db.hold().NewIter(o)
 	if err != nil {
 		db.release()
-		return nil, err
+		return nil, db.damage.check(err)
 	}
 	return &Iterator{Iterator: it, db: db}, nil
 }
@@ -93,7 +100,7 @@ func (db *DB) get(key []byte) ([]byte, error) {
 	defer db.release()
 	value, closer, err := db.hold().Get(key)
 	if err != nil {
-		return nil, err
+		return nil, db.damage.check(err)
 	}
 	value = append([]byte(nil), value...)
 	return value, closer.Close()
@@ -126,7 +133,7 @@ func (db *DB) Rest() (rested bool, err error) {
 // fail ends the process: there is no database any more for those who wait for it, and no acked entry is lost with it.
 func (db *DB) fail(what string, err error) {
 	db.logger.Error(what+"; ending this process. No acked entry is lost: repair the disk and start again", "error", err.Error())
-	os.Exit(1)
+	db.exit(1)
 }
 
 // Close closes the database, which nobody may use any more. It fails, leaving it open, when a batch or an iterator still is.

@@ -43,10 +43,13 @@ const (
 type Options struct {
 	FS     vfs.FS       // nil: the operating system's
 	Logger *slog.Logger // nil: slog.Default()
+
+	exit func(code int) // os.Exit, but in tests
 }
 
-// Open opens the database in dir, making it when there is none. A database that is corrupt is moved aside to dir+".corrupt"
-// and begun anew, since all of it can be rebuilt. Only one process at a time can hold dir.
+// Open opens the database in dir, making it when there is none. A database that is corrupt, or turned out to be while an
+// earlier process used it, is moved aside to dir+".corrupt" and begun anew, since all of it can be rebuilt. Only one process
+// at a time can hold dir.
 func Open(dir string, opts Options) (*DB, error) {
 	if opts.FS == nil {
 		opts.FS = vfs.Default
@@ -54,7 +57,15 @@ func Open(dir string, opts Options) (*DB, error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()
 	}
-	db, err := open(dir, opts)
+	if opts.exit == nil {
+		opts.exit = os.Exit
+	}
+	damage := &damage{dir: dir, opts: opts}
+	var db *pebble.DB
+	err := damage.found()
+	if err == nil {
+		db, err = open(dir, opts, damage)
+	}
 	if pebble.IsCorruptionError(err) {
 		aside := dir + ".corrupt"
 		opts.Logger.Warn("the local cache is corrupt: moving it aside and rebuilding it from JetStream",
@@ -62,15 +73,16 @@ func Open(dir string, opts Options) (*DB, error) {
 		if err := errors.Join(opts.FS.RemoveAll(aside), opts.FS.Rename(dir, aside)); err != nil {
 			return nil, fmt.Errorf("moving the corrupt cache %s aside: %w (delete it by hand: nothing in it is needed)", dir, err)
 		}
-		db, err = open(dir, opts)
+		db, err = open(dir, opts, damage)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("opening the local cache %s: %w (is another process using it? it may be deleted while none runs)", dir, err)
 	}
-	return &DB{pebble: db, reopen: func() (*pebble.DB, error) { return open(dir, opts) }, logger: opts.Logger}, nil
+	reopen := func() (*pebble.DB, error) { return open(dir, opts, damage) }
+	return &DB{pebble: db, reopen: reopen, damage: damage, logger: opts.Logger, exit: opts.exit}, nil
 }
 
-func open(dir string, opts Options) (*pebble.DB, error) {
+func open(dir string, opts Options, damage *damage) (*pebble.DB, error) {
 	cache := pebble.NewCache(cacheBytes)
 	defer cache.Unref()
 	options := &pebble.Options{
@@ -84,6 +96,7 @@ func open(dir string, opts Options) (*pebble.DB, error) {
 		FormatMajorVersion:         pebble.FormatNewest,
 		Logger:                     logger{opts.Logger},
 		LoggerAndTracer:            nil,
+		EventListener:              &pebble.EventListener{DataCorruption: func(info pebble.DataCorruptionInfo) { damage.giveUp(info.Details) }},
 		CompactionConcurrencyRange: func() (int, int) { return 1, 2 },
 	}
 	for i := range options.Levels {
