@@ -49,6 +49,7 @@ type owner struct {
 	pos store.Position
 
 	snapshot *manifest.Snapshot // the newest; the snapshot taker's alone once the owner runs
+	unread   map[uint64]int     // how often a run of it, by its last record, could not be read; likewise
 
 	consumer  string // name of the server's consumer that the last entry came from; the consumer's alone
 	collected uint64 // bytes taken in since logs were last made ready for the sake of a backlog; the consumer's alone
@@ -80,6 +81,7 @@ func newOwner(n *Node, source topology.Source, log *slog.Logger, share func() in
 		nudges:  make(chan struct{}, 1),
 		grown:   make(chan struct{}, 1),
 		taken:   make(chan snapshotCall),
+		unread:  make(map[uint64]int),
 	}
 }
 

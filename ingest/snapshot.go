@@ -39,6 +39,7 @@ const (
 const (
 	mergeRuns  = 4
 	mergeRatio = 3 // a run is of the size of those after it when it is at most so many times as large as all of them
+	mergeTries = 3 // an owner leaves a run alone that it could not read so often; each try may leave orphans in the bucket
 )
 
 // longTailLocked reports whether it is time for a snapshot. mu must be held.
@@ -149,7 +150,11 @@ func (o *owner) takeSnapshot(ctx context.Context, upTo manifest.Mark) error {
 	}
 	next.Runs = append(next.Runs, run)
 	if err := o.mergeEnd(ctx, next); err != nil {
-		return err
+		if ctx.Err() != nil {
+			return err
+		}
+		o.log.Warn("runs of the snapshot could not be merged; it is taken as it is. A takeover on an empty disk needs all of its objects: "+
+			"restore the one that is missing or damaged", "error", err, "runs", len(next.Runs))
 	}
 	call := snapshotCall{next, make(chan error, 1)}
 	select {
@@ -178,10 +183,12 @@ func eachOf(rows []catalog.Row) iter.Seq2[catalog.Row, error] {
 	}
 }
 
-// mergeEnd merges the runs at the snapshot's end that are of about one size, if there are enough of them.
+// mergeEnd merges the runs at the snapshot's end that are of about one size, if there are enough of them. After an error the
+// snapshot is as it was, and as good: merging only keeps the runs few. A run that cannot be read is left alone after some
+// tries. Those after it are merged among themselves, so that the runs stay few for each such run.
 func (o *owner) mergeEnd(ctx context.Context, s *manifest.Snapshot) error {
 	from, after := len(s.Runs)-1, s.Runs[len(s.Runs)-1].Extents
-	for from > 0 && s.Runs[from-1].Extents <= mergeRatio*after {
+	for from > 0 && s.Runs[from-1].Extents <= mergeRatio*after && o.unread[s.Runs[from-1].UpTo] < mergeTries {
 		from--
 		after += s.Runs[from].Extents
 	}
@@ -193,14 +200,31 @@ func (o *owner) mergeEnd(ctx context.Context, s *manifest.Snapshot) error {
 	for _, run := range s.Runs[from:] {
 		merged.Extents += run.Extents
 		merged.Entries += run.Entries
-		sources = append(sources, catalog.Run(ctx, run.Parts, o.cfg.Bucket.Get))
+		sources = append(sources, o.rowsOf(ctx, run))
 	}
 	var err error
 	if merged.Parts, err = o.putParts(ctx, catalog.Merge(sources)); err != nil {
 		return err
 	}
+	for _, run := range s.Runs[from:] {
+		delete(o.unread, run.UpTo)
+	}
 	s.Runs = append(s.Runs[:from], merged)
 	return nil
+}
+
+// rowsOf yields the rows of a run, and counts that it cannot be read.
+func (o *owner) rowsOf(ctx context.Context, run manifest.Run) iter.Seq2[catalog.Row, error] {
+	return func(yield func(catalog.Row, error) bool) {
+		for row, err := range catalog.Run(ctx, run.Parts, o.cfg.Bucket.Get) {
+			if err != nil && ctx.Err() == nil {
+				o.unread[run.UpTo]++
+			}
+			if !yield(row, err) {
+				return
+			}
+		}
+	}
 }
 
 // putParts puts ascending rows into the bucket.

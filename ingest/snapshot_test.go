@@ -135,16 +135,59 @@ func TestTakeoverFromSnapshots(t *testing.T) {
 		t.Fatalf("the catalog has %d extents, %d are committed", len(got), len(want))
 	}
 	s.until("the manifest to be cut", func() bool { return s.manifestRecords() <= 8 })
-	m, err := manifest.Open(t.Context(), s.js, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	snapshot, err := m.Snapshot(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if snapshots < 5 || len(snapshot.Runs) > 8 {
+	if snapshot := s.newestSnapshot(); snapshots < 5 || len(snapshot.Runs) > 8 {
 		t.Errorf("%v snapshots were taken, the last has %d runs", snapshots, len(snapshot.Runs))
+	}
+}
+
+func (s *system) newestSnapshot() *manifest.Snapshot {
+	s.t.Helper()
+	m, err := manifest.Open(s.t.Context(), s.js, 0)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	snapshot, err := m.Snapshot(s.t.Context())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return snapshot
+}
+
+// TestRunThatCannotBeRead holds that a run whose part is lost neither keeps snapshots from being taken nor from staying few,
+// and is not tried again and again: each try may leave objects that nobody refers to.
+func TestRunThatCannotBeRead(t *testing.T) {
+	s := newSystem(t)
+	bucket := &faulty{Bucket: s.bucket}
+	n := s.start("a", t.TempDir(), func(c *Config) { often(c); c.TrimDelay, c.Bucket = 5*time.Millisecond, bucket })
+	n.awaitOwned()
+	var want []extent.Located
+	commitUntil := func(snapshots float64) {
+		t.Helper()
+		s.until(fmt.Sprint(snapshots, " snapshots"), func() bool {
+			want = append(want, s.commitOne(fmt.Sprintf("0/%d.sst", len(want)), "t.a")...)
+			return n.metric("dormouse_snapshots_total") >= snapshots
+		})
+	}
+	commitUntil(1)
+	tries := make(chan float64, 100) // how many snapshots there were at each
+	bucket.missed = func() { tries <- n.metric("dormouse_snapshots_total") }
+	bucket.lost.Store(&s.newestSnapshot().Runs[0].Parts[0].Key)
+	commitUntil(12)
+	snapshot := s.newestSnapshot()
+	if len(snapshot.Runs) > 8 || snapshot.Runs[0].Parts[0].Key != *bucket.lost.Load() {
+		t.Errorf("the snapshot has %d runs, the first of them %+v", len(snapshot.Runs), snapshot.Runs[0])
+	}
+	if got := s.catalog(); !reflect.DeepEqual(got, want) {
+		t.Errorf("the catalog has %d extents, %d are committed", len(got), len(want))
+	}
+	n.stop()
+	close(tries)
+	var at []float64
+	for snapshots := range tries {
+		at = append(at, snapshots)
+	}
+	if len(at) != mergeTries || len(slices.Compact(slices.Clone(at))) != mergeTries {
+		t.Errorf("the lost part was asked for after %v snapshots, want %d times, and a snapshot after each", at, mergeTries)
 	}
 }
 
@@ -152,6 +195,8 @@ func TestTakeoverFromSnapshots(t *testing.T) {
 type faulty struct {
 	Bucket
 	puts, gets atomic.Bool
+	lost       atomic.Pointer[string] // key of the one object that is not there
+	missed     func()                 // called when that is asked for
 	failed     atomic.Int64
 }
 
@@ -164,6 +209,11 @@ func (f *faulty) Put(ctx context.Context, key string, data []byte) error {
 }
 
 func (f *faulty) Get(ctx context.Context, segment extent.Segment) ([]byte, error) {
+	if lost := f.lost.Load(); lost != nil && *lost == segment.Key {
+		f.failed.Add(1)
+		f.missed()
+		return nil, errors.New(*lost + " is not there")
+	}
 	if f.gets.Load() {
 		f.failed.Add(1)
 		return nil, errors.New("the bucket is away")
