@@ -31,6 +31,8 @@ const releaseTimeout = 2 * time.Second
 func (k *keeper) run(ctx context.Context) error {
 	pause := backoff.NewExponentialBackOff()
 	pause.InitialInterval, pause.MaxInterval = 100*time.Millisecond, 5*time.Second
+	starved := backoff.NewExponentialBackOff() // paces claims that cannot read their snapshot
+	starved.InitialInterval, starved.MaxInterval = k.node.cfg.Lease/2, 6*k.node.cfg.Lease
 	for ctx.Err() == nil {
 		place := k.roster.place(k.source.Shard)
 		if !place.mine {
@@ -43,8 +45,13 @@ func (k *keeper) run(ctx context.Context) error {
 		}
 		began := time.Now()
 		err := k.turn(ctx)
+		if errors.Is(err, errSnapshotUnread) {
+			k.withoutSnapshot(ctx, err, starved.NextBackOff())
+			continue
+		}
 		if time.Since(began) > k.node.cfg.Lease { // it worked for a while; every claim is a manifest record, so failing ones slow down
 			pause.Reset()
+			starved.Reset()
 		}
 		changed, wait := place.changed, pause.NextBackOff()
 		switch {
@@ -76,6 +83,30 @@ func (k *keeper) run(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// withoutSnapshot leaves a shard whose snapshot could not be read to the other nodes. One of them may have it on its disk, or
+// reach a bucket that this node does not. It returns when the shard is another node's share or the pause is over.
+func (k *keeper) withoutSnapshot(ctx context.Context, err error, pause time.Duration) {
+	k.log.Warn("could not own the shard; leaving it to other nodes, or trying again if there is none", "reason", err, "pause", pause)
+	k.node.shards.set(k.source.Shard, shardStatus{state: wire.ShardStarting})
+	k.roster.setFit(false)
+	offer(k.node.unfit, err)
+	over := time.NewTimer(pause)
+	defer over.Stop()
+	for {
+		place := k.roster.place(k.source.Shard)
+		if !place.mine {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-place.changed:
+		case <-over.C:
+			return
+		}
+	}
 }
 
 // standBy notes who has the shard.
@@ -144,7 +175,9 @@ func (k *keeper) turn(ctx context.Context) error {
 		if err := o.claim(ctx); err != nil {
 			return notOwned{err}
 		}
+		defer k.roster.serve(k.source.Shard, false)
 		return o.run(ctx, func() {
+			k.roster.serve(k.source.Shard, true)
 			k.node.shards.set(k.source.Shard, shardStatus{state: wire.ShardOwned, holder: k.leases.node, owner: o})
 			k.log.Info("owning the shard", "epoch", o.epoch, "from", o.applied()+1)
 		})

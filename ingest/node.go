@@ -49,7 +49,7 @@ type Config struct {
 	NC         *nats.Conn
 	JS         jetstream.JetStream
 	DB         *store.DB
-	Bucket     Bucket // for snapshots of the catalogs
+	Bucket     Bucket // for snapshots of the catalogs; a node whose bucket does not answer takes no shard from others
 	NodeID     string // stable over restarts: a process that comes back takes its own lease over at once
 	ArchiveURL string // told to readers; without secrets
 
@@ -91,6 +91,7 @@ type Node struct {
 	shards    *shardStates
 	trims     atomic.Uint64 // of source streams
 	roster    atomic.Pointer[roster]
+	unfit     chan error // cap 1: a snapshot could not be read, so that others should own the shards
 }
 
 // HasPeers reports whether other nodes live, as far as this one knows: who takes its shards over.
@@ -118,7 +119,7 @@ func New(cfg Config) (*Node, error) {
 	}
 	cfg.SnapshotRecords = cmp.Or(cfg.SnapshotRecords, snapshotRecords)
 	cfg.SnapshotExtents = cmp.Or(cfg.SnapshotExtents, snapshotExtents)
-	n := &Node{cfg: cfg, shards: newShardStates()}
+	n := &Node{cfg: cfg, shards: newShardStates(), unfit: make(chan error, 1)}
 	n.metrics = newMetrics(cfg.Registerer, n.shards)
 	n.schedules = scheduler.NewMetrics(cfg.Registerer)
 	return n, nil
@@ -141,24 +142,35 @@ func (n *Node) Run(ctx context.Context) error {
 	n.roster.Store(roster)
 	watching := make(chan struct{})
 	begin := sync.OnceFunc(func() { close(watching) })
+	looked := make(chan struct{})
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return n.live(ctx, leases) })
+	group.Go(func() error { return n.live(ctx, leases, roster, func() { close(looked) }) })
 	group.Go(func() error { return roster.run(ctx, begin) })
 	group.Go(func() error {
-		select {
-		case <-ctx.Done():
+		if n.meet(ctx, watching, looked); ctx.Err() != nil {
 			return nil
-		case <-watching: // before, this node would think that it is alone
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(min(meetFor, n.cfg.Lease/10)): // nodes that start together see each other, and hand nothing over
 		}
 		return n.keepShards(ctx, sources, leases, roster)
 	})
 	group.Go(func() error { return n.restWhenIdle(ctx) })
 	return group.Wait()
+}
+
+// meet waits until this node and others that start at the same time know each other, so that they hand nothing over.
+func (n *Node) meet(ctx context.Context, watching, looked <-chan struct{}) {
+	select {
+	case <-ctx.Done():
+	case <-watching: // before, this node would think that it is alone
+	}
+	select {
+	case <-ctx.Done():
+	case <-looked: // the others hear of this node from then on
+	case <-time.After(n.cfg.Lease / 10): // it may be the only one, which serves without a bucket
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(min(meetFor, n.cfg.Lease/10)):
+	}
 }
 
 // begin finds the source streams and the lease bucket, which may have no leader for a while.
@@ -180,34 +192,6 @@ func (n *Node) begin(ctx context.Context) (sources []topology.Source, leases *le
 		return struct{}{}, err
 	}, backoff.WithMaxElapsedTime(0))
 	return sources, leases, err
-}
-
-// live tells the other nodes that this one is there, until ctx is done.
-func (n *Node) live(ctx context.Context, leases *leases) error {
-	pause := backoff.NewExponentialBackOff()
-	pause.InitialInterval, pause.MaxInterval = 50*time.Millisecond, time.Second
-	for {
-		held, err := leases.acquire(ctx, wire.NodeKeys+n.cfg.NodeID, 0)
-		if err == nil {
-			pause.Reset()
-			if err = held.keep(ctx, n.cfg.Lease); err == nil {
-				late, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
-				defer cancel()
-				if err := held.release(late); err != nil {
-					n.cfg.Logger.Debug("the others were not told that this node leaves", "error", err)
-				}
-				return nil
-			}
-		}
-		if ctx.Err() == nil {
-			n.cfg.Logger.Warn("the other nodes may take this one for dead; telling them again", "error", err)
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(pause.NextBackOff()):
-		}
-	}
 }
 
 // sourcesEvery is how often a node looks for source streams that were added or deleted.

@@ -31,6 +31,8 @@ type roster struct {
 	holders map[wire.Shard]holder    // of shards' leases
 	plan    map[wire.Shard]string    // who should own which shard
 	since   map[wire.Shard]time.Time // when the plan last changed for a shard
+	fit     bool                     // this node's bucket answers, as far as is known
+	serving map[wire.Shard]bool      // which shards this node serves
 	changed chan struct{}            // closed, and another one made, at each change that a keeper may wait for
 }
 
@@ -51,7 +53,7 @@ func newRoster(leases *leases, term time.Duration, log *slog.Logger) *roster {
 	return &roster{
 		leases: leases, term: term, log: log,
 		nodes: map[string]time.Time{leases.node: time.Now()}, holders: make(map[wire.Shard]holder),
-		plan: make(map[wire.Shard]string), since: make(map[wire.Shard]time.Time), changed: make(chan struct{}),
+		plan: make(map[wire.Shard]string), since: make(map[wire.Shard]time.Time), serving: make(map[wire.Shard]bool), changed: make(chan struct{}),
 	}
 }
 
@@ -109,7 +111,7 @@ func (r *roster) setShards(shards []wire.Shard) {
 
 // planLocked makes the plan anew. mu must be held.
 func (r *roster) planLocked() {
-	plan, now := assign(r.shards, slices.Sorted(maps.Keys(r.nodes)), r.holders), time.Now()
+	plan, now := r.assignLocked(), time.Now()
 	for _, shard := range r.shards {
 		if plan[shard] != r.plan[shard] {
 			r.since[shard] = now
@@ -117,6 +119,52 @@ func (r *roster) planLocked() {
 	}
 	r.plan = plan
 	r.changedLocked()
+}
+
+// assignLocked says who should own what. A node that is not fit leaves the shards to the others, who do not count it, but for
+// those that it serves: they need the bucket only when they change hands. mu must be held.
+//
+// Nodes that are not fit do not count each other, either. So when all of them start while the bucket is away, each thinks
+// that it is alone and tries every shard, and the leases decide. That is what is wanted: who has a shard's catalog on its disk
+// can serve it without the bucket, and which node that is no plan knows. One that has not gives the lease back after a while,
+// see getPart. A node that is alone serves what its disk allows in the same way.
+func (r *roster) assignLocked() map[wire.Shard]string {
+	nodes := slices.Sorted(maps.Keys(r.nodes))
+	if r.fit || len(nodes) == 1 {
+		return assign(r.shards, nodes, r.holders)
+	}
+	plan := assign(r.shards, slices.DeleteFunc(nodes, func(node string) bool { return node == r.leases.node }), r.holders)
+	for _, shard := range r.shards {
+		if r.serving[shard] {
+			plan[shard] = r.leases.node
+		}
+	}
+	return plan
+}
+
+// setFit tells whether this node should take shards while others live.
+func (r *roster) setFit(fit bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.fit != fit {
+		r.fit = fit
+		r.planLocked()
+	}
+}
+
+// serve tells whether this node serves a shard.
+func (r *roster) serve(shard wire.Shard, serving bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.serving[shard] == serving {
+		return
+	}
+	if r.serving[shard] = serving; !serving {
+		delete(r.serving, shard)
+	}
+	if !r.fit {
+		r.planLocked()
+	}
 }
 
 func (r *roster) changedLocked() {
@@ -182,18 +230,12 @@ func (r *roster) hear(entry jetstream.KeyValueEntry, now time.Time) {
 	defer r.mu.Unlock()
 	gone := entry.Operation() != jetstream.KeyValuePut
 	if node, ok := strings.CutPrefix(entry.Key(), wire.NodeKeys); ok {
-		heard, known := r.nodes[node]
-		if node == r.leases.node && now.Sub(heard) > blindAfter(r.term) {
-			r.seeAgainLocked(now)
-		}
-		switch {
-		case !gone:
-			r.nodes[node] = now
-		case node != r.leases.node:
-			delete(r.nodes, node)
-		}
-		if _, knows := r.nodes[node]; knows != known {
-			r.planLocked()
+		r.hearNodeLocked(node, gone, now)
+		return
+	}
+	if node, ok := strings.CutPrefix(entry.Key(), wire.WaitingKeys); ok {
+		if node == r.leases.node { // it hears, though it has no node key; the others' are nobody to this one
+			r.hearNodeLocked(node, gone, now)
 		}
 		return
 	}
@@ -210,6 +252,23 @@ func (r *roster) hear(entry jetstream.KeyValueEntry, now time.Time) {
 		delete(r.holders, shard)
 	}
 	if r.holders[shard].node != before {
+		r.planLocked()
+	}
+}
+
+// hearNodeLocked takes up that a node lives or has left. mu must be held.
+func (r *roster) hearNodeLocked(node string, gone bool, now time.Time) {
+	heard, known := r.nodes[node]
+	if node == r.leases.node && now.Sub(heard) > blindAfter(r.term) {
+		r.seeAgainLocked(now)
+	}
+	switch {
+	case !gone:
+		r.nodes[node] = now
+	case node != r.leases.node:
+		delete(r.nodes, node)
+	}
+	if _, knows := r.nodes[node]; knows != known {
 		r.planLocked()
 	}
 }

@@ -125,6 +125,7 @@ func TestLapsedLease(t *testing.T) {
 	at := func(d time.Duration) time.Time { return start.Add(d) }
 	heldByB := func() *roster {
 		r := newRoster(&leases{node: "a"}, term, slog.New(slog.DiscardHandler))
+		r.setFit(true)
 		r.setShards([]wire.Shard{0})
 		r.hear(change{key: wire.NodeKeys + "a", revision: 1}, start)
 		r.hear(change{key: wire.NodeKeys + "b", revision: 2}, start)

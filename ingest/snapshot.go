@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,6 +24,8 @@ type Bucket interface {
 	Put(ctx context.Context, key string, data []byte) error
 	// Get reads a whole object of a known size.
 	Get(ctx context.Context, s extent.Segment) ([]byte, error)
+	// Check returns nil when the bucket answers and lets this process in.
+	Check(ctx context.Context) error
 }
 
 // A manifest's tail, what it has beyond the newest snapshot, is all that a new owner has to apply one by one. It is cut when
@@ -273,8 +276,11 @@ func (o *owner) dropTail(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// loadSnapshot makes the local state anew from a snapshot. It waits for a bucket that does not answer: a new claim would
-// not find more. Until it is done there is no position, so that a crash in between leaves nothing that is trusted.
+// errSnapshotUnread is wrapped when this node cannot load a snapshot. Another one may be able to, or may not need it.
+var errSnapshotUnread = errors.New("the snapshot of the catalog could not be read")
+
+// loadSnapshot makes the local state anew from a snapshot. Until it is done there is no position, so that a crash in between
+// leaves nothing that is trusted.
 func (o *owner) loadSnapshot(ctx context.Context, s *manifest.Snapshot, pos store.Position) (store.Position, error) {
 	var extents uint64
 	for _, run := range s.Runs {
@@ -297,13 +303,7 @@ func (o *owner) loadSnapshot(ctx context.Context, s *manifest.Snapshot, pos stor
 }
 
 func (o *owner) loadPart(ctx context.Context, part extent.Segment) error {
-	data, err := backoff.Retry(ctx, func() ([]byte, error) {
-		data, err := o.cfg.Bucket.Get(ctx, part)
-		if err != nil && ctx.Err() == nil {
-			o.log.Warn("a snapshot could not be read; trying again", "error", err)
-		}
-		return data, err
-	}, backoff.WithMaxElapsedTime(0))
+	data, err := o.getPart(ctx, part)
 	if err != nil {
 		return err
 	}
@@ -311,14 +311,36 @@ func (o *owner) loadPart(ctx context.Context, part extent.Segment) error {
 	defer batch.Close()
 	rows := uint64(0)
 	for row, err := range catalog.Rows(data) {
-		if err == nil {
-			err = o.catalog.PutRow(batch, row)
-		}
 		if err != nil {
-			return fmt.Errorf("object %s: %w", part.Key, err)
+			return fmt.Errorf("%w: object %s: %w", errSnapshotUnread, part.Key, err)
+		}
+		if err := o.catalog.PutRow(batch, row); err != nil {
+			return err
 		}
 		rows++
 	}
 	o.progress.records.Store(o.progress.records.Load() - min(rows, o.progress.records.Load()-1))
 	return batch.Commit(noSync)
+}
+
+// getPart reads a part, for which it has two leases: nobody serves the shard meanwhile, while another node may be able to.
+// One that is alone comes back, with a new claim. A try that hangs is given up after half of that.
+func (o *owner) getPart(ctx context.Context, part extent.Segment) ([]byte, error) {
+	limited, cancel := context.WithTimeout(ctx, 2*o.cfg.Lease)
+	defer cancel()
+	var last error
+	data, err := backoff.Retry(limited, func() ([]byte, error) {
+		try, cancel := context.WithTimeout(limited, o.cfg.Lease)
+		defer cancel()
+		data, err := o.cfg.Bucket.Get(try, part)
+		if err != nil && limited.Err() == nil {
+			last = err // what comes when the time is over says less
+			o.log.Warn("a snapshot could not be read; trying again", "error", err)
+		}
+		return data, err
+	}, backoff.WithMaxElapsedTime(0))
+	if err != nil && ctx.Err() == nil {
+		return nil, fmt.Errorf("%w: object %s, for %s: %w", errSnapshotUnread, part.Key, 2*o.cfg.Lease, cmp.Or(last, err))
+	}
+	return data, err
 }

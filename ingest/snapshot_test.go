@@ -195,6 +195,7 @@ func TestRunThatCannotBeRead(t *testing.T) {
 type faulty struct {
 	Bucket
 	puts, gets atomic.Bool
+	checks     atomic.Bool
 	lost       atomic.Pointer[string] // key of the one object that is not there
 	missed     func()                 // called when that is asked for
 	failed     atomic.Int64
@@ -219,6 +220,14 @@ func (f *faulty) Get(ctx context.Context, segment extent.Segment) ([]byte, error
 		return nil, errors.New("the bucket is away")
 	}
 	return f.Bucket.Get(ctx, segment)
+}
+
+func (f *faulty) Check(ctx context.Context) error {
+	if f.checks.Load() {
+		f.failed.Add(1)
+		return errors.New("the bucket is away")
+	}
+	return f.Bucket.Check(ctx)
 }
 
 // TestBucketThatIsAway holds that a snapshot which cannot be put keeps the manifest whole, and that a takeover which needs

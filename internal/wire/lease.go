@@ -2,10 +2,12 @@ package wire
 
 import "time"
 
-// Keys of the lease bucket: one for each node that lives, and one for each shard that a node holds.
+// Keys of the lease bucket: one for each node that lives, and one for each shard that a node holds. A node that lives but
+// should be given no shard, since its bucket does not answer, has a waiting key instead of a node key.
 const (
-	NodeKeys  = "node."
-	ShardKeys = "shard."
+	NodeKeys    = "node."
+	WaitingKeys = "waiting."
+	ShardKeys   = "shard."
 )
 
 // LeaseKey is the key of a shard's lease.

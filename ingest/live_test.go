@@ -1,0 +1,162 @@
+package ingest
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"dormouse/internal/wire"
+)
+
+// hasKey reports whether the lease bucket has a key.
+func (s *system) hasKey(key string) bool {
+	s.t.Helper()
+	kv, err := s.js.KeyValue(s.t.Context(), wire.LeaseBucket)
+	if err == nil {
+		_, err = kv.Get(s.t.Context(), key)
+	}
+	if err != nil && !errors.Is(err, jetstream.ErrKeyNotFound) {
+		s.t.Fatal(err)
+	}
+	return err == nil
+}
+
+// snapshotOf lets a node own the shard and take a snapshot, so that an empty disk needs the bucket.
+func (s *system) snapshotOf(n *node) {
+	s.t.Helper()
+	n.awaitOwned()
+	commits := 0
+	s.until("a snapshot and the cut", func() bool {
+		s.commitOne(fmt.Sprintf("0/%s%d.sst", n.name, commits), "t.a")
+		commits++
+		return n.metric("dormouse_snapshots_total") > 0
+	})
+}
+
+// TestNodeWithoutABucketTakesNothing holds that a node whose bucket does not answer is given no shard while another one lives,
+// and its share as soon as the bucket answers.
+func TestNodeWithoutABucketTakesNothing(t *testing.T) {
+	s := newSystem(t)
+	s.addShards(2)
+	a := s.start("a", t.TempDir())
+	s.awaitShares(map[*node]float64{a: 2})
+	epoch := s.epoch()
+	bucket := &faulty{Bucket: s.bucket}
+	bucket.checks.Store(true)
+	b := s.start("b", t.TempDir(), func(c *Config) { c.Bucket = bucket })
+	s.until("b to stand by", func() bool { return b.node.HasPeers() && b.node.Ready() == nil })
+	s.until("b to ask the bucket again and again", func() bool { return bucket.failed.Load() >= 5 })
+	if !s.hasKey(wire.WaitingKeys+"b") || s.hasKey(wire.NodeKeys+"b") || a.node.HasPeers() {
+		t.Error("the node without a bucket looks to the others as if it could own shards")
+	}
+	if a.metric("dormouse_shards_owned") != 2 || s.epoch() != epoch {
+		t.Errorf("the shards changed hands: the other node has %v", a.metric("dormouse_shards_owned"))
+	}
+	bucket.checks.Store(false)
+	s.awaitShares(map[*node]float64{a: 1, b: 1})
+	s.until("b to say no more that it waits", func() bool { return !s.hasKey(wire.WaitingKeys + "b") })
+	bucket.checks.Store(true) // of an owner, which goes on
+	bucket.gets.Store(true)
+	a.stop()
+	s.awaitShares(map[*node]float64{b: 2})
+}
+
+// TestUnfitNodeKeepsWhatItServes holds that a node which leaves shards to others goes on with those that it serves.
+func TestUnfitNodeKeepsWhatItServes(t *testing.T) {
+	s := newSystem(t)
+	s.addShards(2)
+	bucket := &faulty{Bucket: s.bucket}
+	a := s.start("a", t.TempDir())
+	b := s.start("b", t.TempDir(), func(c *Config) { c.Bucket = bucket })
+	s.awaitShares(map[*node]float64{a: 1, b: 1})
+	bucket.checks.Store(true)
+	offer(b.node.unfit, errSnapshotUnread)
+	s.until("b to ask the bucket again and again", func() bool { return bucket.failed.Load() >= 5 })
+	if a.node.HasPeers() || b.metric("dormouse_shards_owned") != 1 || b.metric("dormouse_owner_stepdowns_total") != 0 {
+		t.Errorf("b owns %v shards, stepped down %v times", b.metric("dormouse_shards_owned"), b.metric("dormouse_owner_stepdowns_total"))
+	}
+	a.stop()
+	s.awaitShares(map[*node]float64{b: 2})
+}
+
+// TestEveryBucketIsAway lets all nodes start while the bucket is away. Who has the catalog on its disk must come to own the
+// shard, also if one that has not was first; and one that is alone must own it once the bucket is back.
+func TestEveryBucketIsAway(t *testing.T) {
+	s := newSystem(t)
+	dir, bucket := t.TempDir(), &faulty{Bucket: s.bucket}
+	with := func(c *Config) { often(c); c.Bucket = bucket }
+	a := s.start("a", dir, with)
+	s.snapshotOf(a)
+	a.stop()
+	bucket.checks.Store(true)
+	bucket.gets.Store(true)
+	b := s.start("b", t.TempDir(), with)
+	b.awaitMetric("dormouse_shards_claiming", 1) // alone, it tries
+	a = s.start("a", dir, with)
+	a.awaitOwned()
+	a.stop()
+	b.awaitMetric("dormouse_shards_claiming", 1)
+	bucket.checks.Store(false)
+	bucket.gets.Store(false)
+	b.awaitOwned()
+}
+
+// TestSnapshotThatCannotBeRead holds that a node which seems to have a bucket, and yet cannot load what it needs, leaves the
+// shard to others, comes back, and can own shards then.
+func TestSnapshotThatCannotBeRead(t *testing.T) {
+	s := newSystem(t)
+	dir, bucket := t.TempDir(), &faulty{Bucket: s.bucket}
+	a := s.start("a", dir, often)
+	s.snapshotOf(a)
+	b := s.start("b", t.TempDir(), func(c *Config) { often(c); c.Bucket = bucket })
+	s.until("a to know b", a.node.HasPeers)
+	bucket.gets.Store(true)
+	a.stop()
+	s.until("b to need the snapshot", func() bool { return bucket.failed.Load() > 0 })
+	a = s.start("a", dir, often)
+	a.awaitOwned()
+	s.until("b to look to the others as one that owns no shards", func() bool { return !s.hasKey(wire.NodeKeys + "b") })
+	bucket.gets.Store(false)
+	s.until("b to come back", a.node.HasPeers)
+	a.stop()
+	b.awaitOwned()
+}
+
+// TestRosterOfAnUnfitNode holds what a node that is not fit takes for its own: what it serves, and all if it is alone.
+func TestRosterOfAnUnfitNode(t *testing.T) {
+	const term = 10 * time.Second
+	start := time.Now()
+	r := newRoster(&leases{node: "a"}, term, slog.New(slog.DiscardHandler))
+	r.setShards([]wire.Shard{0, 1, 2, 3})
+	owns := func(when string, want int) {
+		t.Helper()
+		if mine, _ := r.count(); mine != want {
+			t.Errorf("%s: its share is %d shards, want %d", when, mine, want)
+		}
+	}
+	owns("alone", 4)
+	r.hear(change{key: wire.WaitingKeys + "c", revision: 1}, start)
+	owns("another one waits", 4)
+	r.hear(change{key: wire.NodeKeys + "b", revision: 2}, start)
+	owns("another one lives", 0)
+	r.serve(2, true)
+	owns("it serves one", 1)
+	if !r.place(2).mine {
+		t.Error("it is to give up what it serves")
+	}
+	r.serve(2, false)
+	owns("it serves none", 0)
+	r.setFit(true)
+	owns("it is fit", 2)
+	r.setFit(false)
+	r.hear(change{key: wire.WaitingKeys + "a", revision: 3}, start.Add(term))
+	r.expire(start.Add(term))
+	owns("it has just begun to hear", 0)
+	r.hear(change{key: wire.WaitingKeys + "a", revision: 4}, start.Add(term+term/2))
+	r.expire(start.Add(2*term - 1))
+	owns("the other one died", 4)
+}
