@@ -4,9 +4,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
+	"github.com/cenkalti/backoff/v5"
 
 	"dormouse/internal/extent"
+	"dormouse/internal/natstest"
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
 	"dormouse/store/manifest"
@@ -88,14 +89,17 @@ func TestSourceMadeAnew(t *testing.T) {
 		s.publish("logs.t.a", "1", "2", "3")
 		s.archiveAll("t.a", 3)
 		n.stop()
-		if err := s.js.DeleteStream(t.Context(), wire.DefaultSource); err != nil {
-			t.Fatal(err)
-		}
 		return s
 	}
 	t.Run("by Dormouse", func(t *testing.T) {
 		s := begin(t)
-		if _, err := topology.Ensure(t.Context(), s.js, topology.Config{RequeueAfter: time.Minute, Lease: 2 * time.Second}); err != nil {
+		if err := s.js.DeleteStream(t.Context(), wire.DefaultSource); err != nil {
+			t.Fatal(err)
+		}
+		_, err := backoff.Retry(t.Context(), func() ([]string, error) { // while the server still removes its files
+			return topology.Ensure(t.Context(), s.js, topology.Config{RequeueAfter: time.Minute, Lease: 2 * time.Second})
+		}, backoff.WithMaxElapsedTime(patience))
+		if err != nil {
 			t.Fatal(err)
 		}
 		if seqs := s.publish("logs.t.a", "4"); seqs[0] != 4 {
@@ -110,11 +114,7 @@ func TestSourceMadeAnew(t *testing.T) {
 	})
 	t.Run("from sequence 1", func(t *testing.T) {
 		s := begin(t)
-		_, err := s.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: wire.DefaultSource, Subjects: []string{wire.DefaultPrefix + ".>"},
-			Metadata: map[string]string{wire.MetadataShard: "0", wire.MetadataManaged: "true"}})
-		if err != nil {
-			t.Fatal(err)
-		}
+		natstest.MakeAnew(t, s.js, wire.DefaultSource)
 		s.publish("logs.t.a", "another 1")
 		n := s.start("b", t.TempDir())
 		stream, err := s.js.Stream(t.Context(), wire.DefaultSource)
@@ -142,13 +142,7 @@ func TestPurgeOfAnotherStream(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	config := stream.CachedInfo().Config
-	if err := s.js.DeleteStream(t.Context(), wire.DefaultSource); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.js.CreateStream(t.Context(), config); err != nil {
-		t.Fatal(err)
-	}
+	natstest.MakeAnew(t, s.js, wire.DefaultSource)
 	s.publish("logs.t.a", "another 1")
 	s.until("the owner to step down", func() bool { return n.metric("dormouse_owner_stepdowns_total") > 0 })
 	msg, err := stream.GetMsg(t.Context(), 1)

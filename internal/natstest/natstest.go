@@ -4,8 +4,11 @@
 package natstest
 
 import (
+	"context"
 	"testing"
+	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -40,4 +43,23 @@ func Dial(t testing.TB, srv *server.Server) (*nats.Conn, jetstream.JetStream) {
 		t.Fatal(err)
 	}
 	return nc, js
+}
+
+// MakeAnew deletes a stream and makes it again, empty and with the configuration that it had. The server may still be removing
+// the files of the first when it is asked for the second.
+func MakeAnew(t testing.TB, js jetstream.JetStream, name string) {
+	t.Helper()
+	stream, err := js.Stream(t.Context(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := js.DeleteStream(t.Context(), name); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	_, err = backoff.Retry(ctx, func() (jetstream.Stream, error) { return js.CreateStream(ctx, stream.CachedInfo().Config) })
+	if err != nil {
+		t.Fatal(err)
+	}
 }

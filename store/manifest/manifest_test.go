@@ -150,12 +150,7 @@ func powerFailure(t *testing.T, js jetstream.JetStream, keep uint64) {
 		}
 		kept = append(kept, &nats.Msg{Subject: msg.Subject, Data: msg.Data, Header: nats.Header{HeaderEpoch: msg.Header[HeaderEpoch]}})
 	}
-	if err := js.DeleteStream(t.Context(), wire.ManifestStream); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := js.CreateStream(t.Context(), stream.CachedInfo().Config); err != nil {
-		t.Fatal(err)
-	}
+	natstest.MakeAnew(t, js, wire.ManifestStream)
 	for _, msg := range kept {
 		if _, err := js.PublishMsg(t.Context(), msg); err != nil {
 			t.Fatal(err)
