@@ -1,0 +1,155 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"dormouse/internal/ordered"
+	"dormouse/internal/topology"
+	"dormouse/store"
+)
+
+// ended returns what fn returns, which must be soon.
+func ended(t *testing.T, what string, fn func() error) error {
+	t.Helper()
+	done := make(chan error, 1)
+	go func() { done <- fn() }()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(patience / 2):
+		t.Fatalf("waited %s for %s", patience/2, what)
+		return nil
+	}
+}
+
+// claimedAt returns an owner that took in entry 3 at a given moment, of a stream with three entries, and the stream's last.
+func claimedAt(t *testing.T, applied uint64, at time.Duration) *owner {
+	t.Helper()
+	o := claimed(t)
+	s := &system{t: t, nc: o.cfg.NC, js: o.cfg.JS}
+	s.publish("logs.t.a", "1", "2", "3")
+	last, err := o.stream.GetMsg(t.Context(), 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.pos.Applied, o.pos.AppliedTime = applied, last.Time.Add(at)
+	return o
+}
+
+// TestIdleOwnerNoticesThatTheSourceLostItsEnd: its consumer waits above the stream's end, and is sent nothing.
+func TestIdleOwnerNoticesThatTheSourceLostItsEnd(t *testing.T) {
+	o := claimedAt(t, 5, 0)
+	o.sourceCheck = 10 * time.Millisecond
+	err := ended(t, "the owner to step down", func() error { return o.run(context.WithoutCancel(t.Context()), func() {}) })
+	if err == nil || errors.Is(err, errSource) || !strings.Contains(err.Error(), "lost its end") {
+		t.Errorf("the owner ended with %v", err)
+	}
+}
+
+func TestCheckSource(t *testing.T) {
+	for name, tc := range map[string]struct {
+		applied uint64
+		at      time.Duration
+		change  func(*store.Position)
+		same    bool
+	}{
+		"the last entry":               {3, 0, nil, true},
+		"another one is the last":      {3, -1, nil, false},
+		"above the end":                {4, 0, nil, false},
+		"above the end, never read":    {4, 0, func(p *store.Position) { p.AppliedTime = time.Time{} }, false},
+		"another one, and others came": {2, 1, nil, false},
+		"nothing taken in":             {0, 0, func(p *store.Position) { p.AppliedTime = time.Time{} }, true},
+		"made anew":                    {3, 0, func(p *store.Position) { p.Source = p.Source.Add(1) }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := claimedAt(t, tc.applied, tc.at)
+			if tc.change != nil {
+				tc.change(&o.pos)
+			}
+			if err := o.checkSource(t.Context()); (err == nil) != tc.same || errors.Is(err, errSource) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+// TestCheckOfAStreamAtRest is what an idle shard costs: one request.
+func TestCheckOfAStreamAtRest(t *testing.T) {
+	o := claimedAt(t, 3, 0)
+	var requests atomic.Int32
+	sub, err := o.cfg.NC.Subscribe("$JS.API.>", func(*nats.Msg) { requests.Add(1) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(o.checkSource(t.Context()), sub.Drain(), o.cfg.NC.Flush()); err != nil {
+		t.Fatal(err)
+	}
+	(&system{t: t}).until("the subscription to end", func() bool { return !sub.IsValid() })
+	if n := requests.Load(); n != 1 {
+		t.Errorf("%d requests", n)
+	}
+}
+
+// TestDeletedSource: an owner whose stream is gone can be stopped.
+func TestDeletedSource(t *testing.T) {
+	s := newSystem(t)
+	n := s.start("a", t.TempDir())
+	n.awaitOwned()
+	s.publish("logs.t.a", "1")
+	n.awaitMetric("dormouse_entries_ingested_total", 1)
+	if err := s.js.DeleteStream(t.Context(), "LOGS"); err != nil {
+		t.Fatal(err)
+	}
+	_ = ended(t, "the node to stop", func() error { n.stop(); return nil })
+}
+
+// TestSourceMadeAnew: the owner of the old one steps down and claims the new one from its beginning.
+func TestSourceMadeAnew(t *testing.T) {
+	s := newSystem(t)
+	n := s.start("a", t.TempDir())
+	n.awaitOwned()
+	s.publish("logs.t.a", "1")
+	n.awaitMetric("dormouse_entries_ingested_total", 1)
+	if err := s.js.DeleteStream(t.Context(), "LOGS"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := topology.Ensure(t.Context(), s.js, topology.Config{RequeueAfter: time.Minute, Lease: 2 * time.Second, Replicas: 1}); err != nil {
+		t.Fatal(err)
+	}
+	s.publish("logs.t.b", "new 1")
+	n.awaitMetric("dormouse_owner_stepdowns_total", 1)
+	s.takeReady("t.b")
+	if entries, _ := s.drain("t.b"); payloads(entries) != "new 1" {
+		t.Errorf("drained %s", payloads(entries))
+	}
+}
+
+// TestFollowersThatNeverCome: what was announced behind an entry does not come, and the entry does not wait for it.
+func TestFollowersThatNeverCome(t *testing.T) {
+	o := claimed(t)
+	s := &system{t: t, nc: o.cfg.NC, js: o.cfg.JS}
+	s.publish("logs.t.a", "1", strings.Repeat("more than the client asks for", 100))
+	consumer, err := ordered.Open(t.Context(), o.cfg.JS, o.source.Stream, "", 1, jetstream.PullMaxMessagesWithBytesLimit(10, 1000))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer consumer.Stop()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	in, err := o.gather(ctx, consumer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.close()
+	if in.messages != 1 || in.pending != 0 {
+		t.Errorf("a batch of %d messages, and %d more to wait for", in.messages, in.pending)
+	}
+}
