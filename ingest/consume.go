@@ -33,7 +33,12 @@ const oneRequest = jetstream.PullThresholdMessages(1)
 const sourceHeartbeat = 2 * time.Second
 
 // consume takes entries in until ctx is done or the local state cannot be written.
-func (o *owner) consume(ctx context.Context) error {
+func (o *owner) consume(ctx context.Context) (err error) {
+	// Of its own, since an answer that never comes has to end somewhere: nothing is passed over until it was put aside.
+	if o.aside, err = jetstream.New(o.cfg.NC, jetstream.WithPublishAsyncTimeout(asideTimeout)); err != nil {
+		return err
+	}
+	defer o.aside.CleanupPublisher()
 	pause := backoff.NewExponentialBackOff()
 	pause.InitialInterval, pause.MaxInterval = 50*time.Millisecond, 5*time.Second
 	for {

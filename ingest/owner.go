@@ -52,7 +52,8 @@ type owner struct {
 
 	snapshot *manifest.Snapshot // the newest; the snapshot taker's alone once the owner runs
 
-	collected uint64 // bytes taken in since logs were last made ready for the sake of a backlog; the consumer's alone
+	aside     jetstream.JetStream // publishes what is put aside; the consumer's alone
+	collected uint64              // bytes taken in since logs were last made ready for the sake of a backlog; the consumer's alone
 
 	floors  floorLog
 	roomy   chan struct{}   // cap 1: the buffer may have shrunk
