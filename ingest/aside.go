@@ -26,12 +26,23 @@ const (
 	headerPart     = "Dormouse-Part" // "i/n" of a message too large to carry these headers, as entry value bytes
 )
 
-// headerRoom is what the headers above may take of max_payload, the subject aside.
-const headerRoom = 4 << 10
+// Bounds of a message besides max_payload.
+const (
+	headerRoom  = 4 << 10    // what the headers above may take, the subject aside
+	headerLimit = 64<<10 - 1 // of all headers of a message; the server's, and fixed
+)
+
+// aside is a message on its way to another place than the buffer.
+type aside struct {
+	*nats.Msg
+	// refused returns what is to be published instead if the server will never take the message. Without it, there is
+	// nothing else than to try again.
+	refused func(reason string) []aside
+}
 
 // rejection returns what to publish for a message that is no entry of a log: one message, or several parts when it is so
 // large that it leaves no room for the headers.
-func (o *owner) rejection(msg jetstream.Msg, meta *jetstream.MsgMetadata, reason string) []*nats.Msg {
+func (o *owner) rejection(msg jetstream.Msg, meta *jetstream.MsgMetadata, reason string) []aside {
 	seq := strconv.FormatUint(meta.Sequence.Stream, 10)
 	annotate := func(part string) *nats.Msg {
 		out := nats.NewMsg(o.source.Shard.RejectedSubject())
@@ -42,12 +53,15 @@ func (o *owner) rejection(msg jetstream.Msg, meta *jetstream.MsgMetadata, reason
 		out.Header.Set(jetstream.MsgIDHeader, o.asideID(meta, part))
 		return out
 	}
+	taken := headerRoom + 2*len(msg.Subject()) + 2*len(reason)
 	headers := 0
 	for name, values := range msg.Headers() {
-		headers += len(values) * (len(name) + len(headerOriginal) + len(": \r\n"))
+		for _, value := range values {
+			headers += len(headerOriginal) + len(name) + len(value) + len(": \r\n")
+		}
 	}
-	room := int(o.cfg.NC.MaxPayload()) - headerRoom - 2*len(msg.Subject()) - 2*len(reason)
-	if entry.Size(msg.Headers(), msg.Data())+headers <= room {
+	room := int(o.cfg.NC.MaxPayload()) - taken
+	if len(msg.Data())+headers <= room && headers <= headerLimit-taken {
 		out := annotate("")
 		for name, values := range msg.Headers() {
 			if strings.HasPrefix(strings.ToLower(name), "nats-") {
@@ -56,17 +70,17 @@ func (o *owner) rejection(msg jetstream.Msg, meta *jetstream.MsgMetadata, reason
 			out.Header[name] = append(out.Header[name], values...)
 		}
 		out.Data = msg.Data()
-		return []*nats.Msg{out}
+		return []aside{{Msg: out}}
 	}
 	value := entry.AppendValue(nil, meta.Timestamp, msg.Headers(), msg.Data())
 	room = max(room, headerRoom)
 	parts := (len(value) + room - 1) / room
-	out := make([]*nats.Msg, 0, parts)
+	out := make([]aside, 0, parts)
 	for i := range parts {
 		m := annotate(strconv.Itoa(i + 1))
 		m.Header.Set(headerPart, fmt.Sprintf("%d/%d", i+1, parts))
 		m.Data = value[i*room : min((i+1)*room, len(value))]
-		out = append(out, m)
+		out = append(out, aside{Msg: m})
 	}
 	return out
 }
@@ -80,7 +94,10 @@ func (o *owner) asideID(meta *jetstream.MsgMetadata, what string) string {
 
 // republication returns the message as it is to be published to its own subject again, without what the server would
 // refuse it for: the publisher's id would make it a duplicate of itself, so it gets one of its own.
-func (o *owner) republication(msg jetstream.Msg, meta *jetstream.MsgMetadata) *nats.Msg {
+//
+// One that has no room for an id goes without: when its ack is lost, or another owner meets it too, it is stored once more,
+// and its log has it twice. That is better than never.
+func (o *owner) republication(msg jetstream.Msg, meta *jetstream.MsgMetadata) aside {
 	out := nats.NewMsg(msg.Subject())
 	for name, values := range msg.Headers() {
 		lower := strings.ToLower(name)
@@ -88,56 +105,107 @@ func (o *owner) republication(msg jetstream.Msg, meta *jetstream.MsgMetadata) *n
 			out.Header[name] = values
 		}
 	}
-	out.Header.Set(jetstream.MsgIDHeader, o.asideID(meta, "again"))
 	out.Data = msg.Data()
-	return out
+	out.Header.Set(jetstream.MsgIDHeader, o.asideID(meta, "again"))
+	if !o.fits(out) {
+		out.Header.Del(jetstream.MsgIDHeader)
+	}
+	return aside{Msg: out, refused: func(reason string) []aside {
+		o.log.Error("an entry that was to be published again is refused; it is put aside in DORMOUSE_REJECTED, and its log lacks it",
+			"subject", msg.Subject(), "sequence", meta.Sequence.Stream, "error", reason)
+		return o.rejection(msg, meta, "not published again: "+reason)
+	}}
 }
 
-// asideTimeout bounds the wait for the acks of one try.
+// fits reports whether the source stream takes a message of that size.
+func (o *owner) fits(msg *nats.Msg) bool {
+	size := msg.Size() - len(msg.Subject)
+	limit := int(o.cfg.NC.MaxPayload())
+	if most := int(o.stream.CachedInfo().Config.MaxMsgSize); most > 0 {
+		limit = min(limit, most)
+	}
+	return size <= limit && size-len(msg.Data) <= headerLimit
+}
+
+// asideTimeout bounds the wait for an ack in one try.
 const asideTimeout = 5 * time.Second
 
 // publishAside publishes the messages and returns when all are acked. It tries again until then or until ctx is done:
-// passing over a message that is stored nowhere else would lose it.
-func (o *owner) publishAside(ctx context.Context, left []*nats.Msg) error {
+// passing over a message that is stored nowhere else would lose it. refused is how many of them were replaced by others.
+func (o *owner) publishAside(ctx context.Context, left []aside) (refused int, err error) {
 	if len(left) == 0 {
-		return nil
+		return 0, nil
 	}
-	_, err := backoff.Retry(ctx, func() (struct{}, error) {
+	_, err = backoff.Retry(ctx, func() (struct{}, error) {
+		var replaced int
 		var err error
-		if left, err = o.tryAside(ctx, left); err != nil {
-			o.log.Warn("messages that are no entries could not be put aside; trying again", "messages", len(left), "error", err)
+		left, replaced, err = o.tryAside(ctx, left)
+		refused += replaced
+		if err != nil && ctx.Err() == nil {
+			o.log.Warn("messages could not be published elsewhere (to DORMOUSE_REJECTED, or once more to their logs), and the shard waits for that; trying again",
+				"messages", len(left), "error", err)
 		}
 		return struct{}{}, err
 	}, backoff.WithMaxElapsedTime(0))
-	return err
+	return refused, err
 }
 
-// tryAside publishes all messages at once and returns those that were not acked in time.
-func (o *owner) tryAside(ctx context.Context, messages []*nats.Msg) (left []*nats.Msg, err error) {
-	ctx, cancel := context.WithTimeout(ctx, asideTimeout)
-	defer cancel()
+// tryAside publishes all messages and returns those that are left: they were not acked in time, or ctx ended, or the server
+// will never take them, and they are replaced.
+func (o *owner) tryAside(ctx context.Context, messages []aside) (left []aside, replaced int, err error) {
 	acks := make([]jetstream.PubAckFuture, len(messages))
-	var errs []error
-	for i, msg := range messages {
-		if acks[i], err = o.cfg.JS.PublishMsgAsync(msg); err != nil {
-			errs = append(errs, err)
+	errs := make([]error, len(messages))
+	for i := range messages {
+		// Without retries by the library: they would store an entry after later ones of its log.
+		acks[i], errs[i] = o.aside.PublishMsgAsync(messages[i].Msg, jetstream.WithRetryAttempts(0))
+		if errs[i] != nil && !isRefusal(errs[i]) {
+			acks, err = acks[:i], errs[i] // what follows would fare no better
+			break
 		}
 	}
-	for i, ack := range acks {
-		if ack == nil {
-			left = append(left, messages[i])
+	for i, msg := range messages[:len(acks)] {
+		if errs[i] == nil {
+			errs[i] = await(ctx, acks[i])
+		}
+		switch {
+		case errs[i] == nil:
 			continue
+		case msg.refused != nil && isRefusal(errs[i]):
+			left = append(left, msg.refused(errs[i].Error())...)
+			replaced++
+		default:
+			left = append(left, msg)
 		}
-		select {
-		case <-ack.Ok():
-		case err := <-ack.Err():
-			left, errs = append(left, messages[i]), append(errs, err)
-		case <-ctx.Done():
-			left, errs = append(left, messages[i]), append(errs, ctx.Err())
-		}
+		err = errs[i]
 	}
-	if len(errs) > 0 {
-		err = fmt.Errorf("%d of %d: %w", len(left), len(messages), errors.Join(errs[0]))
+	left = append(left, messages[len(acks):]...)
+	if err != nil {
+		err = fmt.Errorf("%d of %d: %w", len(left), len(messages), err)
 	}
-	return left, err
+	return left, replaced, err
 }
+
+// await returns when the message is acked, or will not be in this try.
+func await(ctx context.Context, ack jetstream.PubAckFuture) error {
+	select {
+	case <-ack.Ok():
+		return nil
+	case err := <-ack.Err():
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// isRefusal reports whether an error says that this very message will never be taken, however often it is sent.
+func isRefusal(err error) bool {
+	var api *jetstream.APIError
+	return errors.Is(err, nats.ErrMaxPayload) ||
+		errors.As(err, &api) && (api.ErrorCode == codeMessageTooLarge || api.ErrorCode == codeHeaderTooLarge)
+}
+
+// Error codes of the server that the client library has no names for.
+const (
+	codeMessageTooLarge jetstream.ErrorCode = 10054 // max_msg_size of the stream
+	codeHeaderTooLarge  jetstream.ErrorCode = 10097 // headerLimit
+)

@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -102,6 +103,159 @@ func TestPutAsideOnce(t *testing.T) {
 		if have, err := s.js.Stream(t.Context(), stream); err != nil || have.CachedInfo().State.LastSeq != want {
 			t.Errorf("%s has %d messages, want %d (%v)", stream, have.CachedInfo().State.LastSeq, want, err)
 		}
+	}
+}
+
+// reusing returns a system whose archive has entries of log t.a under the sequences up to last, which the stream has lost.
+func reusing(t *testing.T, last uint64) *system {
+	t.Helper()
+	s := newSystem(t)
+	n := s.start("a", t.TempDir())
+	n.awaitOwned()
+	n.stop()
+	m, err := manifest.Open(t.Context(), s.js, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	record, _ := m.Last()
+	before := time.Now().UnixNano()
+	lost := extent.Extent{Log: "t.a", First: 1, Last: last, Count: last, MinTime: before, MaxTime: before}
+	if _, err := m.Append(t.Context(), manifest.Record{Kind: manifest.Commit, Epoch: record.Epoch, Owner: "a",
+		Segments: []manifest.Committed{{Segment: extent.Segment{Key: "0/lost.sst"}, Extents: []extent.Extent{lost}}}}); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// TestLargeEntryIsPublishedAgain: one that has no room for a header.
+func TestLargeEntryIsPublishedAgain(t *testing.T) {
+	s := reusing(t, 2)
+	s.publish("logs.t.a", strings.Repeat("x", int(s.nc.MaxPayload())))
+	s.publish("logs.t.a", "small")
+	n := s.start("b", t.TempDir(), func(c *Config) { c.MaxBytes, c.Trim = 4<<20, TrimNever })
+	n.awaitMetric("dormouse_entries_republished_total", 2)
+	n.awaitMetric("dormouse_entries_ingested_total", 2)
+	for seq, want := range map[uint64]int{3: int(s.nc.MaxPayload()), 4: len("small")} {
+		if got := s.stored(wire.DefaultSource, seq); len(got.Data) != want || (got.Header.Get(jetstream.MsgIDHeader) == "") != (seq == 3) {
+			t.Errorf("entry %d has %d bytes and headers %v", seq, len(got.Data), got.Header)
+		}
+	}
+}
+
+// TestRefusedRepublicationIsKeptAside: the stream's limit is below the size of what it took once. The shard goes on.
+func TestRefusedRepublicationIsKeptAside(t *testing.T) {
+	s := reusing(t, 2)
+	s.publish("logs.t.a", strings.Repeat("x", 2000), "small")
+	source, err := s.js.Stream(t.Context(), wire.DefaultSource)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := source.CachedInfo().Config
+	cfg.MaxMsgSize = 1000
+	if _, err := s.js.UpdateStream(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	n := s.start("b", t.TempDir())
+	n.awaitMetric("dormouse_entries_ingested_total", 1)
+	for name, want := range map[string]float64{"dormouse_entries_rejected_total": 1, "dormouse_entries_republished_total": 1} {
+		if got := n.metric(name); got != want {
+			t.Errorf("%s is %v, want %v", name, got, want)
+		}
+	}
+	kept := s.stored(wire.RejectedStream, 1)
+	if len(kept.Data) != 2000 || kept.Header.Get(headerSequence) != "1" || !strings.Contains(kept.Header.Get(headerReason), "exceeds maximum") {
+		t.Errorf("put aside: %d bytes, %v", len(kept.Data), kept.Header)
+	}
+}
+
+// TestRejectedWithAllTheHeadersThatFit: the server's limit leaves no room for more headers.
+func TestRejectedWithAllTheHeadersThatFit(t *testing.T) {
+	s := newSystem(t)
+	n := s.start("a", t.TempDir())
+	n.awaitOwned()
+	msg := nats.NewMsg("logs.bad")
+	msg.Header.Set("Large", strings.Repeat("h", 65_450))
+	if _, err := s.js.PublishMsg(t.Context(), msg); err != nil {
+		t.Fatal(err)
+	}
+	n.awaitMetric("dormouse_entries_rejected_total", 1)
+	kept := s.stored(wire.RejectedStream, 1)
+	if v, err := entry.DecodeValue(kept.Data); kept.Header.Get(headerPart) != "1/1" || err != nil || len(v.Headers["Large"][0]) != 65_450 {
+		t.Errorf("put aside with headers %v, %v", kept.Header, err)
+	}
+}
+
+// stored returns a message of a stream.
+func (s *system) stored(stream string, seq uint64) *jetstream.RawStreamMsg {
+	s.t.Helper()
+	from, err := s.js.Stream(s.t.Context(), stream)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	msg, err := from.GetMsg(s.t.Context(), seq)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return msg
+}
+
+// silence lets publishes to the rejected stream go unanswered, as by a leader that is frozen, until it is called off.
+func (s *system) silence() (callOff func()) {
+	s.t.Helper()
+	if err := s.js.DeleteStream(s.t.Context(), wire.RejectedStream); err != nil {
+		s.t.Fatal(err)
+	}
+	sub, err := s.nc.Subscribe(wire.RejectedSubjects, func(*nats.Msg) {})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return func() {
+		s.t.Helper()
+		_, err := topology.Ensure(s.t.Context(), s.js, topology.Config{RequeueAfter: time.Minute, Lease: 2 * time.Second, Replicas: 1})
+		if err := errors.Join(sub.Unsubscribe(), err); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+}
+
+// TestAnswersThatNeverCome: more messages are to be put aside than may wait for acks at a time, and all acks are lost.
+func TestAnswersThatNeverCome(t *testing.T) {
+	s := newSystem(t)
+	const bad = 1100
+	for range bad {
+		if err := s.nc.Publish("logs.x", []byte("no log token")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.publish("logs.t.good", "1")
+	js, err := jetstream.New(s.nc, jetstream.WithPublishAsyncMaxPending(100))
+	if err != nil {
+		t.Fatal(err)
+	}
+	callOff := s.silence()
+	n := s.start("a", t.TempDir(), func(c *Config) { c.JS = js })
+	n.awaitOwned()
+	s.until("messages to be published", func() bool { return s.nc.Stats().OutMsgs > bad+batchMessages })
+	callOff()
+	n.awaitMetric("dormouse_entries_rejected_total", bad)
+	n.awaitMetric("dormouse_entries_ingested_total", 1)
+}
+
+// TestStopWhilePuttingAside does not wait for acks.
+func TestStopWhilePuttingAside(t *testing.T) {
+	s := newSystem(t)
+	s.silence()
+	published := make(chan struct{}, 10)
+	if _, err := s.nc.Subscribe(wire.RejectedSubjects, func(*nats.Msg) { offer(published, struct{}{}) }); err != nil {
+		t.Fatal(err)
+	}
+	s.publish("logs.x", "no log token")
+	n := s.start("a", t.TempDir())
+	<-published
+	began := time.Now()
+	n.stop()
+	if took := time.Since(began); took > asideTimeout/2 {
+		t.Errorf("stopped after %s", took)
 	}
 }
 

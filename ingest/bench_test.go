@@ -1,6 +1,8 @@
 package ingest
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"testing"
@@ -15,8 +17,8 @@ import (
 	"dormouse/store"
 )
 
-// claimed returns an owner that nobody runs: what it does is what the benchmark calls.
-func claimed(b *testing.B) *owner {
+// claimed returns an owner that nobody runs: what it does is what the benchmark or the test calls.
+func claimed(b testing.TB) *owner {
 	b.Helper()
 	s := newSystem(b)
 	db, err := store.Open(b.TempDir(), store.Options{Logger: slog.New(slog.DiscardHandler)})
@@ -110,4 +112,32 @@ func BenchmarkCommit(b *testing.B) {
 		b.Fatalf("%d logs are still active", stats.Active)
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*extents), "ns/extent")
+}
+
+// BenchmarkConsume is an entry of 256 bytes on its way from the stream into the buffer while there is a backlog.
+func BenchmarkConsume(b *testing.B) {
+	o := claimed(b)
+	o.cfg.BufferLimit = 1 << 40 // nobody drains
+	publisher, err := jetstream.New(o.cfg.NC)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for i := range b.N {
+		if _, err := publisher.PublishAsync(fmt.Sprintf("%s.t.log%03d", o.source.Prefix, i%1000), make([]byte, 256)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	<-publisher.PublishAsyncComplete()
+	ctx, cancel := context.WithCancel(b.Context())
+	done := make(chan error, 1)
+	b.ReportAllocs()
+	b.ResetTimer()
+	go func() { done <- o.consume(ctx) }()
+	for tick := time.NewTicker(time.Millisecond); o.applied() < uint64(b.N); <-tick.C {
+	}
+	b.StopTimer()
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		b.Fatal(err)
+	}
 }

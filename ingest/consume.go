@@ -8,6 +8,8 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"dormouse/internal/ordered"
 )
 
 // Bounds of what is taken from the source streams at once. The client holds up to pullMessages and pullBytes that the
@@ -30,11 +32,13 @@ const oneRequest = jetstream.PullThresholdMessages(1)
 // a cluster the first request to a new consumer may come before its server is known to have it, and gets lost.
 const sourceHeartbeat = 2 * time.Second
 
-// errSource marks failures of reading the stream, which are tried again from the applied sequence.
-var errSource = errors.New("reading the source stream")
-
 // consume takes entries in until ctx is done or the local state cannot be written.
-func (o *owner) consume(ctx context.Context) error {
+func (o *owner) consume(ctx context.Context) (err error) {
+	// Of its own, since an answer that never comes has to end somewhere: nothing is passed over until it was put aside.
+	if o.aside, err = jetstream.New(o.cfg.NC, jetstream.WithPublishAsyncTimeout(asideTimeout)); err != nil {
+		return err
+	}
+	defer o.aside.CleanupPublisher()
 	pause := backoff.NewExponentialBackOff()
 	pause.InitialInterval, pause.MaxInterval = 50*time.Millisecond, 5*time.Second
 	for {
@@ -65,11 +69,14 @@ func (o *owner) applied() uint64 {
 	return o.pos.Applied
 }
 
-// consumeOnce reads with one ordered consumer from a sequence on.
+// consumeOnce reads with one consumer from a sequence on.
 func (o *owner) consumeOnce(ctx context.Context, from uint64) error {
 	info, err := o.stream.Info(ctx)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errSource, err)
+	}
+	if err := o.sameStream(info.Created); err != nil {
+		return err
 	}
 	if first := info.State.FirstSeq; first > from {
 		if err := o.skipGap(first - 1); err != nil {
@@ -77,29 +84,29 @@ func (o *owner) consumeOnce(ctx context.Context, from uint64) error {
 		}
 		from = first
 	}
-	consumer, err := o.cfg.JS.OrderedConsumer(ctx, o.source.Stream, jetstream.OrderedConsumerConfig{
-		DeliverPolicy: jetstream.DeliverByStartSequencePolicy,
-		OptStartSeq:   from,
-	})
-	if err != nil {
-		return fmt.Errorf("%w: %w", errSource, err)
-	}
 	share := o.share()
 	limit := max(pullBytes/share, 2*int(o.cfg.NC.MaxPayload())) // one message of any size must fit
-	messages, err := consumer.Messages(jetstream.PullMaxMessagesWithBytesLimit(max(pullMessages/share, minPullMessages), limit), oneRequest,
-		jetstream.PullHeartbeat(sourceHeartbeat))
+	consumer, err := ordered.Open(ctx, o.cfg.JS, o.source.Stream, "", from, oneRequest, jetstream.PullHeartbeat(sourceHeartbeat),
+		jetstream.PullMaxMessagesWithBytesLimit(max(pullMessages/share, minPullMessages), limit))
 	if err != nil {
 		return fmt.Errorf("%w: %w", errSource, err)
 	}
-	defer messages.Stop()
+	defer consumer.Stop()
 	defer o.sched.Release()
-	for {
+	for checked := false; ; {
 		if err := o.awaitRoom(ctx); err != nil {
 			return err
 		}
-		batch, err := o.gather(ctx, messages)
+		batch, err := o.gather(ctx, consumer)
 		if err != nil {
 			return err
+		}
+		if !checked { // not before: a leader that was just elected may not know yet of all that was acked
+			if err := o.checkSource(ctx); err != nil {
+				batch.close()
+				return err
+			}
+			checked = true
 		}
 		if err := o.takeIn(ctx, batch); err != nil {
 			return err
@@ -127,42 +134,51 @@ func (o *owner) takeIn(ctx context.Context, batch *intake) error {
 	return nil
 }
 
+// gatherWait is how long those that were announced may let a batch wait, which keeps the database from closing and its
+// entries from being archived. They never come if the stream dropped them meanwhile.
+const gatherWait = 250 * time.Millisecond
+
 // gather waits for one message and takes those that follow at once: until the server has none pending or a bound is met.
-func (o *owner) gather(ctx context.Context, messages jetstream.MessagesContext) (*intake, error) {
-	in := o.newIntake()
-	for {
-		msg, err := messages.Next(jetstream.NextContext(ctx))
+func (o *owner) gather(ctx context.Context, consumer *ordered.Consumer) (in *intake, err error) {
+	in = o.newIntake()
+	defer func() {
 		if err != nil {
 			in.close()
-			return nil, fmt.Errorf("%w: %w", errSource, err)
 		}
-		meta, err := msg.Metadata()
-		if err == nil && meta.Consumer != o.consumer {
-			err = o.recheckSource(ctx, meta.Consumer)
-		}
-		if err == nil {
-			err = in.take(msg, meta)
-		}
-		if err != nil {
-			in.close()
-			return nil, fmt.Errorf("taking in a message of %s: %w", o.source.Stream, err)
-		}
-		in.pending = meta.NumPending
-		if in.pending == 0 || in.messages >= batchMessages || in.bytes >= batchBytes {
+	}()
+	if err := in.next(ctx, consumer); err != nil || in.full() {
+		return in, err
+	}
+	rest, cancel := context.WithTimeout(ctx, gatherWait) // one for the batch: a timer for each message would cost more
+	defer cancel()
+	for !in.full() {
+		switch err := in.next(rest, consumer); {
+		case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
+			in.pending = 0 // as far as is known: who waits for the end of a backlog must not wait for them
 			return in, nil
+		case err != nil:
+			return in, err
 		}
 	}
+	return in, nil
 }
 
-// recheckSource looks, when entries come from a consumer that the client has made anew, whether the stream is still the one
-// that was taken in. If it lost its end in a power failure that this process lived through, the sequences up to the applied
-// one are used again, and a new claim has to begin below.
-func (o *owner) recheckSource(ctx context.Context, consumer string) error {
-	if err := o.stillTheSource(ctx); err != nil {
-		return err
+// next takes the next message.
+func (in *intake) next(ctx context.Context, consumer *ordered.Consumer) error {
+	msg, meta, err := consumer.Next(ctx)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errSource, err)
 	}
-	o.consumer = consumer
+	if err := in.take(msg, meta); err != nil {
+		return fmt.Errorf("taking in a message of %s: %w", in.owner.source.Stream, err)
+	}
+	in.pending = meta.NumPending
 	return nil
+}
+
+// full reports whether the batch is to be applied as it is.
+func (in *intake) full() bool {
+	return in.pending == 0 || in.messages >= batchMessages || in.bytes >= batchBytes
 }
 
 const (

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"dormouse/internal/entry"
@@ -19,7 +18,7 @@ type intake struct {
 	owner    *owner
 	batch    *store.Batch // nil until the first message: waiting for one must not keep the database from resting
 	arrivals []scheduler.Arrival
-	aside    []*nats.Msg // to be published elsewhere before the batch counts as applied: rejected, or published again
+	aside    []aside // to be published elsewhere before the batch counts as applied: rejected, or published again
 
 	messages, bytes           int
 	pending                   uint64 // messages that the stream holds beyond this batch
@@ -90,9 +89,11 @@ func (in *intake) take(msg jetstream.Msg, meta *jetstream.MsgMetadata) error {
 // batch, then the log states.
 func (o *owner) apply(ctx context.Context, in *intake) error {
 	defer in.close()
-	if err := o.publishAside(ctx, in.aside); err != nil {
+	refused, err := o.publishAside(ctx, in.aside)
+	if err != nil {
 		return err
 	}
+	in.reused, in.rejected = in.reused-refused, in.rejected+refused
 	o.reportLoss(in.lost, in.applied)
 	if in.messages == 0 {
 		return nil

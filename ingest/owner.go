@@ -33,6 +33,8 @@ type owner struct {
 	share     func() int // one in so many of what the node may hold in memory for its shards
 	log       *slog.Logger
 
+	sourceCheck time.Duration // the constant, but for tests
+
 	buffer   *buffer.Buffer
 	catalog  *catalog.Catalog
 	progress progress
@@ -51,8 +53,8 @@ type owner struct {
 	snapshot *manifest.Snapshot // the newest; the snapshot taker's alone once the owner runs
 	unread   map[uint64]int     // how often a run of it, by its last record, could not be read; likewise
 
-	consumer  string // name of the server's consumer that the last entry came from; the consumer's alone
-	collected uint64 // bytes taken in since logs were last made ready for the sake of a backlog; the consumer's alone
+	aside     jetstream.JetStream // publishes what is put aside; the consumer's alone
+	collected uint64              // bytes taken in since logs were last made ready for the sake of a backlog; the consumer's alone
 
 	floors  floorLog
 	roomy   chan struct{}   // cap 1: the buffer may have shrunk
@@ -69,7 +71,7 @@ type owner struct {
 func newOwner(n *Node, source topology.Source, log *slog.Logger, share func() int, fresh func() bool) *owner {
 	return &owner{
 		cfg: n.cfg, metrics: n.metrics, schedules: n.schedules, load: n.shards.load, trims: &n.trims, fresh: fresh,
-		source: source, share: share, log: log,
+		source: source, share: share, log: log, sourceCheck: sourceCheck,
 		buffer:  buffer.New(n.cfg.DB, source.Shard),
 		catalog: catalog.New(n.cfg.DB, source.Shard),
 		roomy:   make(chan struct{}, 1),
@@ -127,6 +129,7 @@ func (o *owner) run(ctx context.Context, listening func()) error {
 	start(o.trim)
 	start(o.takeSnapshots)
 	start(o.consume)
+	start(o.watchSource)
 	return group.Wait()
 }
 

@@ -7,44 +7,47 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
-
-	"dormouse/store/manifest"
 )
 
-// errAnotherSource: the shard's archive is of another stream than the one that is there.
-var errAnotherSource = errors.New("the shard's archive is of another stream")
+// errSource marks failures of reading the stream, which are tried again from the applied sequence.
+var errSource = errors.New("reading the source stream")
 
-// beginning returns the floor from which a new owner goes on, and what its claim says of the source stream. That is the last
-// record's floor, unless the stream is not as it was then:
-//
-//   - it lost its end in a power failure, after which the floor had survived. What was published since has sequences below the
-//     floor and is not archived; so all that the stream has is looked at again, and the catalog tells what it has.
-//   - it was made anew. If its sequences begin above all that was ever taken in, the shard goes on there. If not, they would be
-//     used twice, and the shard cannot be owned until somebody has decided.
-func (o *owner) beginning(ctx context.Context, last manifest.Record) (floor uint64, source manifest.Source, err error) {
-	info := o.stream.CachedInfo()
-	whole := max(info.State.FirstSeq, 1) - 1
-	anew := manifest.Source{Created: info.Created, Seq: whole}
-	switch {
-	case last.Epoch == 0: // the shard's first owner: what the stream dropped before is nobody's loss
-		return whole, anew, nil
-	case !last.Source.Created.Equal(info.Created) && whole < last.Source.Seq:
-		return 0, source, fmt.Errorf("%w: shard %s has archived up to sequence %d of a stream that was made at %s, and stream %s was made at %s and begins at %d. "+
-			"Delete it and run dormouse provision, which makes it begin where the old one ended; or make it so yourself, with first_seq %d; "+
-			"or forget the archive: nats stream purge DORMOUSE_MANIFEST --subject %s", errAnotherSource, o.source.Shard, last.Source.Seq,
-			last.Source.Created.Format(time.RFC3339), o.source.Stream, info.Created.Format(time.RFC3339), whole+1, last.Source.Seq+1, o.source.Shard.ManifestSubject())
-	case !last.Source.Created.Equal(info.Created):
-		o.log.Warn("the source stream was made anew and goes on where the old one ended: what the old one held beyond the archive is gone",
-			"archived", last.Floor, "from", whole+1)
-		return whole, anew, nil
+// checkSource looks whether the stream is still the one that was taken in. If it lost its end in a power failure that this
+// process lived through, the sequences up to the applied one are used again, and a new claim has to begin below; if it was
+// made anew, nothing that is known of it holds. The error wraps errSource only when the stream could not be asked.
+func (o *owner) checkSource(ctx context.Context) error {
+	o.mu.Lock()
+	pos := o.pos // before the stream is asked: what is applied meanwhile may be above its end as it was then
+	o.mu.Unlock()
+	info, err := o.stream.Info(ctx)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errSource, err)
 	}
-	same, err := o.hasEntry(ctx, last.Source.Seq, last.Source.Time)
-	if err != nil || same {
-		return last.Floor, last.Source, err
+	if err := o.sameStream(info.Created); err != nil {
+		return err
 	}
-	o.log.Warn("the source stream lost its end (power failure before a sync?): all of it is compared with the archive again",
-		"taken_in", last.Source.Seq, "stream_last", o.stream.CachedInfo().State.LastSeq)
-	return min(last.Floor, whole), anew, nil
+	same := pos.Applied == info.State.LastSeq && pos.AppliedTime.Equal(info.State.LastTime)
+	if !same { // not told already
+		if same, err = o.hasEntry(ctx, pos.Applied, pos.AppliedTime); err != nil {
+			return fmt.Errorf("%w: %w", errSource, err)
+		}
+	}
+	if !same {
+		return fmt.Errorf("the source stream lost its end while it was read (power failure before a sync?): it ends at %d, and entry %d of what was taken in is not there any more",
+			info.State.LastSeq, pos.Applied)
+	}
+	return nil
+}
+
+// sameStream returns an error when the stream was not made at the time at which that was made which was taken in.
+func (o *owner) sameStream(created time.Time) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if created.Equal(o.pos.Source) {
+		return nil
+	}
+	return fmt.Errorf("the source stream %s is another one now: it was made at %s, and what was taken in is of one made at %s",
+		o.source.Stream, created, o.pos.Source)
 }
 
 // A leader that was just elected may for a moment not know of all that was acknowledged; so that a stream lacks its end is
@@ -94,33 +97,30 @@ func (o *owner) hasEntryNow(ctx context.Context, seq uint64, at time.Time) (bool
 	return msg.Time.Equal(at), nil
 }
 
-// sourceLocked returns what a record says of the source stream. mu must be held.
-func (o *owner) sourceLocked(before manifest.Source) manifest.Source {
-	if o.pos.Applied <= before.Seq || o.pos.AppliedTime.IsZero() {
-		return before
-	}
-	return manifest.Source{Created: o.pos.Source, Seq: o.pos.Applied, Time: o.pos.AppliedTime}
-}
+// sourceCheck is how often a stream of which nothing comes is looked at. If it lost its end, a consumer that waits above the
+// new one is sent nothing until that is reached again; so long entries would be neither archived nor missed. A request in
+// half a minute is next to nothing, also with many shards at rest.
+const sourceCheck = 30 * time.Second
 
-// stillTheSource returns an error when the source stream is not the one that was taken in: it was made anew, or lost its end.
-// What is removed from it on the strength of the archive must not be removed then, and a new claim has to look at it again.
-func (o *owner) stillTheSource(ctx context.Context) error {
-	o.mu.Lock()
-	pos := o.pos // before the stream is asked, which may be further by then
-	o.mu.Unlock()
-	info, err := o.stream.Info(ctx)
-	if err != nil {
-		return fmt.Errorf("%w: %w", errSource, err)
+// watchSource checks the stream when no entry was taken in from one look to the next, until ctx is done.
+func (o *owner) watchSource(ctx context.Context) error {
+	tick := time.NewTicker(o.sourceCheck)
+	defer tick.Stop()
+	for seen := o.applied(); ; {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+		if now := o.applied(); now != seen {
+			seen = now
+			continue
+		}
+		switch err := o.checkSource(ctx); {
+		case errors.Is(err, errSource):
+			o.log.Debug("the source stream could not be looked at; trying again", "in", o.sourceCheck, "error", err)
+		case err != nil:
+			return err
+		}
 	}
-	if !pos.Source.Equal(info.Created) {
-		return fmt.Errorf("the source stream %s was made anew at %s", o.source.Stream, info.Created.Format(time.RFC3339))
-	}
-	same, err := o.hasEntry(ctx, pos.Applied, pos.AppliedTime)
-	if err != nil {
-		return fmt.Errorf("%w: %w", errSource, err)
-	}
-	if !same {
-		return fmt.Errorf("the source stream lost its end while it was read (power failure before a sync?): entry %d is gone or another one now", pos.Applied)
-	}
-	return nil
 }

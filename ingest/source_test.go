@@ -1,152 +1,149 @@
 package ingest
 
 import (
+	"context"
+	"errors"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
-	"dormouse/internal/extent"
-	"dormouse/internal/natstest"
-	"dormouse/internal/topology"
-	"dormouse/internal/wire"
-	"dormouse/store/manifest"
+	"dormouse/internal/ordered"
+	"dormouse/store"
 )
 
-// archiveAll archives what is buffered of a log, and waits until a record carries that floor.
-func (s *system) archiveAll(log string, floor uint64) {
-	s.t.Helper()
-	s.takeReady(log)
-	_, extents := s.drain(log)
-	if refused := s.commit("0/"+log+".sst", extents...); len(refused) > 0 {
-		s.t.Fatal(refused)
+// ended returns what fn returns, which must be soon.
+func ended(t *testing.T, what string, fn func() error) error {
+	t.Helper()
+	done := make(chan error, 1)
+	go func() { done <- fn() }()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(patience / 2):
+		t.Fatalf("waited %s for %s", patience/2, what)
+		return nil
 	}
-	s.until("the floor to be recorded", func() bool {
-		m, err := manifest.Open(s.t.Context(), s.js, 0)
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		last, _ := m.Last()
-		return last.Floor == floor
-	})
 }
 
-// TestFloorAboveTheStreamsEnd: a power failure takes the end of the source stream, but not the record of what was archived of
-// it. What is published under those sequences later is neither skipped nor trimmed.
-func TestFloorAboveTheStreamsEnd(t *testing.T) {
-	for _, tc := range []struct {
-		name string
-		disk bool
-	}{{"the owner has its disk", true}, {"the owner has an empty disk", false}} {
-		t.Run(tc.name, func(t *testing.T) {
-			s := newSystem(t)
-			dir := t.TempDir()
-			n := s.start("a", dir, func(c *Config) { c.Trim = TrimNever })
-			n.awaitOwned()
-			s.publish("logs.t.a", "1", "2")
-			s.archiveAll("t.a", 2)
-			n.stop()
-			// What the stream lost was archived, and this record of it is left.
-			m, err := manifest.Open(t.Context(), s.js, 0)
-			if err != nil {
-				t.Fatal(err)
+// claimedAt returns an owner that took in entry 3 at a given moment, of a stream with three entries, and the stream's last.
+func claimedAt(t *testing.T, applied uint64, at time.Duration) *owner {
+	t.Helper()
+	o := claimed(t)
+	s := &system{t: t, nc: o.cfg.NC, js: o.cfg.JS}
+	s.publish("logs.t.a", "1", "2", "3")
+	last, err := o.stream.GetMsg(t.Context(), 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.pos.Applied, o.pos.AppliedTime = applied, last.Time.Add(at)
+	return o
+}
+
+// TestIdleOwnerNoticesThatTheSourceLostItsEnd: its consumer waits above the stream's end, and is sent nothing.
+func TestIdleOwnerNoticesThatTheSourceLostItsEnd(t *testing.T) {
+	o := claimedAt(t, 5, 0)
+	o.sourceCheck = 10 * time.Millisecond
+	err := ended(t, "the owner to step down", func() error { return o.run(context.WithoutCancel(t.Context()), func() {}) })
+	if err == nil || errors.Is(err, errSource) || !strings.Contains(err.Error(), "lost its end") {
+		t.Errorf("the owner ended with %v", err)
+	}
+}
+
+func TestCheckSource(t *testing.T) {
+	for name, tc := range map[string]struct {
+		applied uint64
+		at      time.Duration
+		change  func(*store.Position)
+		same    bool
+	}{
+		"the last entry":               {3, 0, nil, true},
+		"another one is the last":      {3, -1, nil, false},
+		"above the end":                {4, 0, nil, false},
+		"above the end, never read":    {4, 0, func(p *store.Position) { p.AppliedTime = time.Time{} }, false},
+		"another one, and others came": {2, 1, nil, false},
+		"nothing taken in":             {0, 0, func(p *store.Position) { p.AppliedTime = time.Time{} }, true},
+		"made anew":                    {3, 0, func(p *store.Position) { p.Source = p.Source.Add(1) }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := claimedAt(t, tc.applied, tc.at)
+			if tc.change != nil {
+				tc.change(&o.pos)
 			}
-			last, _ := m.Last()
-			then := last.Source.Time.Add(time.Microsecond)
-			last.Source.Seq, last.Source.Time = 5, then
-			_, err = m.Append(t.Context(), manifest.Record{Kind: manifest.Commit, Epoch: last.Epoch, Owner: "a", Floor: 5, Source: last.Source,
-				Segments: []manifest.Committed{{Segment: extent.Segment{Key: "0/lost.sst", Size: 1},
-					Extents: []extent.Extent{{Log: "t.a", First: 3, Last: 5, Count: 3, Bytes: 3, MinTime: then.UnixNano(), MaxTime: then.UnixNano()}}}}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			s.publish("logs.t.a", "new 3")
-			s.publish("logs.t.other", "new 4")
-			if !tc.disk {
-				dir = t.TempDir()
-			}
-			n = s.start("b", dir)
-			n.awaitOwned()
-			s.takeReady("t.a", "t.other")
-			if entries, _ := s.drain("t.other"); payloads(entries) != "new 4" {
-				t.Errorf("drained %s of a log that was not archived", payloads(entries))
-			}
-			entries, _ := s.drain("t.a")
-			if payloads(entries) != "new 3" || entries[0].Seq <= 5 {
-				t.Errorf("drained %s, want the new entry above the archive", payloads(entries))
+			if err := o.checkSource(t.Context()); (err == nil) != tc.same || errors.Is(err, errSource) {
+				t.Errorf("got %v", err)
 			}
 		})
 	}
 }
 
-// TestSourceMadeAnew: the source stream was deleted and made again. Made by Dormouse it begins above what is archived; any other
-// one would use sequences twice, and is refused.
-func TestSourceMadeAnew(t *testing.T) {
-	begin := func(t *testing.T) *system {
-		s := newSystem(t)
-		n := s.start("a", t.TempDir(), func(c *Config) { c.Trim = TrimNever })
-		n.awaitOwned()
-		s.publish("logs.t.a", "1", "2", "3")
-		s.archiveAll("t.a", 3)
-		n.stop()
-		return s
-	}
-	t.Run("by Dormouse", func(t *testing.T) {
-		s := begin(t)
-		if err := s.js.DeleteStream(t.Context(), wire.DefaultSource); err != nil {
-			t.Fatal(err)
-		}
-		_, err := backoff.Retry(t.Context(), func() ([]string, error) { // while the server still removes its files
-			return topology.Ensure(t.Context(), s.js, topology.Config{RequeueAfter: time.Minute, Lease: 2 * time.Second})
-		}, backoff.WithMaxElapsedTime(patience))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if seqs := s.publish("logs.t.a", "4"); seqs[0] != 4 {
-			t.Fatalf("the stream begins at %d", seqs[0])
-		}
-		n := s.start("b", t.TempDir())
-		n.awaitOwned()
-		s.takeReady("t.a")
-		if entries, _ := s.drain("t.a"); payloads(entries) != "4" {
-			t.Fatalf("drained %s", payloads(entries))
-		}
-	})
-	t.Run("from sequence 1", func(t *testing.T) {
-		s := begin(t)
-		natstest.MakeAnew(t, s.js, wire.DefaultSource)
-		s.publish("logs.t.a", "another 1")
-		n := s.start("b", t.TempDir())
-		stream, err := s.js.Stream(t.Context(), wire.DefaultSource)
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.until("the shard to be refused", func() bool { return n.metric("dormouse_claims_failed_total") > 0 })
-		if n.metric("dormouse_shards_owned") > 0 {
-			t.Error("it is owned")
-		}
-		if info, err := stream.Info(t.Context()); err != nil || info.State.Msgs != 1 {
-			t.Errorf("the stream has %d messages (%v), want the one that nobody has archived", info.State.Msgs, err)
-		}
-	})
-}
-
-// TestPurgeOfAnotherStream: an owner that is about to trim finds another stream under the name, and steps down.
-func TestPurgeOfAnotherStream(t *testing.T) {
-	s := newSystem(t)
-	n := s.start("a", t.TempDir(), func(c *Config) { c.TrimDelay = time.Second })
-	n.awaitOwned()
-	s.publish("logs.t.a", "1", "2", "3")
-	s.archiveAll("t.a", 3)
-	stream, err := s.js.Stream(t.Context(), wire.DefaultSource)
+// TestCheckOfAStreamAtRest is what an idle shard costs: one request.
+func TestCheckOfAStreamAtRest(t *testing.T) {
+	o := claimedAt(t, 3, 0)
+	var requests atomic.Int32
+	sub, err := o.cfg.NC.Subscribe("$JS.API.>", func(*nats.Msg) { requests.Add(1) })
 	if err != nil {
 		t.Fatal(err)
 	}
-	natstest.MakeAnew(t, s.js, wire.DefaultSource)
-	s.publish("logs.t.a", "another 1")
-	s.until("the owner to step down", func() bool { return n.metric("dormouse_owner_stepdowns_total") > 0 })
-	msg, err := stream.GetMsg(t.Context(), 1)
-	if err != nil || string(msg.Data) != "another 1" {
-		t.Errorf("it is gone: %v", err)
+	if err := errors.Join(o.checkSource(t.Context()), sub.Drain(), o.cfg.NC.Flush()); err != nil {
+		t.Fatal(err)
+	}
+	(&system{t: t}).until("the subscription to end", func() bool { return !sub.IsValid() })
+	if n := requests.Load(); n != 1 {
+		t.Errorf("%d requests", n)
+	}
+}
+
+// TestDeletedSource: an owner whose stream is gone can be stopped.
+func TestDeletedSource(t *testing.T) {
+	s := newSystem(t)
+	n := s.start("a", t.TempDir())
+	n.awaitOwned()
+	s.publish("logs.t.a", "1")
+	n.awaitMetric("dormouse_entries_ingested_total", 1)
+	if err := s.js.DeleteStream(t.Context(), "LOGS"); err != nil {
+		t.Fatal(err)
+	}
+	_ = ended(t, "the node to stop", func() error { n.stop(); return nil })
+}
+
+// TestSourceMadeAnew: the owner of the old one steps down and claims the new one from its beginning.
+func TestSourceMadeAnew(t *testing.T) {
+	s := newSystem(t)
+	n := s.start("a", t.TempDir())
+	n.awaitOwned()
+	s.publish("logs.t.a", "1")
+	n.awaitMetric("dormouse_entries_ingested_total", 1)
+	s.remakeSource()
+	s.publish("logs.t.b", "new 1")
+	n.awaitMetric("dormouse_owner_stepdowns_total", 1)
+	s.takeReady("t.b")
+	if entries, _ := s.drain("t.b"); payloads(entries) != "new 1" {
+		t.Errorf("drained %s", payloads(entries))
+	}
+}
+
+// TestFollowersThatNeverCome: what was announced behind an entry does not come, and the entry does not wait for it.
+func TestFollowersThatNeverCome(t *testing.T) {
+	o := claimed(t)
+	s := &system{t: t, nc: o.cfg.NC, js: o.cfg.JS}
+	s.publish("logs.t.a", "1", strings.Repeat("more than the client asks for", 100))
+	consumer, err := ordered.Open(t.Context(), o.cfg.JS, o.source.Stream, "", 1, jetstream.PullMaxMessagesWithBytesLimit(10, 1000))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer consumer.Stop()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	in, err := o.gather(ctx, consumer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.close()
+	if in.messages != 1 || in.pending != 0 {
+		t.Errorf("a batch of %d messages, and %d more to wait for", in.messages, in.pending)
 	}
 }

@@ -102,7 +102,7 @@ func (o *owner) trim(ctx context.Context) error {
 		}
 		err := o.stillInManifest(ctx)
 		if err == nil {
-			if err = o.stillTheSource(ctx); err != nil && !errors.Is(err, errSource) {
+			if err = o.checkSource(ctx); err != nil && !errors.Is(err, errSource) {
 				return err
 			}
 		}

@@ -102,7 +102,7 @@ func (p *program) openNATS(context.Context) error {
 		return err
 	}
 	p.onClose(func() error { p.nc.Close(); return nil })
-	p.js, err = jetstream.New(p.nc, jetstream.WithPublishAsyncMaxPending(1024))
+	p.js, err = jetstream.New(p.nc)
 	return err
 }
 

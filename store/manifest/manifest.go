@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"dormouse/internal/ordered"
 	"dormouse/internal/wire"
 )
 
@@ -244,6 +245,12 @@ type Mark struct {
 	ID  string
 }
 
+// scanPatience is how long a scan tries to go on when nothing comes: a manifest whose leader is lost gets another one.
+const scanPatience = 15 * time.Second
+
+// errInterrupted marks failures of reading the stream, after which a scan goes on with another consumer.
+var errInterrupted = errors.New("reading was interrupted")
+
 // Scan calls fn for each record of shard that follows the one at after, which may be dropped since, in order, up to the one
 // at upTo, which must exist. left is how many messages the subject has beyond this one. What follows a record that is not
 // there any more is left out, see Append. The error wraps ErrGap when a record is missing, also when the one at upTo is
@@ -252,46 +259,76 @@ func Scan(ctx context.Context, js jetstream.JetStream, shard wire.Shard, after, 
 	if after == upTo {
 		return nil
 	}
-	consumer, err := js.OrderedConsumer(ctx, wire.ManifestStream, jetstream.OrderedConsumerConfig{
-		FilterSubjects: []string{shard.ManifestSubject()},
-		DeliverPolicy:  jetstream.DeliverByStartSequencePolicy,
-		OptStartSeq:    after.Seq + 1,
-	})
-	if err != nil {
-		return fmt.Errorf("reading the manifest of shard %s: %w", shard, err)
-	}
-	messages, err := consumer.Messages(jetstream.PullMaxMessages(scanWindow), jetstream.PullHeartbeat(scanHeartbeat))
-	if err != nil {
-		return fmt.Errorf("reading the manifest of shard %s: %w", shard, err)
-	}
-	defer messages.Stop()
-	chain := chain{last: after, before: after}
+	s := &scan{js: js, shard: shard, upTo: upTo, fn: fn, chain: chain{last: after, before: after}}
+	pause, since := retryPolicy(), time.Now()
 	for {
-		msg, err := messages.Next(jetstream.NextContext(ctx))
+		before := s.chain.before
+		err := s.read(ctx)
+		if s.chain.before != before {
+			pause.Reset()
+			since = time.Now()
+		}
+		if !errors.Is(err, errInterrupted) || time.Since(since) > scanPatience {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("reading the manifest of shard %s: %w", shard, ctx.Err())
+		case <-time.After(pause.NextBackOff()):
+		}
+	}
+}
+
+// scan is one Scan under way.
+type scan struct {
+	js    jetstream.JetStream
+	shard wire.Shard
+	upTo  Mark
+	fn    func(seq, left uint64, r Record) error
+	chain chain
+}
+
+// read goes on with a consumer of its own until the scan is complete, which is no error, or fails, or is interrupted.
+func (s *scan) read(ctx context.Context) error {
+	interrupted := func(err error) error {
+		var api *jetstream.APIError
+		if ctx.Err() != nil || errors.As(err, &api) && api.Code < 500 {
+			return fmt.Errorf("reading the manifest of shard %s: %w", s.shard, err)
+		}
+		return fmt.Errorf("reading the manifest of shard %s: %w: %w", s.shard, errInterrupted, err)
+	}
+	consumer, err := ordered.Open(ctx, s.js, wire.ManifestStream, s.shard.ManifestSubject(), s.chain.before.Seq+1,
+		jetstream.PullMaxMessages(scanWindow), jetstream.PullHeartbeat(scanHeartbeat))
+	if err != nil {
+		return interrupted(err)
+	}
+	defer consumer.Stop()
+	for {
+		msg, meta, err := consumer.Next(ctx)
 		if err != nil {
-			return fmt.Errorf("reading the manifest of shard %s: %w", shard, err)
+			return interrupted(err)
 		}
-		meta, err := msg.Metadata()
-		if err != nil {
-			return fmt.Errorf("reading the manifest of shard %s: %w", shard, err)
-		}
-		seq := meta.Sequence.Stream
-		r, err := Decode(msg.Data())
-		if err != nil {
-			return fmt.Errorf("manifest record %d of shard %s: %w", seq, shard, err)
-		}
-		base := chain.last
-		follows, err := chain.follows(seq, r)
-		if err == nil && seq >= upTo.Seq && chain.last != upTo { // before it is taken for what was asked for
-			err = fmt.Errorf("%w: record %d (%s) does not follow record %d (%s)", ErrGap, upTo.Seq, upTo.ID, base.Seq, base.ID)
-		}
-		if err == nil && follows {
-			err = fn(seq, meta.NumPending, r)
-		}
-		if err != nil || seq >= upTo.Seq {
+		if err := s.take(meta.Sequence.Stream, meta.NumPending, msg.Data()); err != nil || meta.Sequence.Stream >= s.upTo.Seq {
 			return err
 		}
 	}
+}
+
+// take hands one record on, if it counts.
+func (s *scan) take(seq, left uint64, data []byte) error {
+	r, err := Decode(data)
+	if err != nil {
+		return fmt.Errorf("manifest record %d of shard %s: %w", seq, s.shard, err)
+	}
+	base := s.chain.last
+	follows, err := s.chain.follows(seq, r)
+	if err == nil && seq >= s.upTo.Seq && s.chain.last != s.upTo { // before it is taken for what was asked for
+		err = fmt.Errorf("%w: record %d (%s) does not follow record %d (%s)", ErrGap, s.upTo.Seq, s.upTo.ID, base.Seq, base.ID)
+	}
+	if err == nil && follows {
+		err = s.fn(seq, left, r)
+	}
+	return err
 }
 
 // chain is how far a scan has followed the links of the records.

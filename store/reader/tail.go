@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"dormouse/internal/entry"
+	"dormouse/internal/ordered"
 )
 
 // Bounds of one fetch from the stream.
@@ -40,9 +41,6 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// consumerIdle is how long the server keeps a consumer that nobody asks for messages.
-const consumerIdle = time.Minute
-
 // streamTail is the Tail of a JetStream stream. It keeps its consumer while reads go on where the last one ended.
 type streamTail struct {
 	js     jetstream.JetStream
@@ -51,13 +49,16 @@ type streamTail struct {
 
 	clustered bool // several servers may answer for it
 
-	messages jetstream.MessagesContext
+	consumer *ordered.Consumer
 	log      string
-	after    uint64 // what the next message of messages comes after
+	after    uint64 // what the consumer's next message comes after
 	pending  uint64 // messages that the server had not sent yet
 }
 
 func (t *streamTail) name() string { return t.stream.CachedInfo().Config.Name }
+
+// errSilent means that the stream's servers announce entries and do not send them.
+var errSilent = errors.New("entries that it has do not come: try again when the cluster is whole")
 
 // errNoMajority means that what the stream's leader says may be old.
 var errNoMajority = errors.New("the stream's leader is not in touch with most of its replicas")
@@ -106,9 +107,9 @@ func (t *streamTail) state(ctx context.Context, good func(r *jetstream.PeerInfo,
 }
 
 func (t *streamTail) Fetch(ctx context.Context, log string, after uint64, wait bool) ([]entry.Entry, error) {
-	var behind time.Time // since when the replica is seen to be behind
+	var behind, failing time.Time // since when the replica is seen to be behind, and nothing comes
 	for {
-		if t.messages == nil || t.log != log || t.after != after || !wait && t.pending == 0 {
+		if t.consumer == nil || t.log != log || t.after != after || !wait && t.pending == 0 {
 			if err := t.open(ctx, log, after); err != nil {
 				return nil, fmt.Errorf("reading from stream %s: %w", t.name(), err)
 			}
@@ -134,14 +135,26 @@ func (t *streamTail) Fetch(ctx context.Context, log string, after uint64, wait b
 			continue
 		}
 		batch, err := t.collect(ctx, after)
-		if err != nil {
-			t.close()
-			return nil, fmt.Errorf("reading from stream %s: %w", t.name(), err)
+		if err != nil || len(batch) == 0 {
+			t.close() // a new consumer knows whether what was announced is still there, and replaces one that died
 		}
 		if len(batch) > 0 {
 			return batch, nil
 		}
-		t.close() // a new consumer knows whether what was announced is still there, and replaces one that died
+		if failing.IsZero() {
+			failing = time.Now()
+		}
+		if ctx.Err() != nil || time.Since(failing) > ownerTimeout {
+			if err == nil {
+				err = errSilent
+			}
+			return nil, fmt.Errorf("reading from stream %s: %w", t.name(), err)
+		}
+		if err != nil {
+			if err := sleep(ctx, behindPause); err != nil {
+				return nil, err
+			}
+		}
 		if wait {
 			return nil, nil
 		}
@@ -215,24 +228,16 @@ func lastOf(msg *nats.Msg) (uint64, error) {
 // open makes a consumer of the log's one subject. Its creation tells whether there is anything to wait for.
 func (t *streamTail) open(ctx context.Context, log string, after uint64) error {
 	t.close()
-	consumer, err := persist(ctx, func(ctx context.Context) (jetstream.Consumer, error) {
-		return t.js.OrderedConsumer(ctx, t.name(), jetstream.OrderedConsumerConfig{
-			FilterSubjects:    []string{t.prefix + "." + log},
-			DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
-			OptStartSeq:       after + 1,
-			InactiveThreshold: consumerIdle,
-		})
+	limit := fetchBytes + int(t.js.Conn().MaxPayload()) // below the largest message it would wait for ever
+	consumer, err := persist(ctx, func(ctx context.Context) (*ordered.Consumer, error) {
+		return ordered.Open(ctx, t.js, t.name(), t.prefix+"."+log, after+1,
+			jetstream.PullMaxMessagesWithBytesLimit(fetchEntries, limit),
+			jetstream.PullThresholdMessages(1)) // else the client has no room for the server's word that a request is complete
 	})
 	if err != nil {
 		return err
 	}
-	limit := fetchBytes + int(t.js.Conn().MaxPayload()) // below the largest message it would wait for ever
-	messages, err := consumer.Messages(jetstream.PullMaxMessagesWithBytesLimit(fetchEntries, limit),
-		jetstream.PullThresholdMessages(1)) // else the client has no room for the server's word that a request is complete
-	if err != nil {
-		return err
-	}
-	t.messages, t.log, t.after, t.pending = messages, log, after, consumer.CachedInfo().NumPending
+	t.consumer, t.log, t.after, t.pending = consumer, log, after, consumer.Pending()
 	return nil
 }
 
@@ -244,14 +249,10 @@ func (t *streamTail) collect(ctx context.Context, after uint64) (batch []entry.E
 	}
 	first, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	msg, err := t.next(ctx, first)
+	msg, meta, err := t.next(ctx, first)
 	rest, cancel := context.WithTimeout(ctx, batchWait)
 	defer cancel()
-	for size := 0; msg != nil && err == nil; msg, err = t.next(ctx, rest) {
-		meta, err := msg.Metadata()
-		if err != nil {
-			return nil, err
-		}
+	for size := 0; msg != nil && err == nil; msg, meta, err = t.next(ctx, rest) {
 		t.pending = meta.NumPending
 		if seq := meta.Sequence.Stream; seq > after { // a consumer that is to start above the stream's end starts at its end
 			t.after = seq
@@ -266,17 +267,17 @@ func (t *streamTail) collect(ctx context.Context, after uint64) (batch []entry.E
 }
 
 // next returns the next message, or none when the wait is over before ctx is.
-func (t *streamTail) next(ctx, wait context.Context) (jetstream.Msg, error) {
-	msg, err := t.messages.Next(jetstream.NextContext(wait))
+func (t *streamTail) next(ctx, wait context.Context) (jetstream.Msg, *jetstream.MsgMetadata, error) {
+	msg, meta, err := t.consumer.Next(wait)
 	if err != nil && wait.Err() != nil && ctx.Err() == nil {
-		return nil, nil
+		return nil, nil, nil
 	}
-	return msg, err
+	return msg, meta, err
 }
 
 func (t *streamTail) close() {
-	if t.messages != nil {
-		t.messages.Stop()
-		t.messages = nil
+	if t.consumer != nil {
+		t.consumer.Stop()
+		t.consumer = nil
 	}
 }

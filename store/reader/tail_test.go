@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"dormouse/internal/entry"
 	"dormouse/internal/wire"
@@ -157,5 +159,144 @@ func TestFollowFromAheadOfTheStream(t *testing.T) {
 	}
 	if want := []uint64{first + 3, first + 4}; !slices.Equal(got, want) {
 		t.Fatalf("got %v, want %v", got, want)
+	}
+}
+
+// deaf is a JetStream whose consumers cannot be made any more once it is set: requests for them are not answered, as in a
+// cluster without a leader.
+type deaf struct {
+	jetstream.JetStream
+	set atomic.Bool
+}
+
+func (d *deaf) CreateConsumer(ctx context.Context, stream string, cfg jetstream.ConsumerConfig) (jetstream.Consumer, error) {
+	if d.set.Load() {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return d.JetStream.CreateConsumer(ctx, stream, cfg)
+}
+
+// TestTailWithoutALeader: following ends with its context at once, and a read fails when its patience is over.
+func TestTailWithoutALeader(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	tail := s.tail()
+	js := &deaf{JetStream: s.js}
+	tail.js = js
+	s.publish("a.b", "1")
+	fetch(t, tail, 0, false)
+	waiting := make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() {
+		var err error
+		for err == nil { // as a reader that follows
+			_, err = tail.Fetch(ctx, "a.b", 1, true)
+		}
+		waiting <- err
+	}()
+	js.set.Store(true)
+	s.until("a consumer", func() bool { return len(s.consumers()) > 0 })
+	for _, name := range s.consumers() {
+		if err := s.js.DeleteConsumer(t.Context(), wire.DefaultSource, name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	time.AfterFunc(100*time.Millisecond, cancel)
+	select {
+	case err := <-waiting:
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("following ended with %v", err)
+		}
+	case <-time.After(5 * time.Second):
+		t.Fatal("following does not end with its context")
+	}
+	began := time.Now()
+	_, err := tail.Fetch(t.Context(), "a.b", 0, false)
+	if took := time.Since(began); err == nil || took > ownerTimeout+askTimeout+time.Second {
+		t.Errorf("a read ended after %s with %v", took, err)
+	}
+}
+
+func (s *system) consumers() (names []string) {
+	s.t.Helper()
+	stream, err := s.js.Stream(s.t.Context(), wire.DefaultSource)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	list := stream.ConsumerNames(s.t.Context())
+	for name := range list.Name() {
+		names = append(names, name)
+	}
+	if err := list.Err(); err != nil {
+		s.t.Fatal(err)
+	}
+	return names
+}
+
+func (s *system) until(what string, ok func() bool) {
+	s.t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !ok(); {
+		if time.Now().After(deadline) {
+			s.t.Fatalf("waited for %s in vain", what)
+		}
+	}
+}
+
+// TestTailGoesOnWithAnotherConsumer when its own is gone.
+func TestTailGoesOnWithAnotherConsumer(t *testing.T) {
+	s := newSystem(t)
+	tail := s.tail()
+	first := s.publish("a.b", "1")
+	if got := fetch(t, tail, 0, false); !slices.Equal(got, []uint64{first}) {
+		t.Fatalf("got %v", got)
+	}
+	for _, name := range s.consumers() {
+		if err := s.js.DeleteConsumer(t.Context(), wire.DefaultSource, name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	next := s.publish("a.b", "2")
+	got := fetch(t, tail, first, true) // nothing: the reader looks at the archive first
+	got = append(got, fetch(t, tail, first, true)...)
+	if !slices.Equal(got, []uint64{next}) {
+		t.Errorf("got %v, want %d", got, next)
+	}
+}
+
+// silent is a JetStream whose consumers announce a message, and end without it.
+type silent struct{ jetstream.JetStream }
+
+type silentConsumer struct{ jetstream.Consumer }
+
+type silentMessages struct{ jetstream.MessagesContext }
+
+func (s silent) CreateConsumer(ctx context.Context, stream string, cfg jetstream.ConsumerConfig) (jetstream.Consumer, error) {
+	c, err := s.JetStream.CreateConsumer(ctx, stream, cfg)
+	return silentConsumer{c}, err
+}
+
+func (silentConsumer) Messages(...jetstream.PullMessagesOpt) (jetstream.MessagesContext, error) {
+	return silentMessages{}, nil
+}
+
+func (silentMessages) Next(...jetstream.NextOpt) (jetstream.Msg, error) {
+	return nil, jetstream.ErrConsumerDeleted
+}
+
+func (silentMessages) Stop() {}
+
+// TestTailWhoseConsumersFail gives up.
+func TestTailWhoseConsumersFail(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	s.publish("a.b", "1")
+	tail := s.tail()
+	tail.js = silent{s.js}
+	began := time.Now()
+	_, err := tail.Fetch(t.Context(), "a.b", 0, false)
+	if took := time.Since(began); !errors.Is(err, jetstream.ErrConsumerDeleted) || took > ownerTimeout+5*time.Second {
+		t.Errorf("ended after %s with %v", took, err)
 	}
 }
