@@ -1,0 +1,128 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"dormouse/internal/entry"
+	"dormouse/internal/extent"
+	"dormouse/store/archive"
+	"dormouse/store/reader"
+	"dormouse/store/segment"
+)
+
+// read measures reading one long log whose entries lie between those of many others.
+func read(ctx context.Context, r *run) error {
+	const long, rounds = 10_000, 10
+	others := min(drainLogs, 2*r.Entries)
+	p, err := r.serve(ctx)
+	if err != nil {
+		return err
+	}
+	data := payloads(entryBytes)
+	log := "bench.long"
+	r.step(fmt.Sprintf("archiving %d logs and one of %d entries", others, long))
+	for round := range rounds {
+		first := round * others / rounds
+		if _, err := p.publish(ctx, load{count: others / rounds, data: data, subject: func(i int) string { return subjectOf(first + i) }}); err != nil {
+			return err
+		}
+		_, err := p.publish(ctx, load{count: long / rounds, data: func(i int) []byte { return data(round*long/rounds + i) },
+			subject: func(int) string { return "logs." + log }})
+		if err != nil {
+			return err
+		}
+		// Every round is an extent of its own, as with a log that writes now and then.
+		if err := p.untilSynced(ctx, (round+1)*(others/rounds+long/rounds)); err != nil {
+			return err
+		}
+	}
+	r.step("reading it back")
+	client := reader.NewClient(p.nc, p.js)
+	at, err := client.Locate(ctx, log)
+	if err != nil {
+		return err
+	}
+	bucket, err := archive.Open(ctx, at.Archive)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = bucket.Close() }() // only read from
+	rd, closeReader, err := client.Open(ctx, at, bucket)
+	if err != nil {
+		return err
+	}
+	defer closeReader()
+	counted := &countingSegments{bucket: bucket}
+	rd.Segments = counted
+	alone, err := segment.NewWriter(segment.Options{})
+	if err != nil {
+		return err
+	}
+	defer alone.Close()
+	var first time.Duration
+	entries := 0
+	began := time.Now()
+	var kept []entry.Entry
+	err = rd.Read(ctx, reader.Query{Log: log}, func(e entry.Entry) error {
+		if entries++; entries == 1 {
+			first = time.Since(began)
+		}
+		e.Data = slices.Clone(e.Data)
+		kept = append(kept, e)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	took := time.Since(began)
+	if entries != long {
+		return fmt.Errorf("read %d of %d entries", entries, long)
+	}
+	for _, e := range kept {
+		if err := alone.Add(entry.AppendKey(nil, log, e.Seq), entry.AppendValue(nil, e.Time, e.Headers, e.Data)); err != nil {
+			return err
+		}
+	}
+	compressed, _, err := alone.Finish()
+	if err != nil {
+		return err
+	}
+	r.add("time to first entry", "ms", first.Seconds()*1000, nil)
+	r.add("rate", "entries/s", long/took.Seconds(), nil)
+	r.add("segments opened", "", float64(counted.opened), nil)
+	r.add("requests to the bucket", "", float64(counted.requests), nil)
+	size := float64(len(compressed)) / 1024
+	r.compare("fetched", "KiB", float64(counted.bytes)/1024, "the log alone in one segment", size, atMost(2*size+256))
+	return nil
+}
+
+// countingSegments opens segments and counts what is fetched of them.
+type countingSegments struct {
+	bucket                  *archive.Bucket
+	opened, requests, bytes int
+}
+
+// Open implements reader.Segments.
+func (c *countingSegments) Open(ctx context.Context, s extent.Segment) (reader.Segment, error) {
+	object, err := c.bucket.Segment(s)
+	if err != nil {
+		return nil, err
+	}
+	c.opened++
+	return segment.Open(ctx, countingSource{object, c})
+}
+
+type countingSource struct {
+	segment.Source
+	c *countingSegments
+}
+
+// ReadAt implements segment.Source.
+func (s countingSource) ReadAt(ctx context.Context, p []byte, off int64) error {
+	s.c.requests++
+	s.c.bytes += len(p)
+	return s.Source.ReadAt(ctx, p, off)
+}
