@@ -79,7 +79,7 @@ func (o *owner) consumeOnce(ctx context.Context, from uint64) error {
 		return err
 	}
 	if first := info.State.FirstSeq; first > from {
-		if err := o.skipGap(first - 1); err != nil {
+		if err := o.skipGap(ctx, first-1); err != nil {
 			return err
 		}
 		from = first

@@ -11,6 +11,7 @@ import (
 	"dormouse/internal/logid"
 	"dormouse/scheduler"
 	"dormouse/store"
+	"dormouse/store/manifest"
 )
 
 // intake is one batch of messages on their way into the buffer.
@@ -94,7 +95,9 @@ func (o *owner) apply(ctx context.Context, in *intake) error {
 		return err
 	}
 	in.reused, in.rejected = in.reused-refused, in.rejected+refused
-	o.reportLoss(in.lost, in.applied)
+	if err := o.reportLoss(ctx, in.lost, in.applied); err != nil {
+		return err
+	}
 	if in.messages == 0 {
 		return nil
 	}
@@ -118,11 +121,13 @@ func (o *owner) apply(ctx context.Context, in *intake) error {
 }
 
 // skipGap moves the applied sequence over entries that the stream has dropped.
-func (o *owner) skipGap(to uint64) error {
+func (o *owner) skipGap(ctx context.Context, to uint64) error {
+	if err := o.reportLoss(ctx, to-o.applied(), to); err != nil {
+		return err
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	pos := o.pos
-	o.reportLoss(to-pos.Applied, to)
 	pos.Applied, pos.AppliedTime = to, time.Time{}
 	batch := o.cfg.DB.NewBatch()
 	defer batch.Close()
@@ -137,14 +142,23 @@ func (o *owner) skipGap(to uint64) error {
 }
 
 // reportLoss says what a gap in the sequences is: entries that the stream's own limits, or somebody's purge or delete,
-// took away before they could be archived.
-func (o *owner) reportLoss(lost, through uint64) {
+// took away before they could be archived. But an owner that was stopped and goes on meets what its successor has archived and
+// trimmed; it has to step down, and the error wraps manifest.ErrFenced.
+func (o *owner) reportLoss(ctx context.Context, lost, through uint64) error {
 	if lost == 0 {
-		return
+		return nil
+	}
+	_, epoch, err := manifest.Head(ctx, o.cfg.JS, o.source.Shard)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errSource, err)
+	}
+	if epoch != o.epoch {
+		return fmt.Errorf("%w: shard %s, epoch %d", manifest.ErrFenced, o.source.Shard, epoch)
 	}
 	o.metrics.lost.Add(float64(lost))
 	o.log.Error("data loss by configuration: the source stream dropped entries before they were archived; "+
 		"raise its limits (max_age, max_bytes, max_msgs) or use discard: new", "entries", lost, "before_sequence", through)
+	return nil
 }
 
 // known says what the archive has at a sequence.

@@ -10,9 +10,11 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"dormouse/internal/ordered"
 	"dormouse/store"
+	"dormouse/store/manifest"
 )
 
 // ended returns what fn returns, which must be soon.
@@ -145,5 +147,47 @@ func TestFollowersThatNeverCome(t *testing.T) {
 	defer in.close()
 	if in.messages != 1 || in.pending != 0 {
 		t.Errorf("a batch of %d messages, and %d more to wait for", in.messages, in.pending)
+	}
+}
+
+// TestGapOfAFencedOwner: what a successor has archived and trimmed is no loss, and the one who finds it gone steps down.
+func TestGapOfAFencedOwner(t *testing.T) {
+	for name, tc := range map[string]struct{ fenced, consumed bool }{
+		"its own, before it reads": {}, "its own, while it reads": {consumed: true},
+		"its successor's, before it reads": {fenced: true}, "its successor's, while it reads": {fenced: true, consumed: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := claimed(t)
+			s := &system{t: t, nc: o.cfg.NC, js: o.cfg.JS}
+			s.publish("logs.t.a", "1", "2", "3")
+			if tc.fenced {
+				m, err := manifest.Open(t.Context(), s.js, 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				last, _ := m.Last()
+				if _, err := m.Append(t.Context(), manifest.Record{Kind: manifest.Claim, Epoch: last.Epoch + 1, Owner: "successor", Source: last.Source}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var err error
+			if tc.consumed { // entry 3 comes right after the position
+				in := o.newIntake()
+				in.lost, in.messages, in.applied = 2, 1, 3
+				in.batch = o.cfg.DB.NewBatch()
+				err = o.apply(t.Context(), in)
+			} else {
+				err = o.skipGap(t.Context(), 2)
+			}
+			if errors.Is(err, manifest.ErrFenced) != tc.fenced || !tc.fenced && err != nil {
+				t.Fatalf("got %v", err)
+			}
+			if counted := testutil.ToFloat64(o.metrics.lost) > 0; counted == tc.fenced {
+				t.Errorf("counted as lost: %v", counted)
+			}
+			if moved := o.applied() > 0; moved == tc.fenced {
+				t.Errorf("the position is %d", o.applied())
+			}
+		})
 	}
 }

@@ -123,6 +123,27 @@ func (m *Manifest) get(ctx context.Context, seq uint64) (Record, error) {
 	return r, nil
 }
 
+// Head returns the sequence and the epoch of the shard's last record, as the stream's leader has it; 0 and 0 without any. It
+// does not decode the record.
+func Head(ctx context.Context, js jetstream.JetStream, shard wire.Shard) (seq, epoch uint64, err error) {
+	stream, err := js.Stream(ctx, wire.ManifestStream)
+	if err != nil {
+		return 0, 0, fmt.Errorf("opening the manifest stream %s: %w", wire.ManifestStream, err)
+	}
+	msg, err := stream.GetLastMsgForSubject(ctx, shard.ManifestSubject())
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return 0, 0, nil
+	}
+	if err != nil {
+		return 0, 0, fmt.Errorf("reading the last manifest record of shard %s: %w", shard, err)
+	}
+	epoch, err = strconv.ParseUint(msg.Header.Get(HeaderEpoch), 10, 64)
+	if err != nil {
+		return 0, 0, fmt.Errorf("manifest record %d of shard %s: header %s: %w", msg.Sequence, shard, HeaderEpoch, err)
+	}
+	return msg.Sequence, epoch, nil
+}
+
 // latest asks the stream's leader: direct reads from replicas may be stale, and the stream is made without them.
 func (m *Manifest) latest(ctx context.Context) (Record, uint64, error) {
 	msg, err := m.stream.GetLastMsgForSubject(ctx, m.shard.ManifestSubject())

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -59,22 +58,10 @@ func (c *Client) Sources(ctx context.Context) ([]topology.Source, error) {
 
 // manifestHead returns the sequence and the epoch of the shard's last manifest record.
 func (c *Client) manifestHead(ctx context.Context, shard wire.Shard) (seq, epoch uint64, err error) {
-	stream, err := c.js.Stream(ctx, wire.ManifestStream)
-	if err != nil {
-		return 0, 0, fmt.Errorf("opening the manifest: %w", err)
+	if seq, epoch, err = manifest.Head(ctx, c.js, shard); err == nil && seq == 0 {
+		err = fmt.Errorf("%w: shard %s was never claimed", ErrNoOwner, shard)
 	}
-	msg, err := stream.GetLastMsgForSubject(ctx, shard.ManifestSubject())
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return 0, 0, fmt.Errorf("%w: shard %s was never claimed", ErrNoOwner, shard)
-	}
-	if err != nil {
-		return 0, 0, fmt.Errorf("reading the manifest of shard %s: %w", shard, err)
-	}
-	epoch, err = strconv.ParseUint(msg.Header.Get(manifest.HeaderEpoch), 10, 64)
-	if err != nil {
-		return 0, 0, fmt.Errorf("manifest record %d has no epoch: %w", msg.Sequence, err)
-	}
-	return msg.Sequence, epoch, nil
+	return seq, epoch, err
 }
 
 func (c *Client) epoch(ctx context.Context, shard wire.Shard, again bool) (uint64, error) {
