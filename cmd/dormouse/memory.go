@@ -42,7 +42,10 @@ var (
 )
 
 const (
-	leastEasy  = 48 << 20
+	leastEasy     = 48 << 20
+	leastHeadroom = 12 << 20
+	sameForAll    = 24 << 20 // of the heap: the database's write buffers and cache, however few shards it has
+
 	costlyHeap = 128 << 20 // above it a part of what is live, not headroom, is the room
 )
 
@@ -51,12 +54,17 @@ func (p *program) heapRoom() room {
 	if p.server != nil {
 		return embeddedRoom
 	}
-	r := sharedRoom
-	if p.node != nil {
-		mine, all := p.node.Share()
-		r.easy = max(leastEasy, r.easy*uint64(mine)/uint64(max(all, 1)))
+	if p.node == nil {
+		return sharedRoom
 	}
-	return r
+	return sharedRoom.part(p.node.Share())
+}
+
+// part is what a process has that owns some of all shards: with its part of what is live it comes to the same part of the
+// heap.
+func (r room) part(mine, all int) room {
+	of := func(bytes uint64) uint64 { return bytes * uint64(mine) / uint64(max(all, 1)) }
+	return room{easy: max(leastEasy+sameForAll, of(r.easy+sameForAll)) - sameForAll, headroom: max(leastHeadroom, of(r.headroom))}
 }
 
 // paceCollector keeps the heap near what is used, unless GOGC is set.

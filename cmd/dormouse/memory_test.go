@@ -4,8 +4,7 @@ import "testing"
 
 func TestRoomOfTheCollector(t *testing.T) {
 	const mib = 1 << 20
-	shared := sharedRoom
-	shared.easy = leastEasy
+	none, half := sharedRoom.part(0, 8), sharedRoom.part(4, 8)
 	for _, tc := range []struct {
 		name        string
 		room        room
@@ -18,9 +17,12 @@ func TestRoomOfTheCollector(t *testing.T) {
 		{"near easy", embeddedRoom, 160, 160 + 46, 160 + 48},
 		{"much", embeddedRoom, 400, 2*400 - 128 - 5, 2*400 - 128},
 		{"very much", embeddedRoom, 8000, 15000, 16000},
-		{"little, of a share", shared, 10, 47, 48},
-		{"more than its share's", shared, 60, 60 + 23, 60 + 24},
-		{"much, of a share", shared, 400, 2*400 - 128 - 5, 2*400 - 128},
+		{"little, all shards", sharedRoom.part(8, 8), 10, 127, 128},
+		{"little, half of the shards", half, 10, 51, 52},
+		{"much for half of the shards", half, 60, 60 + 11, 60 + 12},
+		{"little, no share yet", none, 10, 47, 48},
+		{"much, no share yet", none, 60, 60 + 11, 60 + 12},
+		{"very much, half of the shards", half, 400, 2*400 - 128 - 5, 2*400 - 128},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			percent := tc.room.gcPercent(tc.live * mib)

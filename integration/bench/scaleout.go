@@ -154,7 +154,7 @@ func scaleOwners(ctx context.Context, r *run) error {
 		}
 		r.compare("2 ingest processes", "entries/s", rate, "one", rateOfOne, ratioAtLeast(0.9))
 		r.compare("2 ingest processes: peak memory of the larger", "MiB", peak.resident, "one", memoryOfOne.resident, nil)
-		r.compare("2 ingest processes: of that its own", "MiB", peak.private, "one", memoryOfOne.private, &target{atMost: true, ofRatio: true, bound: 0.55})
+		r.compare("2 ingest processes: of that its own", "MiB", peak.private, "one", memoryOfOne.private, &target{atMost: true, ofRatio: true, bound: 0.5})
 	}
 	return nil
 }
