@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -128,6 +129,10 @@ func TestShardAfterItsSourceWasMadeAnew(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.until("the shard to be refused", func() bool { return n.metric("dormouse_claims_failed_total") > 0 })
+		s.until("readiness to say why", func() bool {
+			err := n.node.Ready()
+			return err != nil && strings.Contains(err.Error(), "forget the archive")
+		})
 		if n.metric("dormouse_shards_owned") > 0 {
 			t.Error("it is owned")
 		}

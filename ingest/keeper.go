@@ -67,7 +67,7 @@ func (k *keeper) run(ctx context.Context) error {
 			wait = k.node.cfg.Lease/20 + rand.N(k.node.cfg.Lease/20+1)
 		default:
 			changed = nil
-			k.node.shards.set(k.source.Shard, shardStatus{state: wire.ShardStarting})
+			k.node.shards.set(k.source.Shard, shardStatus{state: wire.ShardStarting, failed: err})
 			if errors.As(err, &notOwned{}) {
 				k.node.metrics.claimsFailed.Inc()
 				k.log.Warn("could not own the shard; trying again", "reason", err)
@@ -89,7 +89,7 @@ func (k *keeper) run(ctx context.Context) error {
 // reach a bucket that this node does not. It returns when the shard is another node's share or the pause is over.
 func (k *keeper) withoutSnapshot(ctx context.Context, err error, pause time.Duration) {
 	k.log.Warn("could not own the shard; leaving it to other nodes, or trying again if there is none", "reason", err, "pause", pause)
-	k.node.shards.set(k.source.Shard, shardStatus{state: wire.ShardStarting})
+	k.node.shards.set(k.source.Shard, shardStatus{state: wire.ShardStarting, failed: err})
 	k.roster.setFit(false)
 	offer(k.node.unfit, err)
 	over := time.NewTimer(pause)

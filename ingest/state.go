@@ -24,6 +24,7 @@ type shardStatus struct {
 	state  wire.ShardState
 	holder string // node that holds the lease, as far as is known
 	owner  *owner // while claiming and owned
+	failed error  // why this node could not own it, while starting
 }
 
 func newShardStates() *shardStates { return &shardStates{by: make(map[wire.Shard]shardStatus)} }
@@ -60,7 +61,11 @@ func (s *shardStates) ready() error {
 		case wire.ShardClaiming:
 			errs = append(errs, fmt.Errorf("shard %s is %s: %s", shard, status.state, cmp.Or(status.owner.progress.String(), "asking JetStream")))
 		default:
-			errs = append(errs, fmt.Errorf("shard %s is %s: no node is seen to own it yet", shard, status.state))
+			err := fmt.Errorf("shard %s is %s: no node is seen to own it yet", shard, status.state)
+			if status.failed != nil {
+				err = fmt.Errorf("%w, and this one cannot: %w", err, status.failed)
+			}
+			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)
