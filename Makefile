@@ -12,8 +12,8 @@ help: ## List the targets
 run: ## Run everything in one process: embedded NATS on 127.0.0.1:4222, archive in ./data/archive
 	go run ./cmd/dormouse serve
 
-build: ## Build the static binary bin/dormouse
-	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/dormouse ./cmd/dormouse
+build: ## Build the static binary bin/dormouse, with the drivers of all object stores
+	CGO_ENABLED=0 go build -tags clouds -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/dormouse ./cmd/dormouse
 
 test: ## Run all tests with the race detector
 	go test -race -timeout 14m $(TESTFLAGS) ./...

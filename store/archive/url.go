@@ -13,10 +13,7 @@ import (
 	"gocloud.dev/blob"
 	"gocloud.dev/blob/memblob"
 
-	// Drivers of the other schemes, by their URL.
-	_ "gocloud.dev/blob/azureblob"
-	_ "gocloud.dev/blob/gcsblob"
-	_ "gocloud.dev/blob/s3blob"
+	_ "gocloud.dev/blob/s3blob" // the driver of s3://; clouds.go has the others
 )
 
 // ErrURL is wrapped when Open is given a URL that it cannot use; the error says what to try.
@@ -156,6 +153,10 @@ func (p place) openBlob(ctx context.Context) (*blob.Bucket, error) {
 		return openFolder(p.folder)
 	case "mem":
 		return memblob.OpenBucket(&memblob.Options{NoMD5: true}), nil
+	}
+	if p.scheme != "s3" && !withClouds {
+		return nil, fmt.Errorf("%w: this build has no driver for %s://: use a released binary, or `make build`, which has it",
+			ErrURL, p.scheme)
 	}
 	b, err := blob.OpenBucket(ctx, p.driverURL())
 	if err != nil {
