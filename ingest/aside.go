@@ -142,11 +142,13 @@ func (o *owner) publishAside(ctx context.Context, left []aside) (refused int, er
 		left, replaced, err = o.tryAside(ctx, left)
 		refused += replaced
 		if err != nil && ctx.Err() == nil {
-			o.log.Warn("messages could not be published elsewhere (to DORMOUSE_REJECTED, or once more to their logs), and the shard waits for that; trying again",
-				"messages", len(left), "error", err)
+			o.outages.aside.Failed(err, "messages", len(left))
 		}
 		return struct{}{}, err
 	}, backoff.WithMaxElapsedTime(0))
+	if err == nil {
+		o.outages.aside.Over()
+	}
 	return refused, err
 }
 

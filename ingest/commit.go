@@ -162,7 +162,7 @@ func (o *owner) validate(group []commitCall) []manifest.Committed {
 	for i := range group {
 		call := &group[i]
 		if call.err = decodeRequest(call.msg, &call.request); call.err != nil {
-			o.log.Warn("refused a malformed commit", "error", call.err)
+			o.outages.malformed.Failed(call.err)
 			continue
 		}
 		segment := manifest.Committed{Segment: call.request.Segment, Extents: make([]extent.Extent, 0, len(call.request.Extents))}

@@ -54,7 +54,7 @@ func (o *owner) consume(ctx context.Context) (err error) {
 			pause.Reset()
 		}
 		wait := pause.NextBackOff()
-		o.log.Warn("the source consumer ended; making a new one", "error", err, "in", wait)
+		o.outages.source.Failed(err)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -92,6 +92,7 @@ func (o *owner) consumeOnce(ctx context.Context, from uint64) error {
 		return fmt.Errorf("%w: %w", errSource, err)
 	}
 	defer consumer.Stop()
+	o.outages.source.Over()
 	defer o.sched.Release()
 	for checked := false; ; {
 		if err := o.awaitRoom(ctx); err != nil {
@@ -182,9 +183,9 @@ func (in *intake) full() bool {
 }
 
 const (
-	entryCost    = 64 // bytes that an entry costs besides its content, for the buffer limit
-	lowWatermark = 80 // percent of the buffer limit at which pulling goes on
-	roomPoll     = 100 * time.Millisecond
+	entryCost = 64 // bytes that an entry costs besides its content, for the buffer limit
+	freeShare = 5  // pulling goes on when a fifth of the buffer limit is free
+	roomPoll  = 100 * time.Millisecond
 )
 
 // awaitRoom holds the consumer back while the node's buffers are over their limit; what is not pulled waits in JetStream.
@@ -197,8 +198,8 @@ func (o *owner) awaitRoom(ctx context.Context) error {
 	if cost() < o.cfg.BufferLimit {
 		return nil
 	}
-	o.log.Warn("the buffer is at its limit: not pulling until workers have drained it", "limit", o.cfg.BufferLimit)
-	for cost() >= o.cfg.BufferLimit/100*lowWatermark {
+	o.outages.full.Failed(nil, "limit", o.cfg.BufferLimit)
+	for cost() > o.cfg.BufferLimit-o.cfg.BufferLimit/freeShare {
 		o.sched.Expedite()
 		select {
 		case <-ctx.Done():
@@ -207,5 +208,6 @@ func (o *owner) awaitRoom(ctx context.Context) error {
 		case <-time.After(roomPoll): // another shard of this node may have made room
 		}
 	}
+	o.outages.full.Over()
 	return nil
 }

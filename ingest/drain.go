@@ -47,10 +47,11 @@ func (o *owner) drain(msg *nats.Msg) {
 	req.MaxBytes = min(req.MaxBytes, int(o.cfg.NC.MaxPayload())-payloadMargin)
 	err := o.buffer.Drain(req, func(reply wire.DrainReply) { o.reply(msg, reply) })
 	if err != nil {
-		o.log.Warn("a drain failed", "error", err)
+		o.outages.requests.Failed(err)
 		o.reply(msg, wire.DrainReply{Status: wire.StatusOf(err)})
 		return
 	}
+	o.outages.requests.Over()
 	o.metrics.drains.Inc()
 	o.sched.Drained(req.Logs)
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 	"golang.org/x/sync/errgroup"
 
+	"dormouse/internal/outage"
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
 )
@@ -22,6 +23,7 @@ type keeper struct {
 	leases *leases
 	roster *roster
 	log    *slog.Logger
+	outage *outage.Log // the shard cannot be owned
 }
 
 // releaseTimeout bounds giving a lease up; if it fails the lease runs out by itself.
@@ -70,11 +72,11 @@ func (k *keeper) run(ctx context.Context) error {
 			k.node.shards.set(k.source.Shard, shardStatus{state: wire.ShardStarting, failed: err})
 			if errors.As(err, &notOwned{}) {
 				k.node.metrics.claimsFailed.Inc()
-				k.log.Warn("could not own the shard; trying again", "reason", err)
+				k.outage.Failed(err)
 				break
 			}
 			k.node.metrics.stepDowns.Inc()
-			k.log.Warn("stepped down; trying to own the shard again", "reason", err)
+			k.log.Warn("stepped down; trying to own the shard again", "reason", outage.Short(err.Error()))
 		}
 		select {
 		case <-ctx.Done():
@@ -88,7 +90,7 @@ func (k *keeper) run(ctx context.Context) error {
 // withoutSnapshot leaves a shard whose snapshot could not be read to the other nodes. One of them may have it on its disk, or
 // reach a bucket that this node does not. It returns when the shard is another node's share or the pause is over.
 func (k *keeper) withoutSnapshot(ctx context.Context, err error, pause time.Duration) {
-	k.log.Warn("could not own the shard; leaving it to other nodes, or trying again if there is none", "reason", err, "pause", pause)
+	k.log.Warn("could not own the shard; leaving it to other nodes, or trying again if there is none", "reason", outage.Short(err.Error()), "pause", pause)
 	k.node.shards.set(k.source.Shard, shardStatus{state: wire.ShardStarting, failed: err})
 	k.roster.setFit(false)
 	offer(k.node.unfit, err)
@@ -111,6 +113,7 @@ func (k *keeper) withoutSnapshot(ctx context.Context, err error, pause time.Dura
 
 // standBy notes who has the shard.
 func (k *keeper) standBy(p place) {
+	k.outage.Over()
 	state := wire.ShardStandby
 	if p.holder == "" || p.holder == k.leases.node {
 		state = wire.ShardStarting
@@ -179,6 +182,7 @@ func (k *keeper) turn(ctx context.Context) error {
 		return o.run(ctx, func() {
 			k.roster.serve(k.source.Shard, true)
 			k.node.shards.set(k.source.Shard, shardStatus{state: wire.ShardOwned, holder: k.leases.node, owner: o})
+			k.outage.Over()
 			k.log.Info("owning the shard", "epoch", o.epoch, "from", o.applied()+1)
 		})
 	})

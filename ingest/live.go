@@ -6,6 +6,7 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 
+	"dormouse/internal/outage"
 	"dormouse/internal/wire"
 )
 
@@ -66,8 +67,9 @@ func (n *Node) whileFit(ctx context.Context, roster *roster) error {
 
 // awaitBucket waits until the bucket answers, and that at least for the pause.
 func (n *Node) awaitBucket(ctx context.Context, pause time.Duration, why error) {
-	n.cfg.Logger.Warn("the bucket does not give what it should: this node leaves shards to others until it does, and goes on serving "+
-		"those that it has", "error", why, "pause", pause)
+	bucket := outage.New(n.cfg.Logger, "the bucket does not give what it should: this node leaves shards to others until it does, and goes on serving "+
+		"those that it has", "the bucket answers: this node takes its share of the shards")
+	bucket.Failed(why, "pause", pause)
 	select {
 	case <-ctx.Done():
 		return
@@ -78,12 +80,12 @@ func (n *Node) awaitBucket(ctx context.Context, pause time.Duration, why error) 
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
 		err := n.checkBucket(ctx)
 		if err != nil {
-			n.cfg.Logger.Debug("the bucket does not answer; asking again", "error", err)
+			bucket.Failed(err)
 		}
 		return struct{}{}, err
 	}, backoff.WithBackOff(between), backoff.WithMaxElapsedTime(0))
 	if err == nil {
-		n.cfg.Logger.Info("the bucket answers: this node takes its share of the shards")
+		bucket.Over()
 	}
 }
 
@@ -110,9 +112,11 @@ func (n *Node) showing(ctx context.Context, leases *leases, keys string, fn func
 func (n *Node) show(ctx context.Context, leases *leases, key string) {
 	pause := backoff.NewExponentialBackOff()
 	pause.InitialInterval, pause.MaxInterval = 50*time.Millisecond, time.Second
+	told := outage.New(n.cfg.Logger, "the other nodes may take this one for dead; telling them again", "the other nodes know that this one lives")
 	for {
 		held, err := leases.acquire(ctx, key, 0)
 		if err == nil {
+			told.Over()
 			pause.Reset()
 			if err = held.keep(ctx, n.cfg.Lease); err == nil {
 				late, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
@@ -124,7 +128,7 @@ func (n *Node) show(ctx context.Context, leases *leases, key string) {
 			}
 		}
 		if ctx.Err() == nil {
-			n.cfg.Logger.Warn("the other nodes may take this one for dead; telling them again", "error", err)
+			told.Failed(err)
 		}
 		select {
 		case <-ctx.Done():

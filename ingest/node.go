@@ -28,6 +28,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"dormouse/internal/outage"
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
 	"dormouse/scheduler"
@@ -175,6 +176,7 @@ func (n *Node) meet(ctx context.Context, watching, looked <-chan struct{}) {
 
 // begin finds the source streams and the lease bucket, which may have no leader for a while.
 func (n *Node) begin(ctx context.Context) (sources []topology.Source, leases *leases, err error) {
+	begun := outage.New(n.cfg.Logger, "ingest cannot begin; trying again", "ingest begins")
 	_, err = backoff.Retry(ctx, func() (struct{}, error) {
 		var err error
 		if sources, err = topology.Sources(ctx, n.cfg.JS); errors.Is(err, topology.ErrRefused) {
@@ -187,10 +189,13 @@ func (n *Node) begin(ctx context.Context) (sources []topology.Source, leases *le
 			leases, err = openLeases(ctx, n.cfg)
 		}
 		if err != nil && ctx.Err() == nil {
-			n.cfg.Logger.Warn("ingest cannot begin; trying again", "error", err)
+			begun.Failed(err)
 		}
 		return struct{}{}, err
 	}, backoff.WithMaxElapsedTime(0))
+	if err == nil {
+		begun.Over()
+	}
 	return sources, leases, err
 }
 
@@ -207,6 +212,7 @@ type kept struct {
 func (n *Node) keepShards(ctx context.Context, sources []topology.Source, leases *leases, roster *roster) error {
 	group, ctx := errgroup.WithContext(ctx)
 	keepers := make(map[wire.Shard]kept)
+	looks := outage.New(n.cfg.Logger, "could not look for new source streams; trying again", "source streams can be looked for again")
 	ticker := time.NewTicker(sourcesEvery)
 	defer ticker.Stop()
 	for ctx.Err() == nil {
@@ -220,6 +226,7 @@ func (n *Node) keepShards(ctx context.Context, sources []topology.Source, leases
 			n.shards.set(source.Shard, shardStatus{state: wire.ShardStarting})
 			k := &keeper{node: n, source: source, leases: leases, roster: roster,
 				log: n.cfg.Logger.With("shard", source.Shard.String(), "stream", source.Stream)}
+			k.outage = outage.New(k.log, "could not own the shard; trying again", "the shard is owned, or another node's")
 			keeping, stop := context.WithCancel(ctx)
 			keepers[source.Shard] = kept{source, stop}
 			group.Go(func() error { return k.run(keeping) })
@@ -238,8 +245,9 @@ func (n *Node) keepShards(ctx context.Context, sources []topology.Source, leases
 		case <-ctx.Done():
 		case <-ticker.C:
 			if found, err := topology.Sources(ctx, n.cfg.JS); err != nil {
-				n.cfg.Logger.Warn("could not look for new source streams; trying again", "error", err)
+				looks.Failed(err)
 			} else {
+				looks.Over()
 				sources = found
 			}
 		}

@@ -32,6 +32,7 @@ type owner struct {
 	source    topology.Source
 	share     func() int // one in so many of what the node may hold in memory for its shards
 	log       *slog.Logger
+	outages   outages
 
 	sourceCheck time.Duration // the constant, but for tests
 
@@ -71,7 +72,7 @@ type owner struct {
 func newOwner(n *Node, source topology.Source, log *slog.Logger, share func() int, fresh func() bool) *owner {
 	return &owner{
 		cfg: n.cfg, metrics: n.metrics, schedules: n.schedules, load: n.shards.load, trims: &n.trims, fresh: fresh,
-		source: source, share: share, log: log, sourceCheck: sourceCheck,
+		source: source, share: share, log: log, outages: newOutages(log), sourceCheck: sourceCheck,
 		buffer:  buffer.New(n.cfg.DB, source.Shard),
 		catalog: catalog.New(n.cfg.DB, source.Shard),
 		roomy:   make(chan struct{}, 1),

@@ -53,7 +53,7 @@ func (o *owner) extents(msg *nats.Msg) wire.ExtentsReply {
 	}
 	page, more, err := o.catalog.Extents(req.Log, req.After, req.All, wire.MaxExtents)
 	if err != nil {
-		o.log.Error("reading the catalog failed", "error", err)
+		o.outages.requests.Failed(err)
 		return wire.ExtentsReply{Status: wire.StatusOf(err)}
 	}
 	return wire.ExtentsReply{Extents: page, More: more, Archive: o.cfg.ArchiveURL, Stream: o.source.Stream}
@@ -73,7 +73,7 @@ func (o *owner) list(ctx context.Context, msg *nats.Msg) wire.ListReply {
 		return wire.ListReply{Status: wire.Status{Code: wire.NotOwner, Message: "the owner steps down"}}
 	}
 	if err != nil {
-		o.log.Error("listing logs failed", "error", err)
+		o.outages.requests.Failed(err)
 		return wire.ListReply{Status: wire.StatusOf(err)}
 	}
 	return reply

@@ -105,7 +105,7 @@ func (o *owner) shorten(ctx context.Context) error {
 		_, err := backoff.Retry(ctx, func() (struct{}, error) {
 			err := o.takeSnapshot(ctx, upTo)
 			if err != nil && ctx.Err() == nil {
-				o.log.Warn("no snapshot of the catalog could be taken; trying again", "error", err)
+				o.outages.snapshot.Failed(err)
 			}
 			if errors.Is(err, manifest.ErrGap) { // another owner has taken one
 				err = backoff.Permanent(err)
@@ -115,6 +115,7 @@ func (o *owner) shorten(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		o.outages.snapshot.Over()
 	}
 }
 
@@ -270,8 +271,10 @@ func (o *owner) dropTail(ctx context.Context) error {
 	if err == nil {
 		err = manifest.Purge(ctx, o.cfg.JS, o.source.Shard, o.snapshot)
 	}
-	if err != nil && ctx.Err() == nil {
-		o.log.Warn("the manifest was not shortened; the next snapshot does it", "error", err)
+	if err == nil {
+		o.outages.shorten.Over()
+	} else if ctx.Err() == nil {
+		o.outages.shorten.Failed(err)
 	}
 	return ctx.Err()
 }
@@ -335,12 +338,15 @@ func (o *owner) getPart(ctx context.Context, part extent.Segment) ([]byte, error
 		data, err := o.cfg.Bucket.Get(try, part)
 		if err != nil && limited.Err() == nil {
 			last = err // what comes when the time is over says less
-			o.log.Warn("a snapshot could not be read; trying again", "error", err)
+			o.outages.part.Failed(err)
 		}
 		return data, err
 	}, backoff.WithMaxElapsedTime(0))
 	if err != nil && ctx.Err() == nil {
 		return nil, fmt.Errorf("%w: object %s, for %s: %w", errSnapshotUnread, part.Key, 2*o.cfg.Lease, cmp.Or(last, err))
+	}
+	if err == nil {
+		o.outages.part.Over()
 	}
 	return data, err
 }

@@ -112,15 +112,16 @@ func (o *owner) trim(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case err != nil:
-			o.log.Warn("the source stream could not be trimmed; trying again", "floor", floor, "error", err)
+			o.outages.trim.Failed(err, "floor", floor)
 			continue
 		}
 		if err := o.stream.Purge(ctx, jetstream.WithPurgeSequence(floor+1)); ctx.Err() != nil {
 			return ctx.Err()
 		} else if err != nil {
-			o.log.Warn("the source stream could not be trimmed; trying again", "floor", floor, "error", err)
+			o.outages.trim.Failed(err, "floor", floor)
 			continue
 		}
+		o.outages.trim.Over()
 		trimmed = floor
 		o.trims.Add(1)
 	}

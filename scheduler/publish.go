@@ -33,12 +33,13 @@ func (s *Scheduler) publish(ctx context.Context) error {
 			return ctx.Err()
 		}
 		if err == nil {
+			s.queueing.Over()
 			pause.Reset()
 			continue
 		}
 		s.cfg.Metrics.failures.Inc()
 		wait := pause.NextBackOff()
-		s.cfg.Logger.Warn("ready logs could not be queued; trying again", "logs", len(logs), "in", wait, "error", err)
+		s.queueing.Failed(err, "logs", len(logs))
 		select {
 		case <-ctx.Done():
 			return ctx.Err()

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"dormouse/internal/outage"
 	"dormouse/internal/wire"
 )
 
@@ -83,6 +84,7 @@ type Scheduler struct {
 	cfg      Config
 	start    time.Time // slots count ticks of the monotonic clock from here
 	newWheel func(tick time.Duration, size int64) wheel
+	queueing *outage.Log
 
 	// One lock and no atomics per log: a log's state, the list it is on, the slot's list and the sums must change
 	// together, and a change takes less than the cache miss that finds the log.
@@ -124,6 +126,7 @@ func New(cfg Config) (*Scheduler, error) {
 	s := &Scheduler{
 		cfg: cfg, start: start, newWheel: newTimingWheel,
 		fired: make(chan struct{}, 1), arm: make(chan struct{}, 1), ready: make(chan struct{}, cfg.Publishers),
+		queueing: outage.New(cfg.Logger, "ready logs could not be queued; trying again", "ready logs are queued again"),
 	}
 	s.mu.table.reset()
 	s.mu.slots = make(map[int64]*slot)

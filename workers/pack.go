@@ -127,9 +127,10 @@ func (p *Pool) put(ctx context.Context, key string, data []byte) error {
 		}
 		tried = true
 		if err == nil {
+			p.outages.put.Over()
 			p.cfg.Metrics.putSeconds.Observe(time.Since(began).Seconds())
 		} else {
-			p.cfg.Logger.Warn("a segment could not be put", "segment", key, "error", err)
+			p.outages.put.Failed(err, "segment", key)
 		}
 		return struct{}{}, err
 	})

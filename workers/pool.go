@@ -96,6 +96,7 @@ type Pool struct {
 	rest   time.Duration // about how long an abandoned item rests before it is delivered again
 
 	silence *silence
+	outages outages
 }
 
 // New checks the configuration and makes a pool; Run starts it.
@@ -105,7 +106,7 @@ func New(cfg Config) (*Pool, error) {
 	}
 	return &Pool{
 		cfg: cfg, gather: make(chan struct{}, 1), turns: make(chan struct{}, cfg.Size),
-		rest: 5 * time.Second, silence: newSilence(silentFor * cfg.RequestTimeout),
+		rest: 5 * time.Second, silence: newSilence(silentFor * cfg.RequestTimeout), outages: newOutages(cfg.Logger),
 	}, nil
 }
 
@@ -161,7 +162,9 @@ func (p *Pool) openQueue(ctx context.Context) (jetstream.Consumer, error) {
 		case errors.As(err, &api) && api.Code < 500, errors.Is(err, nats.ErrConnectionClosed):
 			return nil, backoff.Permanent(err)
 		case err != nil:
-			p.cfg.Logger.Warn("the SyncQueue does not answer; trying again", "error", err)
+			p.outages.queue.Failed(err)
+		default:
+			p.outages.queue.Over()
 		}
 		return consumer, err
 	}, backoff.WithBackOff(policy), backoff.WithMaxElapsedTime(0))

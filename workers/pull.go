@@ -3,7 +3,6 @@ package workers
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -41,8 +40,10 @@ func (p *Pool) fetch(ctx context.Context, consumer jetstream.Consumer) []jetstre
 	}
 	if err != nil && ctx.Err() == nil {
 		p.cfg.Metrics.retries.WithLabelValues("fetch").Inc()
-		p.cfg.Logger.Warn("fetching work items failed; trying again", "error", err)
+		p.outages.fetch.Failed(err)
 		pause(ctx, time.Second)
+	} else if err == nil {
+		p.outages.fetch.Over()
 	}
 	return items
 }
@@ -141,17 +142,16 @@ func (p *Pool) end(msg jetstream.Msg, what outcome, cause error) {
 	var err error
 	switch what {
 	case done, stale: // the owner that took over from a stale one queues everything anew
+		p.outages.items.Over()
 		err = msg.Ack()
 	case poison:
-		p.cfg.Logger.Error("dropped a work item that cannot be worked on", "error", cause)
+		p.outages.poison.Failed(cause)
 		err = msg.TermWithReason(cause.Error())
 	case abandoned:
 		// The owner will queue the logs again as well. Both are harmless, and whichever comes first is sooner.
-		level := slog.LevelWarn
-		if errors.Is(cause, errSilent) { // of which there is one warning, not one for each item
-			level = slog.LevelDebug
+		if !errors.Is(cause, errSilent) { // of which there is a warning already
+			p.outages.items.Failed(cause)
 		}
-		p.cfg.Logger.Log(context.Background(), level, "gave a work item back", "error", cause)
 		if errors.Is(cause, context.Canceled) { // the pool ends: another process may go on at once
 			err = msg.Nak()
 		} else {

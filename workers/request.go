@@ -65,7 +65,9 @@ func (p *Pool) exchange(ctx context.Context, b *batch, subject string, data []by
 	switch {
 	case err == nil:
 		b.unanswered = 0
-		p.silence.end(b.ownerID)
+		if p.silence.end(b.ownerID) {
+			p.cfg.Logger.Info("the owner answers again", "shard", b.shard, "epoch", b.epoch)
+		}
 	case errors.Is(err, nats.ErrNoResponders):
 		p.silence.end(b.ownerID)
 		return nil, backoff.Permanent(fmt.Errorf("%w: shard %s, epoch %d", errStale, b.shard, b.epoch))

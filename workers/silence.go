@@ -62,11 +62,13 @@ func (s *silence) begin(o ownerID, now time.Time) (news bool) {
 	return !known
 }
 
-// end notes that an owner answered, or is gone.
-func (s *silence) end(o ownerID) {
+// end notes that an owner answered, or is gone, and reports whether that is news.
+func (s *silence) end(o ownerID) (news bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	_, news = s.mu.until[o]
 	delete(s.mu.until, o)
+	return news
 }
 
 // known reports whether an owner did not answer when it was last asked.

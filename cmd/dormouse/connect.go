@@ -11,6 +11,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/spf13/cobra"
 	"github.com/synadia-io/orbit.go/natscontext"
+
+	"dormouse/internal/outage"
 )
 
 // addConnectFlags adds the flags that say which NATS to talk to.
@@ -96,27 +98,30 @@ const pingInterval = 3 * time.Second
 
 // serverOptions make a connection that lasts: it reconnects for ever and says what happens to it.
 func serverOptions(log *slog.Logger) []nats.Option {
+	link := outage.New(log, "disconnected from NATS; reconnecting", "reconnected to NATS")
+	reported := outage.New(log, "NATS reported an error", "")
 	return []nats.Option{
 		nats.PingInterval(pingInterval), nats.MaxPingsOutstanding(2),
 		nats.MaxReconnects(-1), nats.ReconnectWait(500 * time.Millisecond), nats.ReconnectJitter(250*time.Millisecond, time.Second),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil {
-				log.Warn("disconnected from NATS; reconnecting", "error", err)
+				link.Failed(err)
 			}
 		}),
-		nats.ReconnectHandler(func(nc *nats.Conn) { log.Info("reconnected to NATS", "url", nc.ConnectedUrlRedacted()) }),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { link.Failed(err) }),
+		nats.ReconnectHandler(func(nc *nats.Conn) { link.Over("url", nc.ConnectedUrlRedacted()) }),
 		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
 			subject := ""
 			if sub != nil {
 				subject = sub.Subject
 			}
-			level := slog.LevelWarn
 			if errors.Is(err, nats.ErrSlowConsumer) {
 				// The client has no room for the server's word that a pull is complete when nobody reads at that moment. It does
 				// without; were it an entry, its sequence would be missed and it would be asked for again.
-				level = slog.LevelDebug
+				log.Debug("NATS reported an error", "subject", subject, "error", err)
+				return
 			}
-			log.Log(context.Background(), level, "NATS reported an error", "subject", subject, "error", err)
+			reported.Failed(err, "subject", subject)
 		}),
 	}
 }

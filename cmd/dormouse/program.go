@@ -20,6 +20,7 @@ import (
 
 	"dormouse/ingest"
 	"dormouse/internal/natsserver"
+	"dormouse/internal/outage"
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
 	"dormouse/store"
@@ -121,7 +122,8 @@ const streamsTimeout = 10 * time.Second
 func (p *program) openStreams(ctx context.Context) error {
 	cfg := topology.Config{Shards: p.cfg.shards, Replicas: p.cfg.replicas, RequeueAfter: p.cfg.requeueAfter, Lease: p.cfg.lease,
 		Trim: p.cfg.trim.value == string(ingest.TrimAlways)}
-	warn := func(what string, err error) { p.log.Warn(what, "error", err, "replicas", cfg.Replicas) }
+	waiting := outage.New(p.log, "the streams are not ready; trying again", "the streams are ready")
+	warn := func(what string, err error) { waiting.Failed(err, "try", what, "replicas", cfg.Replicas) }
 	warnings, err := retryStreams(ctx, 0, warn, func() ([]string, error) {
 		attempt, cancel := context.WithTimeout(ctx, streamsTimeout)
 		defer cancel()
@@ -133,6 +135,7 @@ func (p *program) openStreams(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	waiting.Over()
 	return p.mapTenants(ctx)
 }
 
