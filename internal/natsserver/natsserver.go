@@ -1,24 +1,22 @@
 // Package natsserver runs the NATS server that `dormouse serve` embeds when it is given no other: JetStream on local
 // files, with a listener for clients.
 //
-// It knows nothing of Dormouse's streams; open topology for those.
+// It knows nothing of Dormouse's streams; open topology for those. log.go has how it notices that JetStream has failed.
 package natsserver
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
-	"path/filepath"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+
+	"dormouse/internal/dirlock"
 )
 
 // Config is what a server needs.
@@ -33,19 +31,19 @@ type Config struct {
 // DefaultSyncInterval is far below the server's own default of two minutes, since nothing else holds the entries.
 const DefaultSyncInterval = time.Second
 
-// startTimeout bounds the wait for a server that recovers its streams.
-const startTimeout = 2 * time.Minute
+// startTimeout bounds the wait for a server that recovers its streams; readyTry is how often it is asked meanwhile.
+const (
+	startTimeout = 2 * time.Minute
+	readyTry     = 200 * time.Millisecond
+)
 
 // ErrInUse is wrapped when another process has the directory or the address.
-var ErrInUse = errors.New("in use by another process")
-
-// ErrDiskFull is what Failed delivers when JetStream's files could not be written.
-var ErrDiskFull = errors.New("the disk is full")
+var ErrInUse = dirlock.ErrInUse
 
 // Server is a running server.
 type Server struct {
 	server *server.Server
-	lock   *os.File
+	lock   *dirlock.Lock // nil on a file system without locks
 	failed chan error
 }
 
@@ -61,19 +59,24 @@ func Start(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	lock, err := lockDir(cfg.Dir)
-	if err != nil {
-		return nil, err
+	s := &Server{failed: make(chan error, 1)}
+	if s.lock, err = dirlock.Take(cfg.Dir); err != nil && !errors.Is(err, dirlock.ErrUnsupported) {
+		return nil, fmt.Errorf("%w: stop that one, or choose another --data", err)
 	}
-	failed := make(chan error, 1)
-	s, err := start(cfg, host, port, failed)
-	if err != nil {
-		return nil, errors.Join(err, lock.Close())
+	if s.server, err = start(cfg, host, port, s.failed); err != nil {
+		return nil, errors.Join(err, s.unlock())
 	}
-	return &Server{server: s, lock: lock, failed: failed}, nil
+	return s, nil
 }
 
-func start(cfg Config, host string, port int, failed chan<- error) (*server.Server, error) {
+func (s *Server) unlock() error {
+	if s.lock == nil {
+		return nil
+	}
+	return s.lock.Release()
+}
+
+func start(cfg Config, host string, port int, failed chan error) (*server.Server, error) {
 	if port != server.RANDOM_PORT { // the server itself would end the process on a taken port
 		l, err := net.Listen("tcp", cfg.Listen)
 		if err != nil {
@@ -85,20 +88,45 @@ func start(cfg Config, host string, port int, failed chan<- error) (*server.Serv
 	}
 	s, err := server.NewServer(&server.Options{
 		ServerName: "dormouse", Host: host, Port: port,
-		JetStream: true, StoreDir: cfg.Dir, SyncInterval: cfg.SyncInterval, SyncAlways: cfg.SyncAlways,
+		MaxConn: mostClients(), JetStream: true, StoreDir: cfg.Dir, SyncInterval: cfg.SyncInterval, SyncAlways: cfg.SyncAlways,
 		NoSigs: true, DisableShortFirstPing: true,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("configuring the embedded NATS server: %w", err)
 	}
-	s.SetLoggerV2(natsLogger{cfg.Logger, cfg.Dir, failed}, false, false, false)
+	s.SetLoggerV2(newLogger(cfg.Logger, cfg.Dir, failed), false, false, false)
 	s.Start()
-	if !s.ReadyForConnections(startTimeout) || !s.JetStreamEnabled() {
+	if err := awaitReady(s, failed); err != nil {
 		s.Shutdown()
 		s.WaitForShutdown()
-		return nil, fmt.Errorf("the embedded NATS server did not become ready in %s: see its messages above; is the disk of %s full?", startTimeout, cfg.Dir)
+		return nil, fmt.Errorf("the embedded NATS server with its files in %s: %w", cfg.Dir, err)
 	}
 	return s, nil
+}
+
+// awaitReady returns when clients can connect, or at once when the server says that it cannot go on.
+func awaitReady(s *server.Server, failed <-chan error) error {
+	for began := time.Now(); !s.ReadyForConnections(readyTry) || !s.JetStreamEnabled(); {
+		select {
+		case err := <-failed:
+			return err
+		default:
+		}
+		if time.Since(began) > startTimeout {
+			return fmt.Errorf("not ready in %s: see its messages above; is the disk full?", startTimeout)
+		}
+	}
+	return nil
+}
+
+// mostClients bounds the connections, so that JetStream, the local database and the bucket have the other half of the files
+// that the process may open. Go has raised that to the hard limit when the process started.
+func mostClients() int {
+	var files syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
+		return server.DEFAULT_MAX_CONNECTIONS
+	}
+	return int(min(files.Cur/2, server.DEFAULT_MAX_CONNECTIONS))
 }
 
 func splitAddr(addr string) (host string, port int, err error) {
@@ -113,21 +141,6 @@ func splitAddr(addr string) (host string, port int, err error) {
 		port = server.RANDOM_PORT
 	}
 	return host, port, nil
-}
-
-// lockDir takes the directory for this process. The lock goes with the process, also when it is killed.
-func lockDir(dir string) (*os.File, error) {
-	if err := os.MkdirAll(dir, 0o750); err != nil {
-		return nil, fmt.Errorf("making the state directory: %w", err)
-	}
-	f, err := os.OpenFile(filepath.Join(dir, "LOCK"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("locking the state directory: %w", err)
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return nil, errors.Join(fmt.Errorf("the state directory %s is %w: stop that one, or choose another --data", dir, ErrInUse), f.Close())
-	}
-	return f, nil
 }
 
 // URL is where clients connect.
@@ -149,36 +162,9 @@ func (s *Server) InProcess() nats.Option { return nats.InProcessServer(s.server)
 func (s *Server) Shutdown() error {
 	s.server.Shutdown()
 	s.server.WaitForShutdown()
-	return s.lock.Close()
+	return s.unlock()
 }
 
-// Failed delivers one error when the server can no longer do its work: after a write fails for want of space, JetStream
-// goes on refusing what it is told, also when there is space again. Only a new start helps.
+// Failed delivers one error when the server can no longer do its work: after a write fails JetStream goes on refusing what
+// it is told, also when the cause is gone. Only a new start helps.
 func (s *Server) Failed() <-chan error { return s.failed }
-
-// natsLogger passes the server's messages on; its notices are chatter to us. The messages are also the only sign that
-// JetStream gives of a disk that is full.
-type natsLogger struct {
-	log    *slog.Logger
-	dir    string
-	failed chan<- error // cap 1
-}
-
-func (l natsLogger) pass(level slog.Level, format string, v []any) {
-	text := fmt.Sprintf(format, v...)
-	l.log.Log(context.Background(), level, "nats: "+text)
-	if level < slog.LevelWarn || !strings.Contains(text, "no space left") && !strings.Contains(text, "will be DISABLED") {
-		return
-	}
-	select {
-	case l.failed <- fmt.Errorf("%w: JetStream cannot write to %s; make room and start again, no acked entry is lost: %s", ErrDiskFull, l.dir, text):
-	default:
-	}
-}
-
-func (l natsLogger) Noticef(format string, v ...any) { l.pass(slog.LevelDebug, format, v) }
-func (l natsLogger) Warnf(format string, v ...any)   { l.pass(slog.LevelWarn, format, v) }
-func (l natsLogger) Errorf(format string, v ...any)  { l.pass(slog.LevelError, format, v) }
-func (l natsLogger) Fatalf(format string, v ...any)  { l.pass(slog.LevelError, format, v) }
-func (l natsLogger) Debugf(format string, v ...any)  { l.pass(slog.LevelDebug, format, v) }
-func (l natsLogger) Tracef(format string, v ...any)  { l.pass(slog.LevelDebug, format, v) }

@@ -1,11 +1,17 @@
 package natsserver
 
 import (
+	"bytes"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -88,18 +94,148 @@ func TestBadAddresses(t *testing.T) {
 	}
 }
 
-func TestFullDiskIsAFailure(t *testing.T) {
+// TestFilesThatCannotBeWritten: with the folder of a stream's files gone, the next file of it cannot be made.
+func TestFilesThatCannotBeWritten(t *testing.T) {
+	dir := t.TempDir()
+	s, err := Start(Config{Dir: dir, Listen: "127.0.0.1:0", Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := s.Shutdown(); err != nil {
+			t.Error(err)
+		}
+	}()
+	nc, err := nats.Connect("", s.InProcess())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}}); err != nil {
+		t.Fatal(err)
+	}
+	folder := filepath.Join(dir, "jetstream", "$G", "streams", "S", "msgs")
+	if err := errors.Join(os.RemoveAll(folder), os.WriteFile(folder, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for range 40 { // several files' worth
+		if err := nc.Publish("s", make([]byte, 512<<10)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	select {
+	case err := <-s.Failed():
+		if !errors.Is(err, ErrFailed) || !strings.Contains(err.Error(), dir) || !strings.Contains(err.Error(), "msgs") {
+			t.Errorf("got %v", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("nobody noticed")
+	}
+}
+
+// TestWhatIsAFailure takes the formats from the server.
+func TestWhatIsAFailure(t *testing.T) {
+	for _, tc := range []struct{ format, says, remedy string }{
+		{"Filestore [LOGS] Critical write error: %v", "write 1.blk: no space left on device", "make room"},
+		{"RAFT [x - _meta_] Critical write error: %v", "disk quota exceeded", "make room"},
+		{"JetStream stream '%s > LOGS' critical write error: %v", "open 2.blk: too many open files", "open files"},
+		{"JetStream consumer '%s > LOGS > workers' critical write error: %v", "sync: input/output error", "look after the disk"},
+		{"Filestore [LOGS] File system permission denied when flushing stream state, disabling JetStream: %v", "permission denied", "writable"},
+		{"Filesystem permission denied while writing msg, disabling JetStream: %v", "permission denied", "writable"},
+		{"File system permission denied while writing, disabling JetStream", "", "writable"},
+		{"JetStream out of resources, will be DISABLED", "", "make room"},
+		{"JetStream out of space, will be DISABLED", "", "make room"},
+	} {
+		failed := make(chan error, 1)
+		l := newLogger(slog.New(slog.DiscardHandler), "/data", failed)
+		for range 3 { // the log repeats itself, and nobody may be listening
+			l.Errorf(tc.format, "$G", tc.says)
+		}
+		if err := <-failed; !errors.Is(err, ErrFailed) || !strings.Contains(err.Error(), "/data") || !strings.Contains(err.Error(), tc.remedy) {
+			t.Errorf("%s: %v", tc.format, err)
+		}
+	}
+}
+
+// TestWhatIsNoFailure: what a client says of itself is in the format of what is said about it.
+func TestWhatIsNoFailure(t *testing.T) {
 	failed := make(chan error, 1)
-	l := natsLogger{slog.New(slog.DiscardHandler), "/data", failed}
+	l := newLogger(slog.New(slog.DiscardHandler), "/data", failed)
 	l.Warnf("stream %q is slow", "S")
-	l.Debugf("no space left")
+	l.Debugf("Filestore [S] Critical write error: %v", "no space left on device")
+	l.Errorf(`127.0.0.1:5 - cid:7 - "JetStream out of space, will be DISABLED" - client parser ERROR, proto='%s...'`, "no space left on device")
+	l.Errorf("Temporary %s Accept Error(%v), sleeping %dms", "Client", "too many open files", 10)
+	l.Errorf("%s", "JetStream failed to store a msg on stream '$G > S': no space left on device")
 	if len(failed) != 0 {
-		t.Fatal("chatter counted as a failure")
+		t.Error(<-failed)
 	}
-	for range 3 { // the log repeats itself, and nobody may be listening
-		l.Errorf("JetStream failed to store a msg: write %s: no space left on device", "1.blk")
+}
+
+// TestClientsSayNoFailure: bytes of a client that the server logs do not end the process.
+func TestClientsSayNoFailure(t *testing.T) {
+	var log lockedBuffer
+	s, err := Start(Config{Dir: t.TempDir(), Listen: "127.0.0.1:0", Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	if err != nil {
+		t.Fatal(err)
 	}
-	if err := <-failed; !errors.Is(err, ErrDiskFull) || !strings.Contains(err.Error(), "/data") {
-		t.Fatalf("got %v", err)
+	defer func() {
+		if err := s.Shutdown(); err != nil {
+			t.Error(err)
+		}
+	}()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(s.URL(), "nats://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	says := `CONNECT {"lang":"Filestore [x] Critical write error: %v","version":"JetStream out of space, will be DISABLED"}` +
+		"\r\nx: no space left on device, will be DISABLED\r\n"
+	if _, err := io.WriteString(conn, says); err != nil {
+		t.Fatal(err)
+	}
+	for began := time.Now(); !strings.Contains(log.String(), "no space left"); time.Sleep(time.Millisecond) {
+		if time.Since(began) > 20*time.Second {
+			t.Fatalf("the server did not log what the client said:\n%s", log.String())
+		}
+	}
+	select {
+	case err := <-s.Failed():
+		t.Error(err)
+	default:
+	}
+}
+
+// lockedBuffer may be read while a logger writes to it.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// TestServerThatCannotStart says why, and does not wait for what will not come.
+func TestServerThatCannotStart(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "jetstream"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	_, err := Start(Config{Dir: dir, Listen: "127.0.0.1:0", Logger: slog.New(slog.DiscardHandler)})
+	if err == nil || !strings.Contains(err.Error(), "JetStream") || !strings.Contains(err.Error(), dir) || time.Since(began) > startTimeout/2 {
+		t.Errorf("after %s: %v", time.Since(began), err)
 	}
 }
