@@ -273,7 +273,8 @@ func (s *system) commit(key string, extents ...extent.Extent) (refused []string)
 	return refused
 }
 
-// archived returns every sequence of log that the manifest holds, in its order; an entry committed twice shows twice.
+// archived returns the ends of each of the log's extents that the manifest holds, in its order, or the one entry that it has; an
+// extent committed twice shows twice.
 func (s *system) archived(log string) (seqs []uint64) {
 	s.t.Helper()
 	m, err := manifest.Open(s.t.Context(), s.js, 0)
@@ -284,7 +285,7 @@ func (s *system) archived(log string) (seqs []uint64) {
 		for _, seg := range r.Segments {
 			for _, e := range seg.Extents {
 				if e.Log == log {
-					seqs = append(seqs, e.First, e.Last)
+					seqs = append(seqs, e.First, e.Last)[:len(seqs)+min(2, int(e.Count))]
 				}
 			}
 		}
@@ -293,7 +294,7 @@ func (s *system) archived(log string) (seqs []uint64) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return slices.Compact(seqs)
+	return seqs
 }
 
 func payloads(entries []entry.Entry) string {

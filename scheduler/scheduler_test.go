@@ -168,6 +168,7 @@ func TestCommitWhileInFlight(t *testing.T) {
 	})
 }
 
+// TestRefusedPublishIsRetried: a batch that was refused goes back to the outbox, and does not wait for its requeue.
 func TestRefusedPublishIsRetried(t *testing.T) {
 	bubble(t, func(g *rig) {
 		g.set(true, false)
@@ -189,7 +190,7 @@ func TestRefusedPublishIsRetried(t *testing.T) {
 				t.Fatalf("t.%d was forgotten", i)
 			}
 		}
-	})
+	}, func(c *Config) { c.RequeueAfter = time.Hour })
 }
 
 // TestManyLogsInOneTick: one timer and no goroutine for all of them.

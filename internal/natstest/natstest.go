@@ -5,6 +5,7 @@ package natstest
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -61,5 +62,34 @@ func MakeAnew(t testing.TB, js jetstream.JetStream, name string) {
 	_, err = backoff.Retry(ctx, func() (jetstream.Stream, error) { return js.CreateStream(ctx, stream.CachedInfo().Config) })
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// LoseEnd makes a stream anew with its messages up to keep only, as servers do that lost power before they had synced the rest.
+// None of those may have been deleted; they get new times.
+func LoseEnd(t testing.TB, js jetstream.JetStream, name string, keep uint64) {
+	t.Helper()
+	stream, err := js.Stream(t.Context(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var kept []*nats.Msg
+	for seq := uint64(1); seq <= keep; seq++ {
+		msg, err := stream.GetMsg(t.Context(), seq)
+		if err != nil {
+			t.Fatal(err)
+		}
+		kept = append(kept, &nats.Msg{Subject: msg.Subject, Data: msg.Data, Header: msg.Header})
+	}
+	MakeAnew(t, js, name)
+	for _, msg := range kept {
+		for header := range msg.Header { // what was expected of the stream then, and the message id, are not for this one
+			if strings.HasPrefix(header, "Nats-") {
+				msg.Header.Del(header)
+			}
+		}
+		if _, err := js.PublishMsg(t.Context(), msg); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

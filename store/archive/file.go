@@ -65,6 +65,9 @@ func putFile(ctx context.Context, root, key string, data []byte) (err error) {
 	return syncFolder(folder)
 }
 
+// fsync makes a file, or the names in a folder, durable; a variable for a test that loses what was not synced.
+var fsync = (*os.File).Sync
+
 func writeSynced(f *os.File, data []byte) error {
 	if _, err := f.Write(data); err != nil {
 		return err
@@ -72,7 +75,7 @@ func writeSynced(f *os.File, data []byte) error {
 	if err := f.Chmod(0o644); err != nil {
 		return err
 	}
-	return f.Sync()
+	return fsync(f)
 }
 
 // publishing makes check and rename one step among this process's puts, where links are not to be had.
@@ -122,7 +125,7 @@ func syncFolder(folder string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.Sync(), d.Close())
+	return errors.Join(fsync(d), d.Close())
 }
 
 func checkFolder(folder string) error {

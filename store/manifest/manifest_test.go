@@ -135,29 +135,6 @@ func TestAppendWhoseAnswerIsLostHappensOnce(t *testing.T) {
 	}
 }
 
-// powerFailure makes the stream anew with its first messages only, as servers do that had not synced the rest.
-func powerFailure(t *testing.T, js jetstream.JetStream, keep uint64) {
-	t.Helper()
-	stream, err := js.Stream(t.Context(), wire.ManifestStream)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var kept []*nats.Msg
-	for seq := uint64(1); seq <= keep; seq++ {
-		msg, err := stream.GetMsg(t.Context(), seq)
-		if err != nil {
-			t.Fatal(err)
-		}
-		kept = append(kept, &nats.Msg{Subject: msg.Subject, Data: msg.Data, Header: nats.Header{HeaderEpoch: msg.Header[HeaderEpoch]}})
-	}
-	natstest.MakeAnew(t, js, wire.ManifestStream)
-	for _, msg := range kept {
-		if _, err := js.PublishMsg(t.Context(), msg); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
 // TestOwnerThatLivedThroughAPowerFailure: its last record is gone and another owner has used the sequence, so that its next
 // append is of the sequence that it expects. It must count for nothing, and the owner must learn that.
 func TestOwnerThatLivedThroughAPowerFailure(t *testing.T) {
@@ -168,7 +145,7 @@ func TestOwnerThatLivedThroughAPowerFailure(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	powerFailure(t, js, 2)
+	natstest.LoseEnd(t, js, wire.ManifestStream, 2)
 	successor := open(t, js, 0)
 	if seq, err := successor.Append(t.Context(), Record{Kind: Claim, Epoch: 2, Owner: "new"}); err != nil || seq != 3 {
 		t.Fatal(seq, err)
@@ -245,7 +222,7 @@ func TestClaimerThatLivedThroughAPowerFailure(t *testing.T) {
 	js := newStream(t)
 	mustAppend(t, open(t, js, 0), claim(1, "old"), claim(2, "old"), claim(3, "old"))
 	claimer := open(t, js, 0)
-	powerFailure(t, js, 1)
+	natstest.LoseEnd(t, js, wire.ManifestStream, 1)
 	mustAppend(t, open(t, js, 0), claim(2, "new"), claim(3, "new"))
 	if err := claimer.walkBack(t.Context()); err != nil {
 		t.Fatal(err)
@@ -262,7 +239,7 @@ func TestTwoThatLivedThroughAPowerFailure(t *testing.T) {
 	mustAppend(t, first, claim(3, "first"))
 	second := open(t, js, 0)
 	mustAppend(t, second, claim(4, "second"))
-	powerFailure(t, js, 2)
+	natstest.LoseEnd(t, js, wire.ManifestStream, 2)
 	mustAppend(t, open(t, js, 0), claim(3, "new"))
 	mustBeFenced(t, first, claim(4, "first"))   // as the fourth message, after the third, which is another one now
 	mustBeFenced(t, second, claim(5, "second")) // as the fifth, after the fourth
@@ -275,7 +252,7 @@ func TestScanEndsWithWhatItIsToldTo(t *testing.T) {
 	m := open(t, js, 0)
 	mustAppend(t, m, claim(1, "old"), claim(2, "old"))
 	lost := m.Mark()
-	powerFailure(t, js, 1)
+	natstest.LoseEnd(t, js, wire.ManifestStream, 1)
 	mustAppend(t, open(t, js, 0), claim(2, "new"))
 	n := 0
 	if err := Scan(t.Context(), js, 0, Mark{}, lost, func(uint64, uint64, Record) error { n++; return nil }); !errors.Is(err, ErrGap) || n != 1 {
