@@ -44,7 +44,7 @@ func (o *owner) drain(msg *nats.Msg) {
 		o.reply(msg, wire.DrainReply{Status: wire.StatusOf(err)})
 		return
 	}
-	req.MaxBytes = min(req.MaxBytes, int(o.cfg.NC.MaxPayload())-payloadMargin)
+	req.MaxBytes = min(req.MaxBytes, o.replyRoom())
 	err := o.buffer.Drain(req, func(reply wire.DrainReply) { o.reply(msg, reply) })
 	if err != nil {
 		o.outages.requests.Failed(err)

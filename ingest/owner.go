@@ -149,7 +149,7 @@ func (o *owner) dispatch(ctx context.Context, inbox <-chan *nats.Msg) error {
 			accepted = offer(o.drains, msg)
 		case wire.OpCommit:
 			accepted = offer(o.commits, commitCall{msg: msg})
-		case wire.OpExtents:
+		case wire.OpHeld, wire.OpExtents:
 			accepted = offer(o.queries, msg)
 		case wire.OpList:
 			accepted = offer(o.lists, msg)

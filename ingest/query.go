@@ -2,19 +2,27 @@ package ingest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
 
+	"dormouse/internal/logid"
 	"dormouse/internal/wire"
+	"dormouse/store/buffer"
 	"dormouse/store/catalog"
 )
 
 // serveQueries answers the readers' questions, one at a time, until ctx is done.
 func (o *owner) serveQueries(ctx context.Context) error {
-	return o.serveReaders(ctx, o.queries, func(_ context.Context, msg *nats.Msg) any { return o.extents(msg) })
+	return o.serveReaders(ctx, o.queries, func(_ context.Context, msg *nats.Msg) any {
+		if wire.OperationOf(msg.Subject) == wire.OpHeld {
+			return o.held(msg)
+		}
+		return o.extents(msg)
+	})
 }
 
 // serveLists answers questions for logs, one at a time, until ctx is done. They read far more than the others, which must not
@@ -51,7 +59,7 @@ func (o *owner) extents(msg *nats.Msg) wire.ExtentsReply {
 	if applied < req.MinManifest {
 		return wire.ExtentsReply{Status: wire.StatusOf(fmt.Errorf("%w: the catalog is at manifest record %d", wire.ErrBusy, applied))}
 	}
-	page, more, err := o.catalog.Extents(req.Log, req.After, req.All, wire.MaxExtents)
+	page, more, err := o.catalog.Extents(req.Log, req.After, req.All, o.extentLimit(logid.MaxBytes))
 	if err != nil {
 		o.outages.requests.Failed(err)
 		return wire.ExtentsReply{Status: wire.StatusOf(err)}
@@ -92,7 +100,12 @@ func (o *owner) page(ctx context.Context, req wire.ListRequest) (reply wire.List
 		from.Log = max(req.Prefix, req.After+"\x01") // the smallest key after all of After's
 	}
 	bounds := catalog.Bounds{Logs: limit, Extents: listExtents, Until: time.Now().Add(listTime)}
-	summaries, next, err := o.catalog.Summaries(ctx, req.Prefix, from, bounds)
+	v, err := o.view() // one moment: a log that is committed meanwhile is not in neither
+	if err != nil {
+		return reply, err
+	}
+	defer func() { err = errors.Join(err, v.close()) }()
+	summaries, next, err := v.archived.Summaries(ctx, req.Prefix, from, bounds)
 	if err != nil {
 		return reply, err
 	}
@@ -100,7 +113,7 @@ func (o *owner) page(ctx context.Context, req wire.ListRequest) (reply wire.List
 	for _, s := range summaries {
 		archived = append(archived, wire.LogInfo{Log: s.Log, Archived: s.All, Extents: s.Extents})
 	}
-	buffered, err := o.bufferedLogs(ctx, req.Prefix, from.Log, next.Log, limit+1)
+	buffered, err := o.bufferedLogs(ctx, v.buffered, req.Prefix, from.Log, next.Log, limit+1)
 	if err != nil {
 		return reply, err
 	}
@@ -113,34 +126,35 @@ func (o *owner) page(ctx context.Context, req wire.ListRequest) (reply wire.List
 	return reply, nil
 }
 
-// bufferedLogs returns up to limit logs from one on and, if to is not empty, before another.
-func (o *owner) bufferedLogs(ctx context.Context, prefix, from, to string, limit int) (logs []wire.LogInfo, err error) {
-	cursor, err := o.buffer.Iter()
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = cursor.Close() }() // read errors have shown in the seeks
+// bufferedLogs returns up to limit logs of a cursor from one on and, if to is not empty, before another.
+func (o *owner) bufferedLogs(ctx context.Context, cursor *buffer.Cursor, prefix, from, to string, limit int) (logs []wire.LogInfo, err error) {
 	log, ok, err := cursor.SeekLog(from)
 	for ; ok && err == nil && strings.HasPrefix(log, prefix) && (to == "" || log < to) && len(logs) < limit; log, ok, err = cursor.SeekLog(log + "\x01") {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		pending, active := o.sched.Pending(log)
-		if !active {
-			continue // archived since the cursor was opened
-		}
-		part := wire.Part{Entries: pending.Count, Bytes: pending.Bytes, First: pending.First, Last: pending.Last}
-		var first, last time.Time
-		if _, first, ok, err = cursor.Seek(log, 0); err == nil && ok {
-			_, last, _, err = cursor.Last(log)
-			part.MinTime, part.MaxTime = first.UnixNano(), last.UnixNano()
-		}
+		part, err := o.bufferedPart(cursor, log)
 		if err != nil {
-			break
+			return nil, err
 		}
 		logs = append(logs, wire.LogInfo{Log: log, Buffered: part})
 	}
 	return logs, err
+}
+
+// bufferedPart sums up what a cursor has of a log. The sums that are kept in memory tell it, unless they are of another moment.
+func (o *owner) bufferedPart(cursor *buffer.Cursor, log string) (wire.Part, error) {
+	pending, _ := o.sched.Pending(log)
+	first, begin, _, err := cursor.Seek(log, 0)
+	if err != nil {
+		return wire.Part{}, err
+	}
+	last, end, _, err := cursor.Last(log)
+	if err != nil || pending.First == first && pending.Last == last {
+		return wire.Part{Entries: pending.Count, Bytes: pending.Bytes, First: first, Last: last, MinTime: begin.UnixNano(), MaxTime: end.UnixNano()}, err
+	}
+	e, err := cursor.Measure(log, first, last)
+	return wire.Part{Entries: e.Count, Bytes: e.Bytes, First: e.First, Last: e.Last, MinTime: e.MinTime, MaxTime: e.MaxTime}, err
 }
 
 // mergeLogs joins two ascending lists; a log in both becomes one.

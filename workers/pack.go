@@ -91,7 +91,7 @@ func (k *pack) flush(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("naming a segment: %w", err)
 	}
-	s := extent.Segment{Key: k.batch.shard.String() + "/" + id.String() + ".sst", Size: uint64(len(data))}
+	s := extent.Segment{Key: k.batch.shard.SegmentKey(id.String()), Size: uint64(len(data))}
 	if err := k.pool.put(ctx, s.Key, data); err != nil {
 		return err
 	}

@@ -64,6 +64,27 @@ func (s Shard) SyncSubject() string { return "dormouse.sync." + s.String() }
 // ManifestSubject is the shard's manifest.
 func (s Shard) ManifestSubject() string { return "dormouse.manifest." + s.String() }
 
+// SegmentKey is where the shard's segment of that name lies in the bucket.
+func (s Shard) SegmentKey(name string) string { return s.String() + "/" + name + segmentSuffix }
+
+// IsSegmentKey reports whether key may name a segment of the shard: it lies in the shard's folder itself, and its name is of
+// letters, digits, `.`, `_` and `-`, and does not start with a dot.
+func (s Shard) IsSegmentKey(key string) bool {
+	name, ok := strings.CutPrefix(key, s.String()+"/")
+	if ok {
+		name, ok = strings.CutSuffix(name, segmentSuffix)
+	}
+	return ok && name != "" && name[0] != '.' && len(name) <= maxSegmentName && !strings.ContainsFunc(name, func(r rune) bool {
+		letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
+		return !letter && r != '.' && r != '_' && r != '-'
+	})
+}
+
+const (
+	segmentSuffix  = ".sst"
+	maxSegmentName = 64 // bytes; a UUID has 36
+)
+
 // RejectedSubject takes the shard's entries that are no log.
 func (s Shard) RejectedSubject() string { return "dormouse.rejected." + s.String() }
 
@@ -73,6 +94,7 @@ type Operation string
 const (
 	OpDrain   Operation = "drain"   // DrainRequest -> DrainReply
 	OpCommit  Operation = "commit"  // CommitRequest -> CommitReply
+	OpHeld    Operation = "held"    // HeldRequest -> HeldReply
 	OpExtents Operation = "extents" // ExtentsRequest -> ExtentsReply
 	OpList    Operation = "list"    // ListRequest -> ListReply
 )

@@ -114,6 +114,14 @@ func checkAll(t *testing.T, c *Catalog, model map[string][]extent.Located, logs 
 	}
 }
 
+func summaries(ctx context.Context, c *Catalog, prefix string, from Mark, bounds Bounds) (page []Summary, next Mark, err error) {
+	err = c.read(func(v *View) error {
+		page, next, err = v.Summaries(ctx, prefix, from, bounds)
+		return err
+	})
+	return page, next, err
+}
+
 func checkSummaries(t *testing.T, c *Catalog, model map[string][]extent.Located) {
 	t.Helper()
 	later := time.Now().Add(time.Hour)
@@ -149,7 +157,7 @@ func checkSummaries(t *testing.T, c *Catalog, model map[string][]extent.Located)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, _, err := c.Summaries(ctx, "", Mark{}, Bounds{1000, 1000, later}); !errors.Is(err, context.Canceled) {
+	if _, _, err := summaries(ctx, c, "", Mark{}, Bounds{1000, 1000, later}); !errors.Is(err, context.Canceled) {
 		t.Errorf("goes on after its end: %v", err)
 	}
 }
@@ -158,7 +166,7 @@ func checkSummaries(t *testing.T, c *Catalog, model map[string][]extent.Located)
 func summarize(t *testing.T, c *Catalog, prefix string, from Mark, bounds Bounds) (all []Summary) {
 	t.Helper()
 	for {
-		page, next, err := c.Summaries(t.Context(), prefix, from, bounds)
+		page, next, err := summaries(t.Context(), c, prefix, from, bounds)
 		if err != nil {
 			t.Fatal(err)
 		}

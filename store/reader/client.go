@@ -100,27 +100,37 @@ func persist[R any](ctx context.Context, try func(context.Context) (R, error)) (
 
 // askOwner sends one request to the shard's owner, again and again while there is none or it is busy.
 func askOwner[R interface{ Err() error }](ctx context.Context, c *Client, shard wire.Shard, op wire.Operation, request any) (R, error) {
+	again := false
+	return persist(ctx, func(ctx context.Context) (R, error) {
+		reply, err := askOnce[R](ctx, c, shard, op, request, again)
+		again = true
+		return reply, err
+	})
+}
+
+// askOnce sends one request to the shard's owner: the one that is known or, with anew, the one that the manifest names.
+func askOnce[R interface{ Err() error }](ctx context.Context, c *Client, shard wire.Shard, op wire.Operation, request any, anew bool) (reply R, err error) {
 	data, err := wire.Encode(request)
 	if err != nil {
-		var none R
-		return none, err
+		return reply, err
 	}
-	again := false
-	return persist(ctx, func(ctx context.Context) (reply R, err error) {
-		epoch, err := c.epoch(ctx, shard, again)
-		if err != nil {
-			return reply, err
-		}
-		again = true
-		msg, err := c.nc.RequestWithContext(ctx, wire.OwnerSubject(shard, epoch, op), data)
-		if err != nil {
-			return reply, fmt.Errorf("%w: shard %s: %w (is `dormouse serve` running?)", ErrNoOwner, shard, err)
-		}
-		if err := wire.Decode(msg.Data, &reply); err != nil {
-			return reply, err // wraps ErrBadRequest
-		}
-		return reply, reply.Err()
-	})
+	epoch, err := c.epoch(ctx, shard, anew)
+	if err != nil {
+		return reply, err
+	}
+	msg, err := c.nc.RequestWithContext(ctx, wire.OwnerSubject(shard, epoch, op), data)
+	if err != nil {
+		return reply, fmt.Errorf("%w: shard %s: %w (is `dormouse serve` running?)", ErrNoOwner, shard, err)
+	}
+	if err := wire.Decode(msg.Data, &reply); err != nil {
+		return reply, err // wraps ErrBadRequest
+	}
+	return reply, reply.Err()
+}
+
+// held asks for what the owner has of a log.
+func (c *Client) held(ctx context.Context, shard wire.Shard, request wire.HeldRequest) (wire.HeldReply, error) {
+	return askOwner[wire.HeldReply](ctx, c, shard, wire.OpHeld, request)
 }
 
 // Extents asks for one page of extents.
@@ -131,28 +141,6 @@ func (c *Client) Extents(ctx context.Context, shard wire.Shard, request wire.Ext
 // List asks for one page of logs.
 func (c *Client) List(ctx context.Context, shard wire.Shard, request wire.ListRequest) (wire.ListReply, error) {
 	return askOwner[wire.ListReply](ctx, c, shard, wire.OpList, request)
-}
-
-// remoteCatalog is the catalog of a shard as its owner answers for it.
-type remoteCatalog struct {
-	client *Client
-	shard  wire.Shard
-}
-
-func (c remoteCatalog) Extents(ctx context.Context, log string, after uint64, fresh bool) ([]extent.Located, bool, error) {
-	request := wire.ExtentsRequest{Log: log, After: after}
-	if fresh {
-		head, err := persist(ctx, func(ctx context.Context) (uint64, error) {
-			head, _, err := c.client.manifestHead(ctx, c.shard)
-			return head, err
-		})
-		if err != nil {
-			return nil, false, err
-		}
-		request.MinManifest = head
-	}
-	reply, err := c.client.Extents(ctx, c.shard, request)
-	return reply.Extents, reply.More, err
 }
 
 // Bucket opens segments of a bucket.
@@ -186,7 +174,7 @@ type Located struct {
 	Archive string
 }
 
-// Locate finds the shard of a log: the one whose archive or stream has entries of it. Without any it returns ErrNoLog, and
+// Locate finds the shard of a log: the one whose owner or stream has entries of it. Without any it returns ErrNoLog, and
 // the shard in which its first entry will be if there is just one, or if the tenants are spread by a mapping, so that a log
 // can be followed before its first entry.
 func (c *Client) Locate(ctx context.Context, log string) (Located, error) {
@@ -203,7 +191,7 @@ func (c *Client) Locate(ctx context.Context, log string) (Located, error) {
 	}
 	var first Located
 	for _, source := range sources {
-		reply, err := c.Extents(ctx, source.Shard, wire.ExtentsRequest{Log: log})
+		reply, err := c.held(ctx, source.Shard, wire.HeldRequest{Log: log})
 		if err != nil {
 			return Located{}, err
 		}
@@ -211,7 +199,7 @@ func (c *Client) Locate(ctx context.Context, log string) (Located, error) {
 		if home(source) {
 			first = at
 		}
-		if len(reply.Extents) > 0 {
+		if len(reply.Extents) > 0 || reply.Buffered { // the stream may have dropped what is buffered
 			return at, nil
 		}
 		stream, err := c.js.Stream(ctx, source.Stream)
@@ -237,5 +225,5 @@ func (c *Client) Open(ctx context.Context, at Located, bucket *archive.Bucket) (
 		return nil, nil, fmt.Errorf("opening stream %s: %w", at.Source.Stream, err)
 	}
 	tail := &streamTail{js: c.js, stream: stream, prefix: at.Source.Prefix}
-	return &Reader{Catalog: remoteCatalog{c, at.Source.Shard}, Segments: Bucket{bucket}, Tail: tail}, tail.close, nil
+	return &Reader{Owner: &remoteOwner{client: c, shard: at.Source.Shard}, Segments: Bucket{bucket}, Tail: tail}, tail.close, nil
 }

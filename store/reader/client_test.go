@@ -40,26 +40,6 @@ func TestReadJoinsArchiveAndStream(t *testing.T) {
 	}
 }
 
-// TestAfterATrimTheCatalogIsAskedAnew: what the owner answered first is behind the manifest, and the stream is trimmed.
-func TestAfterATrimTheCatalogIsAskedAnew(t *testing.T) {
-	s := newSystem(t)
-	s.claim(1)
-	s.own(1)
-	s.publish("a.b", "1")
-	s.archive("0/one.sst", 1, "a.b")
-	s.trim(1)
-	r := s.open("a.b")
-	if _, _, err := r.Catalog.Extents(t.Context(), "a.b", 0, true); err != nil {
-		t.Fatal(err)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	_, head := s.mu.manifest.Last()
-	if asked := s.mu.asked[len(s.mu.asked)-1]; asked.MinManifest != head {
-		t.Fatalf("asked for a catalog of manifest record %d, want %d", asked.MinManifest, head)
-	}
-}
-
 // TestTakeover: the owner that the client knew is gone, its successor is busy at first.
 func TestTakeover(t *testing.T) {
 	s := newSystem(t)

@@ -34,6 +34,11 @@ type system struct {
 		extents  []extent.Located // what the owner's catalog holds, ascending
 		busy     int              // requests that the owner still refuses
 		asked    []wire.ExtentsRequest
+
+		behind    bool          // the owner takes in nothing more
+		applied   uint64        // what the owner has taken in of the stream
+		buffered  []entry.Entry // and not archived, ascending in each log
+		questions []wire.HeldRequest
 	}
 }
 
@@ -55,7 +60,7 @@ func newSystem(t *testing.T) *system {
 	return s
 }
 
-// publish publishes entries of a log and returns the last one's sequence.
+// publish publishes entries of a log, which the owner takes in unless it is behind, and returns the last one's sequence.
 func (s *system) publish(log string, payloads ...string) (last uint64) {
 	s.t.Helper()
 	for _, p := range payloads {
@@ -64,18 +69,41 @@ func (s *system) publish(log string, payloads ...string) (last uint64) {
 			s.t.Fatal(err)
 		}
 		last = ack.Sequence
+		s.takeIn(entry.Entry{Log: log, Seq: last, Time: s.message(last).Time, Data: []byte(p)})
 	}
 	return last
 }
 
-// trim purges the source stream up to and including a sequence.
-func (s *system) trim(upTo uint64) {
+func (s *system) takeIn(e entry.Entry) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.mu.behind {
+		s.mu.applied, s.mu.buffered = e.Seq, append(s.mu.buffered, e)
+	}
+}
+
+func (s *system) source() jetstream.Stream {
 	s.t.Helper()
 	stream, err := s.js.Stream(s.t.Context(), wire.DefaultSource)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	if err := stream.Purge(s.t.Context(), jetstream.WithPurgeSequence(upTo+1)); err != nil {
+	return stream
+}
+
+func (s *system) message(seq uint64) *jetstream.RawStreamMsg {
+	s.t.Helper()
+	msg, err := s.source().GetMsg(s.t.Context(), seq)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return msg
+}
+
+// trim purges the source stream up to and including a sequence.
+func (s *system) trim(upTo uint64) {
+	s.t.Helper()
+	if err := s.source().Purge(s.t.Context(), jetstream.WithPurgeSequence(upTo+1)); err != nil {
 		s.t.Fatal(err)
 	}
 }
@@ -117,12 +145,11 @@ func (s *system) recordID(seq uint64) string {
 func (s *system) own(epoch uint64) {
 	s.t.Helper()
 	sub, err := s.nc.Subscribe(wire.OwnerSubjects(0, epoch), func(msg *nats.Msg) {
-		var req wire.ExtentsRequest
-		if err := wire.Decode(msg.Data, &req); err != nil {
-			s.t.Error(err)
-			return
+		answer, err := s.hear(msg)
+		var data []byte
+		if err == nil {
+			data, err = wire.Encode(answer)
 		}
-		data, err := wire.Encode(s.answer(req))
 		if err == nil {
 			err = msg.Respond(data)
 		}
@@ -134,6 +161,44 @@ func (s *system) own(epoch uint64) {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(func() { _ = sub.Unsubscribe() })
+}
+
+func (s *system) hear(msg *nats.Msg) (any, error) {
+	if wire.OperationOf(msg.Subject) == wire.OpHeld {
+		var req wire.HeldRequest
+		err := wire.Decode(msg.Data, &req)
+		return s.held(req), err
+	}
+	var req wire.ExtentsRequest
+	err := wire.Decode(msg.Data, &req)
+	return s.answer(req), err
+}
+
+// held answers as an owner that has taken in all up to mu.applied, with pages of two.
+func (s *system) held(req wire.HeldRequest) wire.HeldReply {
+	extents := s.answer(wire.ExtentsRequest{Log: req.Log, After: req.After})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mu.questions = append(s.mu.questions, req)
+	reply := wire.HeldReply{Status: extents.Status, Extents: extents.Extents, More: extents.More, Archive: extents.Archive, Applied: s.mu.applied}
+	var has []uint64
+	for _, e := range s.mu.buffered {
+		if e.Log != req.Log || e.Seq <= req.After {
+			continue
+		}
+		reply.Buffered = true
+		if e.Seq <= req.UpTo {
+			has = append(has, e.Seq)
+		}
+		reply.More = reply.More || len(reply.Extents) > 0 || len(reply.Entries) == 2
+		if !reply.More && req.MaxBytes > 0 {
+			reply.Entries = append(reply.Entries, wire.HeldEntry{Seq: e.Seq, Value: entry.AppendValue(nil, e.Time, e.Headers, e.Data)})
+		}
+	}
+	if req.UpTo > 0 {
+		reply.Complete = slices.Equal(has, req.Seqs) && (len(reply.Extents) == 0 || reply.Extents[0].Extent.First > req.UpTo)
+	}
+	return reply
 }
 
 func (s *system) answer(req wire.ExtentsRequest) (reply wire.ExtentsReply) {
@@ -212,6 +277,7 @@ func (s *system) commit(in extent.Segment, extents ...extent.Extent) {
 	defer s.mu.Unlock()
 	for _, e := range extents {
 		s.mu.extents = append(s.mu.extents, extent.Located{Extent: e, Segment: in})
+		s.mu.buffered = slices.DeleteFunc(s.mu.buffered, func(b entry.Entry) bool { return b.Log == e.Log && b.Seq <= e.Last })
 	}
 	slices.SortFunc(s.mu.extents, func(a, b extent.Located) int {
 		if c := strings.Compare(a.Extent.Log, b.Extent.Log); c != 0 {

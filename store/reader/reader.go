@@ -1,7 +1,8 @@
-// Package reader reads a log back: what the archive holds, then what the source stream still holds, then, if asked, what
-// comes, joined so that every entry is seen once and in order while commits and trims go on.
+// Package reader reads a log back: what the archive holds, then what its owner has buffered, then what the source stream has
+// beyond that and, if asked, what comes, joined so that every entry is seen once and in order while commits go on and the
+// stream drops what it likes.
 //
-// It changes nothing and keeps nothing. Open client.go for how the owners are asked, tail.go for the stream, and
+// It changes nothing and keeps nothing. Open join.go for the seams, owner.go for how the owner is asked, tail.go for the stream, and
 // store/segment for how little of a segment is fetched for one log.
 package reader
 
@@ -14,13 +15,6 @@ import (
 	"dormouse/internal/entry"
 	"dormouse/internal/extent"
 )
-
-// Catalog knows the committed extents of logs.
-type Catalog interface {
-	// Extents returns extents of log that end above after, ascending; more says that this is not all of them. With
-	// fresh the answer knows every commit that was in the manifest when the call was made.
-	Extents(ctx context.Context, log string, after uint64, fresh bool) (page []extent.Located, more bool, err error)
-}
 
 // Segments opens archived segments.
 type Segments interface {
@@ -36,8 +30,8 @@ type Segment interface {
 
 // Tail is the source stream of the log's shard.
 type Tail interface {
-	// First returns the first sequence that the stream holds.
-	First(ctx context.Context) (first uint64, err error)
+	// Kept reports whether the stream still has everything above after up to upTo that it ever had there.
+	Kept(ctx context.Context, after, upTo uint64) (bool, error)
 	// End returns the last sequence, which is not below that of anything that was acknowledged before End was called.
 	End(ctx context.Context) (last uint64, err error)
 	// Fetch returns some entries of log above after, ascending, and nothing only when the stream holds none. With wait
@@ -56,7 +50,7 @@ type Query struct {
 
 // Reader reads logs of one shard.
 type Reader struct {
-	Catalog  Catalog
+	Owner    Owner
 	Segments Segments
 	Tail     Tail
 }
@@ -94,67 +88,18 @@ func (r *Reader) Read(ctx context.Context, q Query, emit func(entry.Entry) error
 
 // walk is one read under way.
 //
-// Invariant: every entry of the log up to position was emitted, if the query wants it, and none above.
+// Invariant: every entry of the log up to position was emitted, if the query wants it, and none above; there is none between
+// position and known.
 type walk struct {
 	*Reader
 	query    Query
 	emit     func(entry.Entry) error
 	position uint64
+	known    uint64 // may be below position
 	end      uint64 // without Follow, nothing above is wanted
 	late     bool   // an entry later than the query's ToTime has shown
 	segment  Segment
 	key      string // of segment
-}
-
-func (w *walk) run(ctx context.Context) error {
-	fresh := false
-	for {
-		if err := w.readArchive(ctx, fresh); err != nil {
-			return err
-		}
-		// The archive is exhausted for now: the rest is in the stream, unless it is archived and trimmed meanwhile.
-		for again := false; !again; {
-			if err := w.settle(ctx); err != nil {
-				return err
-			}
-			if !w.query.Follow && w.position >= w.end {
-				return nil
-			}
-			var err error
-			if again, err = w.readTail(ctx); err != nil {
-				return err
-			}
-			fresh = again
-		}
-	}
-}
-
-// readArchive emits from extents until the catalog knows of no more.
-func (w *walk) readArchive(ctx context.Context, fresh bool) error {
-	for {
-		page, more, err := w.Catalog.Extents(ctx, w.query.Log, w.position, fresh)
-		if err != nil {
-			return err
-		}
-		if len(page) == 0 {
-			return nil
-		}
-		for _, l := range page {
-			if err := w.readExtent(ctx, l); err != nil {
-				return err
-			}
-		}
-		if more {
-			continue
-		}
-		if err := w.settle(ctx); err != nil {
-			return err
-		}
-		if !w.query.Follow && w.position >= w.end {
-			return nil // else a log that is written without pause would be read without end
-		}
-		fresh = false // ask once more for what was committed while we read
-	}
 }
 
 func (w *walk) readExtent(ctx context.Context, l extent.Located) error {
@@ -195,53 +140,14 @@ func (w *walk) outside(e extent.Extent) bool {
 		!q.ToTime.IsZero() && time.Unix(0, e.MinTime).After(q.ToTime) // a bound may be beyond what nanoseconds can say
 }
 
-// readTail emits a batch from the stream, unless part of what lies before it may have left the stream: then it emits
-// nothing and reports that the archive must be read again.
-//
-// A gap between two entries of a log does not show in the stream: sequences have gaps anyway. But only committed entries
-// are trimmed, and the trim comes after the commit. So, looking at the stream's beginning after the batch was fetched: if
-// it is not above position+1, nothing of the log was trimmed before the batch passed by. If it is, ask for every commit up
-// to now; if none of the log lies above position, nothing of the log can have been trimmed either.
-func (w *walk) readTail(ctx context.Context) (again bool, err error) {
-	batch, err := w.fetch(ctx)
-	if err != nil {
-		return false, err
-	}
-	first, err := w.Tail.First(ctx)
-	if err != nil {
-		return false, err
-	}
-	if first > w.position+1 {
-		page, _, err := w.Catalog.Extents(ctx, w.query.Log, w.position, true)
-		if err != nil {
-			return false, err
-		}
-		if len(page) > 0 {
-			return true, nil
-		}
-	}
-	for _, e := range batch {
-		if !w.query.Follow && e.Seq > w.end {
-			return false, errEnough
-		}
-		if err := w.take(e); err != nil {
-			return false, err
-		}
-	}
-	if len(batch) == 0 && !w.query.Follow {
-		return false, errEnough
-	}
-	return false, nil
-}
-
 // fetch fetches from the stream. A wait is over at the query's ToTime.
 func (w *walk) fetch(ctx context.Context) ([]entry.Entry, error) {
 	if !w.query.Follow || w.query.ToTime.IsZero() {
-		return w.Tail.Fetch(ctx, w.query.Log, w.position, w.query.Follow)
+		return w.Tail.Fetch(ctx, w.query.Log, w.reached(), w.query.Follow)
 	}
 	wait, cancel := context.WithDeadline(ctx, w.query.ToTime)
 	defer cancel()
-	batch, err := w.Tail.Fetch(wait, w.query.Log, w.position, true)
+	batch, err := w.Tail.Fetch(wait, w.query.Log, w.reached(), true)
 	if err != nil && wait.Err() != nil && ctx.Err() == nil {
 		return nil, nil
 	}

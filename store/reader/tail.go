@@ -66,9 +66,11 @@ var errNoMajority = errors.New("the stream's leader is not in touch with most of
 // First asks the stream's leader. One that was just elected may not know of all that was acknowledged: most of its replicas
 // are not current, and it is asked again.
 func (t *streamTail) First(ctx context.Context) (first uint64, err error) {
-	state, err := t.state(ctx, func(r *jetstream.PeerInfo, _ time.Duration) bool { return r.Current && !r.Offline })
+	state, err := t.state(ctx, current)
 	return state.FirstSeq, err
 }
+
+func current(r *jetstream.PeerInfo, _ time.Duration) bool { return r.Current && !r.Offline }
 
 // End asks the stream's leader until that has heard from most of its replicas since the first question: so long no other one
 // was elected, and it knows of all that was acknowledged before. (Raft's read index; Ongaro 2014, 6.4.) A leader that was cut
@@ -80,11 +82,11 @@ func (t *streamTail) End(ctx context.Context) (last uint64, err error) {
 
 // state returns the stream's state as its leader has it, once good holds for most of its replicas, of which the leader itself
 // is one. asking is how long before this question the first one was sent.
-func (t *streamTail) state(ctx context.Context, good func(r *jetstream.PeerInfo, asking time.Duration) bool) (jetstream.StreamState, error) {
+func (t *streamTail) state(ctx context.Context, good func(r *jetstream.PeerInfo, asking time.Duration) bool, opts ...jetstream.StreamInfoOpt) (jetstream.StreamState, error) {
 	began := time.Now()
 	info, err := persist(ctx, func(ctx context.Context) (*jetstream.StreamInfo, error) {
 		asking := time.Since(began)
-		info, err := t.stream.Info(ctx)
+		info, err := t.stream.Info(ctx, opts...)
 		if err != nil || info.Cluster == nil {
 			return info, err
 		}

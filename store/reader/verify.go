@@ -11,6 +11,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 
 	"dormouse/internal/extent"
+	"dormouse/internal/topology"
 	"dormouse/internal/wire"
 	"dormouse/store/archive"
 	"dormouse/store/catalog"
@@ -60,9 +61,19 @@ func (v *Verifier) Verify(ctx context.Context, log string) (Report, error) {
 		}
 	}
 	if log != "" && r.Extents == 0 {
-		return r, fmt.Errorf("%w in the archive: %s", ErrNoLog, log)
+		return r, v.notArchived(ctx, sources, log)
 	}
 	return r, nil
+}
+
+// notArchived returns nil for a log that is to be archived still, and ErrNoLog for one that nobody knows.
+func (v *Verifier) notArchived(ctx context.Context, sources []topology.Source, log string) error {
+	for _, source := range sources {
+		if held, err := v.Client.held(ctx, source.Shard, wire.HeldRequest{Log: log}); err != nil || held.Buffered {
+			return err
+		}
+	}
+	return fmt.Errorf("%w in the archive: %s", ErrNoLog, log)
 }
 
 func (v *Verifier) bad(r *Report, err error) {

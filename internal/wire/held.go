@@ -1,0 +1,61 @@
+package wire
+
+import (
+	"fmt"
+	"math"
+
+	"dormouse/internal/extent"
+	"dormouse/internal/logid"
+)
+
+// MaxHeld bounds the entries in one held reply, and those that an asker can have compared.
+const MaxHeld = 4096
+
+// HeldRequest asks what the owner has of a log above After: committed extents, and entries that are only buffered.
+type HeldRequest struct {
+	Log      string `cbor:"1,keyasint"`
+	After    uint64 `cbor:"2,keyasint,omitempty"`
+	Offset   int    `cbor:"3,keyasint,omitempty"` // of the next entry, go on at this byte of its value
+	MaxBytes int    `cbor:"4,keyasint,omitempty"` // how much of HeldReply.Entries the asker takes; 0: it only wants to know
+
+	// With UpTo the asker has the entries Seqs above After up to UpTo from the stream, and asks whether that is all.
+	UpTo uint64   `cbor:"5,keyasint,omitempty"`
+	Seqs []uint64 `cbor:"6,keyasint,omitempty"` // ascending
+}
+
+// Validate reports what the owner must refuse.
+func (r HeldRequest) Validate() error {
+	switch {
+	case r.Offset < 0 || r.MaxBytes < 0:
+		return fmt.Errorf("offset %d and byte limit %d must not be negative", r.Offset, r.MaxBytes)
+	case r.After == math.MaxUint64:
+		return fmt.Errorf("there is no sequence above %d", r.After)
+	case len(r.Seqs) > MaxHeld || r.UpTo > 0 && r.UpTo <= r.After:
+		return fmt.Errorf("%d entries above %d up to %d, want at most %d and sequences that ascend", len(r.Seqs), r.After, r.UpTo, MaxHeld)
+	}
+	return logid.Validate(r.Log)
+}
+
+// HeldReply is a page of what the owner has of a log, all as of one moment: the entries of Extents, or else Entries. Another
+// request, After the last of them, brings what follows.
+//
+// Without More, the log has nothing else up to Applied: what was taken in up to there is in the archive or in the buffer.
+type HeldReply struct {
+	Status
+	Extents []extent.Located `cbor:"3,keyasint,omitempty"`
+	Entries []HeldEntry      `cbor:"4,keyasint,omitempty"`
+	More    bool             `cbor:"5,keyasint,omitempty"`
+	Applied uint64           `cbor:"6,keyasint,omitempty"` // last sequence of the source stream that was taken in
+	// Complete is the answer to UpTo and Seqs, when Applied is not below UpTo; the reply has neither extents nor entries then.
+	// An extent there makes it false: which sequences it has is not known without reading it.
+	Complete bool   `cbor:"7,keyasint,omitempty"`
+	Buffered bool   `cbor:"8,keyasint,omitempty"` // an entry above After is in the buffer
+	Archive  string `cbor:"9,keyasint,omitempty"` // URL of the bucket as the owner opened it, without secrets
+}
+
+// HeldEntry is one buffered entry, or a part of one that is too large for one reply.
+type HeldEntry struct {
+	Seq   uint64 `cbor:"1,keyasint"`
+	Value []byte `cbor:"2,keyasint"`           // as package entry encodes it, from the request's Offset on
+	Total int    `cbor:"3,keyasint,omitempty"` // length of the whole value, if Value is a part of it; then it is the only entry
+}
