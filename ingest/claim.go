@@ -76,6 +76,7 @@ func (o *owner) recover(ctx context.Context) error {
 		o.pos.Applied, o.pos.AppliedTime = o.pos.Floor, time.Time{}
 	}
 	return o.buffer.Restore(func(a buffer.Active) {
+		o.newest = max(o.newest, a.Newest.UnixNano())
 		o.sched.Restore(a.Log, scheduler.Pending{First: a.First, Last: a.Last, Count: a.Count, Bytes: a.Bytes}, a.FirstTime)
 	})
 }

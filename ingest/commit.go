@@ -9,7 +9,6 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/nats-io/nats.go"
 
-	"dormouse/internal/extent"
 	"dormouse/internal/wire"
 	"dormouse/store"
 	"dormouse/store/buffer"
@@ -95,7 +94,12 @@ func (o *owner) collect(first commitCall) (group []commitCall, carried *commitCa
 // each leaves: (1) validated: nothing has happened, the segments are orphans; (2) appended to the manifest: committed for
 // good, and the next owner applies the record before it does anything else; (3) applied to Pebble; (4) answered.
 func (o *owner) commitGroup(ctx context.Context, group []commitCall) error {
-	record := manifest.Record{Kind: manifest.Commit, Epoch: o.epoch, Owner: o.cfg.NodeID, Segments: o.validate(group)}
+	accepted, err := o.validate(group)
+	if err != nil {
+		o.answer(group, wire.StatusOf(err))
+		return fmt.Errorf("looking a commit over: %w", err)
+	}
+	record := manifest.Record{Kind: manifest.Commit, Epoch: o.epoch, Owner: o.cfg.NodeID, Segments: accepted}
 	if len(record.Segments) == 0 {
 		record.Kind = manifest.Floor
 	}
@@ -155,60 +159,6 @@ func (o *owner) answer(group []commitCall, status wire.Status) {
 	}
 }
 
-// validate decides on every extent of the group and returns what is to be committed.
-func (o *owner) validate(group []commitCall) []manifest.Committed {
-	var accepted []manifest.Committed
-	taken := make(map[string]string) // LogID -> key of the segment that this group commits it with
-	for i := range group {
-		call := &group[i]
-		if call.err = decodeRequest(call.msg, &call.request); call.err != nil {
-			o.outages.malformed.Failed(call.err)
-			continue
-		}
-		segment := manifest.Committed{Segment: call.request.Segment, Extents: make([]extent.Extent, 0, len(call.request.Extents))}
-		for _, e := range call.request.Extents {
-			again, reason := o.judge(e, call.request.Segment, taken)
-			switch {
-			case reason != "":
-				call.refused = append(call.refused, wire.Refusal{Log: e.Log, Reason: reason})
-			case !again:
-				taken[e.Log] = segment.Segment.Key
-				segment.Extents = append(segment.Extents, e)
-			}
-		}
-		if len(segment.Extents) > 0 {
-			accepted = append(accepted, segment)
-		}
-	}
-	return accepted
-}
-
-// judge accepts an extent only if it begins with the log's first buffered entry, so that extents of a log follow each
-// other without a gap and without an overlap. again is true for one that is committed already with this very segment: a
-// worker that asks again because the answer was lost.
-func (o *owner) judge(e extent.Extent, s extent.Segment, taken map[string]string) (again bool, reason string) {
-	if key, ok := taken[e.Log]; ok {
-		if key == s.Key {
-			return true, ""
-		}
-		return false, "overlaps an extent that is being committed"
-	}
-	pending, active := o.sched.Pending(e.Log)
-	switch {
-	case active && e.First == pending.First && e.Last == pending.Last && e.Count == pending.Count,
-		active && e.First == pending.First && e.Last < pending.Last && e.Count < pending.Count:
-		return false, ""
-	case active && e.First >= pending.First:
-		return false, fmt.Sprintf("the log has %d entries buffered from %d to %d, the extent %d from %d to %d",
-			pending.Count, pending.First, pending.Last, e.Count, e.First, e.Last)
-	}
-	committed, ok, err := o.catalog.Covering(e.Log, e.First)
-	if err == nil && ok && committed.Extent == e && committed.Segment == s {
-		return true, ""
-	}
-	return false, "stale: the log is archived beyond the extent's first entry"
-}
-
 // applyRecord applies one manifest record to Pebble and the log states, in one batch. It serves the committer and, before
 // the owner runs, recovery; applying a record to a state that has it already changes nothing.
 func (o *owner) applyRecord(seq uint64, record manifest.Record) error {
@@ -220,6 +170,7 @@ func (o *owner) applyRecord(seq uint64, record manifest.Record) error {
 	pos.ManifestSeq, pos.ManifestID = seq, record.ID
 	pos.Floor, pos.Highest = record.Floor, max(pos.Highest, record.Highest())
 	for _, s := range record.Segments {
+		o.segments.add(s.Segment.Key)
 		for _, e := range s.Extents {
 			if err := o.catalog.Put(batch, e, s.Segment); err != nil {
 				return err

@@ -39,6 +39,15 @@ func (s *system) source() jetstream.Stream {
 	return stream
 }
 
+func (s *system) message(seq uint64) *jetstream.RawStreamMsg {
+	s.t.Helper()
+	msg, err := s.source().GetMsg(s.t.Context(), seq)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return msg
+}
+
 // TestReadersSeeTheBuffer: what the stream has dropped is read from the owner, before its commit and after it, also an entry that
 // is larger than a reply.
 func TestReadersSeeTheBuffer(t *testing.T) {

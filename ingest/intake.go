@@ -112,6 +112,9 @@ func (o *owner) apply(ctx context.Context, in *intake) error {
 		return fmt.Errorf("writing to the buffer: %w", err)
 	}
 	o.moveLocked(pos)
+	for i := range in.arrivals {
+		o.newest = max(o.newest, in.arrivals[i].Time.UnixNano())
+	}
 	o.sched.Append(in.arrivals)
 	o.metrics.ingested.Add(float64(len(in.arrivals)))
 	o.metrics.rejected.Add(float64(in.rejected))

@@ -48,8 +48,11 @@ type owner struct {
 
 	// mu orders every change of the buffer, the catalog, the position and the log states: each change is one Pebble batch
 	// and the scheduler calls that go with it, so that the two never disagree while mu is free.
-	mu  sync.Mutex
-	pos store.Position
+	mu     sync.Mutex
+	pos    store.Position
+	newest int64 // of all entries that were taken in and are not archived, and maybe of others: the latest time, Unix nanoseconds
+
+	segments segmentMemory // the committer's alone once the owner runs
 
 	snapshot *manifest.Snapshot // the newest; the snapshot taker's alone once the owner runs
 	unread   map[uint64]int     // how often a run of it, by its last record, could not be read; likewise

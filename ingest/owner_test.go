@@ -63,11 +63,12 @@ func TestRefusals(t *testing.T) {
 	s.publish("logs.t.a", "1", "2", "3", "4")
 	s.publish("logs.t.b", "5")
 	s.takeReady("t.a", "t.b")
-	_, extents := s.drain("t.a", "t.b")
+	entries, extents := s.drain("t.a", "t.b")
 	a, b := extents[0], extents[1]
-	head, tail, miscounted := a, a, a
-	head.Last, head.Count = 2, 2
-	tail.First, tail.Count = 3, 2
+	head, tail, miscounted := extent.Extent{Log: "t.a"}, extent.Extent{Log: "t.a"}, a
+	for i, half := range []*extent.Extent{&head, &head, &tail, &tail} {
+		half.Add(entries[i].Seq, entries[i].Time, len(entries[i].Data))
+	}
 	miscounted.Count = 3
 	beyond := a
 	beyond.Last, beyond.Count = 9, 5
@@ -92,7 +93,7 @@ func TestRefusals(t *testing.T) {
 	if refused := s.commit("0/all.sst", a); len(refused) != 1 {
 		t.Fatal("an extent that overlaps the archived head was accepted")
 	}
-	if refused := s.commit("0/tail.sst", tail); len(refused) > 0 {
+	if refused := s.commit("0/rest.sst", tail); len(refused) > 0 {
 		t.Fatalf("the rest: refused %v", refused)
 	}
 	if got := s.archived("t.a"); !slices.Equal(got, []uint64{1, 2, 3, 4}) {
@@ -133,7 +134,7 @@ func TestFencedOwnerStepsDown(t *testing.T) {
 		t.Fatal(err)
 	}
 	var reply wire.CommitReply
-	err = s.askEpoch(old, wire.OpCommit, wire.CommitRequest{Segment: extent.Segment{Key: "0/x.sst"}, Extents: extents}, &reply)
+	err = s.askEpoch(old, wire.OpCommit, wire.CommitRequest{Segment: extent.Segment{Key: "0/x.sst", Size: 1}, Extents: extents}, &reply)
 	if err != nil || !errors.Is(reply.Err(), wire.ErrNotOwner) {
 		t.Fatalf("commit to the fenced owner: %v, %v", err, reply.Err())
 	}

@@ -197,8 +197,8 @@ func TestRemoveAndRestore(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []Active{
-		{Log: "a.x", First: 18, Last: 30, Count: 5, Bytes: 25, FirstTime: time.Unix(18, 0).UTC()},
-		{Log: "a.x.y", First: 7, Last: 28, Count: 8, Bytes: 40, FirstTime: time.Unix(7, 0).UTC()},
+		{Log: "a.x", First: 18, Last: 30, Count: 5, Bytes: 25, FirstTime: time.Unix(18, 0).UTC(), Newest: time.Unix(30, 0).UTC()},
+		{Log: "a.x.y", First: 7, Last: 28, Count: 8, Bytes: 40, FirstTime: time.Unix(7, 0).UTC(), Newest: time.Unix(28, 0).UTC()},
 	}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Fatalf("got  %v\nwant %v", got, want)

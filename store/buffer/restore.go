@@ -14,6 +14,7 @@ type Active struct {
 	Count       uint64    // entries
 	Bytes       uint64    // payload and header bytes
 	FirstTime   time.Time // of the first entry
+	Newest      time.Time // the latest of all entries
 }
 
 // Restore calls fn once for each log that has entries in the buffer, in LogID order: the active set after a restart.
@@ -48,6 +49,9 @@ func (b *Buffer) Restore(fn func(Active)) (err error) {
 			now = Active{Log: string(log), First: seq, FirstTime: at}
 		}
 		now.Last = seq
+		if at.After(now.Newest) {
+			now.Newest = at
+		}
 		now.Count++
 		now.Bytes += uint64(bytes)
 	}
