@@ -10,6 +10,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 
 	"go.uber.org/goleak"
 )
@@ -151,12 +152,19 @@ func (g *rig) check() {
 		entries, bytes, lowest = entries+want.Count, bytes+want.Bytes, min(lowest, want.First)
 	}
 	stats := g.s.Stats()
+	if size := unsafe.Sizeof(logState{}); size > 80 {
+		g.t.Fatalf("a state takes %d bytes", size)
+	}
 	if stats.Active != len(g.buffered) || stats.Entries != entries || stats.Bytes != bytes || stats.Armed+stats.Queued != stats.Active {
 		g.t.Fatalf("stats %+v, want %d logs with %d entries of %d bytes", stats, len(g.buffered), entries, bytes)
 	}
 	oldest, ok := g.s.Oldest()
 	if ok != (len(g.buffered) > 0) || ok && (oldest > lowest || lowest-oldest >= firstsBlock) {
 		g.t.Fatalf("oldest is %d, %v, the lowest first sequence %d", oldest, ok, lowest)
+	}
+	earliest, first, ok := g.s.Earliest()
+	if ok != (len(g.buffered) > 0) || ok && (first != lowest || g.buffered[earliest][0].Seq != lowest) {
+		g.t.Fatalf("the earliest log is %s from %d, %v, the lowest first sequence %d", earliest, first, ok, lowest)
 	}
 	g.checkPlaces()
 }

@@ -112,7 +112,7 @@ func (s *Scheduler) Committed(log string, count, bytes, nextFirst uint64, nextTi
 	}
 	l.count -= uint32(count)
 	l.bytes -= bytes
-	s.mu.table.setFirst(l, nextFirst)
+	s.mu.table.setFirst(i, l, nextFirst)
 	if l.bytes >= s.cfg.MaxBytes {
 		s.queueLocked(i, l)
 	} else {

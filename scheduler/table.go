@@ -30,9 +30,12 @@ type logState struct {
 	at          int64  // number of the slot or of the batch
 	count       uint32 // buffered entries
 	prev, next  uint32 // on the list of its place
-	state       state
-	place       place
-	collected   bool // armed while collecting: overdue all along
+
+	blockPrev, blockNext uint32 // on the list of its first's block
+
+	state     state
+	place     place
+	collected bool // armed while collecting: overdue all along
 }
 
 // Chunks of the slab; growing never moves a state.
@@ -72,7 +75,7 @@ func (t *table) add(id string, first uint64) (uint32, *logState) {
 	l := t.get(i)
 	*l = logState{id: strings.Clone(id), first: first}
 	t.index[l.id] = i
-	t.firsts.add(first)
+	t.addFirst(i, l)
 	return i, l
 }
 
@@ -80,15 +83,15 @@ func (t *table) add(id string, first uint64) (uint32, *logState) {
 func (t *table) remove(i uint32) {
 	l := t.get(i)
 	delete(t.index, l.id)
-	t.firsts.remove(l.first)
+	t.removeFirst(l)
 	*l = logState{next: t.free}
 	t.free = i
 }
 
-func (t *table) setFirst(l *logState, first uint64) {
-	t.firsts.remove(l.first)
+func (t *table) setFirst(i uint32, l *logState, first uint64) {
+	t.removeFirst(l)
 	l.first = first
-	t.firsts.add(first)
+	t.addFirst(i, l)
 }
 
 // sparse reports whether the table holds far more memory than its logs need, since neither a Go map nor the slab shrinks.
@@ -134,9 +137,9 @@ func (s *Scheduler) compactLocked() {
 	move := func(i uint32) uint32 {
 		from := old.get(i)
 		n, to := fresh.add(from.id, from.first)
-		id := to.id
+		id, blockPrev, blockNext := to.id, to.blockPrev, to.blockNext
 		*to = *from
-		to.id, to.prev, to.next = id, 0, 0
+		to.id, to.prev, to.next, to.blockPrev, to.blockNext = id, 0, 0, blockPrev, blockNext
 		return n
 	}
 	relist := func(ls *list) {
