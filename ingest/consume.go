@@ -78,6 +78,7 @@ func (o *owner) consumeOnce(ctx context.Context, from uint64) error {
 	if err := o.sameStream(info.Created); err != nil {
 		return err
 	}
+	o.sawEnd(info.State.LastSeq)
 	if first := info.State.FirstSeq; first > from {
 		if err := o.skipGap(ctx, first-1); err != nil {
 			return err
@@ -174,6 +175,7 @@ func (in *intake) next(ctx context.Context, consumer *ordered.Consumer) error {
 		return fmt.Errorf("taking in a message of %s: %w", in.owner.source.Stream, err)
 	}
 	in.pending = meta.NumPending
+	in.owner.sawEnd(meta.Sequence.Stream + meta.NumPending)
 	return nil
 }
 

@@ -1,6 +1,8 @@
 package ingest
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 )
@@ -35,6 +37,12 @@ func newMetrics(reg prometheus.Registerer, shards *shardStates) *metrics {
 		func(l load) float64 { return float64(l.Queued) })
 	gauge("dormouse_buffer_entries", "Buffered entries that are not archived yet.",
 		func(l load) float64 { return float64(l.Entries) })
+	f.NewGaugeFunc(prometheus.GaugeOpts{Name: "dormouse_stream_lag",
+		Help: "Sequences of the source streams of owned shards that are not archived: buffered entries, and what is not taken in yet."},
+		func() float64 { return shards.streamLag() })
+	f.NewGaugeFunc(prometheus.GaugeOpts{Name: "dormouse_oldest_unarchived_seconds",
+		Help: "Age of the oldest entry that is in the buffer of an owned shard; 0 without any."},
+		func() float64 { return shards.oldestAge(time.Now()).Seconds() })
 	gauge("dormouse_buffer_bytes", "Payload and header bytes of the buffered entries.",
 		func(l load) float64 { return float64(l.Bytes) })
 	return &metrics{

@@ -52,6 +52,8 @@ type owner struct {
 	pos    store.Position
 	newest int64 // of all entries that were taken in and are not archived, and maybe of others: the latest time, Unix nanoseconds
 
+	seen atomic.Uint64 // end of the source stream, as last seen; see sawEnd
+
 	segments segmentMemory // the committer's alone once the owner runs
 
 	snapshot *manifest.Snapshot // the newest; the snapshot taker's alone once the owner runs

@@ -26,6 +26,7 @@ func (o *owner) checkSource(ctx context.Context) error {
 	if err := o.sameStream(info.Created); err != nil {
 		return err
 	}
+	o.sawEnd(info.State.LastSeq)
 	same := pos.Applied == info.State.LastSeq && pos.AppliedTime.Equal(info.State.LastTime)
 	if !same { // not told already
 		if same, err = o.hasEntry(ctx, pos.Applied, pos.AppliedTime); err != nil {

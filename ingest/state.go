@@ -86,22 +86,34 @@ func (s *shardStates) replaying() (lines []string) {
 // report says where the node stands with each shard, ascending.
 func (s *shardStates) report() []wire.ShardStatus {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	all := make([]wire.ShardStatus, 0, len(s.by))
-	for _, shard := range slices.Sorted(maps.Keys(s.by)) {
-		status := s.by[shard]
+	by := maps.Clone(s.by) // which the disk, that figures read, must not hold up
+	s.mu.Unlock()
+	all := make([]wire.ShardStatus, 0, len(by))
+	for _, shard := range slices.Sorted(maps.Keys(by)) {
+		status := by[shard]
 		one := wire.ShardStatus{Shard: shard, State: status.state, Holder: status.holder}
 		if o := status.owner; o != nil {
 			one.RecordsLeft, one.EntriesLeft = o.progress.records.Load(), o.progress.left()
 			if status.state == wire.ShardOwned {
-				stats := o.sched.Stats()
-				one.Epoch, one.Applied = o.epoch, o.applied()
-				one.Logs, one.Queued, one.Entries, one.Bytes = stats.Active, stats.Queued, stats.Entries, stats.Bytes
+				o.tell(&one)
 			}
 		}
 		all = append(all, one)
 	}
 	return all
+}
+
+// tell fills in what only an owner knows.
+func (o *owner) tell(one *wire.ShardStatus) {
+	f, err := o.figures()
+	if err != nil {
+		o.log.Warn("the age of the oldest buffered entry could not be read", "error", err)
+	}
+	one.Epoch, one.Applied = o.epoch, f.applied
+	one.Logs, one.Queued, one.Entries, one.Bytes = f.Active, f.Queued, f.Entries, f.Bytes
+	if !f.oldest.IsZero() {
+		one.Oldest = f.oldest.UnixNano()
+	}
 }
 
 // load is what the owned shards of a node hold together.

@@ -21,7 +21,8 @@ func newStatusCommand() *cobra.Command {
 		Use:   "status",
 		Short: "Show processes, shards, owners and the queue",
 		Long: `Status asks every process of a system and JetStream, and shows the processes that answer, for each shard its owner, its
-epoch and how far the archive is behind the stream, and the queue of logs that wait for workers. A process that is dead,
+epoch and how far the archive is behind the stream, and the queue of logs that wait for workers. LAG counts the sequences
+that are not archived, OLDEST is the age of the first of them; <= marks what is known without an owner. A process that is dead,
 frozen or cut off does not answer and is not shown; a shard whose lease it still holds names it.`,
 		Example: `  dormouse status
   dormouse status --output json | jq '.shards[] | select(.owner == "")'
@@ -86,7 +87,8 @@ type shardReport struct {
 	Bytes    uint64     `json:"bytes"`
 	Last     uint64     `json:"last"`
 	Floor    uint64     `json:"floor"`
-	Lag      uint64     `json:"lag"` // sequences above the floor
+	Lag      uint64     `json:"lag"`                    // sequences of the stream that are not archived
+	Bound    bool       `json:"lag_is_bound,omitempty"` // lag and oldest are not above this: no owner knows them
 	Applied  uint64     `json:"applied,omitempty"`
 	Logs     int        `json:"active_logs"`
 	Buffered uint64     `json:"buffered_entries"`
@@ -94,7 +96,7 @@ type shardReport struct {
 	// RecordsLeft and EntriesLeft are what a takeover still has to apply and to replay.
 	RecordsLeft uint64     `json:"takeover_records,omitempty"`
 	EntriesLeft uint64     `json:"takeover_entries,omitempty"`
-	Oldest      *time.Time `json:"oldest,omitempty"` // entry above the floor
+	Oldest      *time.Time `json:"oldest,omitempty"` // arrival of the oldest entry that is not archived
 	OldestAge   float64    `json:"oldest_age_seconds"`
 }
 
@@ -119,7 +121,7 @@ func reportOf(s reader.Status, now time.Time) statusReport {
 	for _, shard := range s.Shards {
 		one := shardReport{Shard: shard.Source.Shard, Stream: shard.Source.Stream, Leader: shard.Leader, Replicas: shard.Replicas,
 			State: "unowned", Holder: shard.Holder, Epoch: shard.Epoch, Messages: shard.Messages, Bytes: shard.Bytes,
-			Last: shard.Last, Floor: shard.Floor, Lag: shard.Lag(), Queued: shard.Queued}
+			Last: shard.Last, Floor: shard.Floor, Lag: shard.Lag, Bound: shard.Bound, Queued: shard.Queued}
 		switch owner := shard.Owner; {
 		case owner != nil:
 			one.State, one.Owner, one.Applied = string(owner.State), shard.Holder, owner.Applied
@@ -146,9 +148,12 @@ func (r statusReport) print(w io.Writer) error {
 	}
 	fmt.Fprintln(t, "\nSHARD\tSTREAM\tSTATE\tOWNER\tEPOCH\tMESSAGES\tFLOOR\tLAG\tLOGS\tBUFFERED\tQUEUED\tOLDEST\t")
 	for _, s := range r.Shards {
-		oldest, note := "-", ""
+		oldest, note, bound := "-", "", ""
+		if s.Bound {
+			bound = "<="
+		}
 		if s.Oldest != nil {
-			oldest = time.Duration(s.OldestAge * float64(time.Second)).Round(100 * time.Millisecond).String()
+			oldest = bound + time.Duration(s.OldestAge*float64(time.Second)).Round(100*time.Millisecond).String()
 		}
 		switch {
 		case s.RecordsLeft > 0:
@@ -158,8 +163,8 @@ func (r statusReport) print(w io.Writer) error {
 		case s.Owner == "" && s.Holder != "":
 			note = "its owner does not answer"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%s\t%s\n", s.Shard, s.Stream, s.State, short(s.Holder), s.Epoch,
-			s.Messages, s.Floor, s.Lag, s.Logs, s.Buffered, s.Queued, oldest, note)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%d\t%d\t%s%d\t%d\t%d\t%d\t%s\t%s\n", s.Shard, s.Stream, s.State, short(s.Holder), s.Epoch,
+			s.Messages, s.Floor, bound, s.Lag, s.Logs, s.Buffered, s.Queued, oldest, note)
 	}
 	fmt.Fprintf(t, "\nQUEUE\tITEMS\tIN WORK\tWAITING PULLS\n\t%d\t%d\t%d\n", r.Queue.Items, r.Queue.InWork, r.Queue.Waiting)
 	return t.Flush() // tabwriter reports the errors of the writes here

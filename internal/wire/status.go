@@ -42,4 +42,5 @@ type ShardStatus struct {
 	Queued  int    `cbor:"9,keyasint,omitempty"` // of those, waiting for workers
 	Entries uint64 `cbor:"10,keyasint,omitempty"`
 	Bytes   uint64 `cbor:"11,keyasint,omitempty"`
+	Oldest  int64  `cbor:"12,keyasint,omitempty"` // arrival of the oldest buffered entry, Unix nanoseconds; 0: none
 }

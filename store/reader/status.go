@@ -36,16 +36,17 @@ type ShardStatus struct {
 	Epoch     uint64
 	ClaimedBy string // who appended the manifest's last record
 	Floor     uint64
-	// Oldest is when the oldest entry above the floor was stored: a bound for the oldest that is not archived. Zero is none.
+	// Lag is how many sequences of the stream are not archived, and Oldest when the oldest entry that is not was stored; zero is
+	// none. With Bound nobody knows, since no owner has taken in what its stream has: there are not more of them, and of what
+	// is still in the stream none is older.
+	Lag    uint64
 	Oldest time.Time
+	Bound  bool
 
 	Queued uint64            // work items in the SyncQueue
 	Holder string            // of the lease
 	Owner  *wire.ShardStatus // what the owner says; nil when none answers
 }
-
-// Lag returns how many sequences are above the floor.
-func (s ShardStatus) Lag() uint64 { return s.Last - min(s.Last, s.Floor) }
 
 // QueueStatus is the SyncQueue.
 type QueueStatus struct {
@@ -66,6 +67,13 @@ func (c *Client) Status(ctx context.Context) (s Status, err error) {
 	if err != nil {
 		return s, err
 	}
+	for _, source := range sources { // before the processes are asked: what comes meanwhile is not what they are behind
+		one, err := c.streamStatus(ctx, source)
+		if err != nil {
+			return s, err
+		}
+		s.Shards = append(s.Shards, one)
+	}
 	if s.Processes, err = c.processes(ctx); err != nil {
 		return s, err
 	}
@@ -73,13 +81,12 @@ func (c *Client) Status(ctx context.Context) (s Status, err error) {
 	if err != nil {
 		return s, err
 	}
-	for _, source := range sources {
-		one, err := c.shardStatus(ctx, source, s.Processes)
-		if err != nil {
+	for i := range s.Shards {
+		one := &s.Shards[i]
+		one.Queued = items[one.Source.Shard.SyncSubject()]
+		if err := c.ownerStatus(ctx, one, s.Processes); err != nil {
 			return s, err
 		}
-		one.Queued = items[source.Shard.SyncSubject()]
-		s.Shards = append(s.Shards, one)
 	}
 	return s, nil
 }
@@ -135,7 +142,8 @@ func (c *Client) queue(ctx context.Context, q *QueueStatus) (map[string]uint64, 
 	return info.State.Subjects, nil
 }
 
-func (c *Client) shardStatus(ctx context.Context, source topology.Source, processes []wire.Process) (s ShardStatus, err error) {
+// streamStatus says what JetStream holds of a shard.
+func (c *Client) streamStatus(ctx context.Context, source topology.Source) (s ShardStatus, err error) {
 	stream, err := c.js.Stream(ctx, source.Stream)
 	if err != nil {
 		return s, fmt.Errorf("opening stream %s: %w", source.Stream, err)
@@ -145,32 +153,74 @@ func (c *Client) shardStatus(ctx context.Context, source topology.Source, proces
 	if info.Cluster != nil {
 		s.Leader = info.Cluster.Leader
 	}
-	m, err := manifest.Open(ctx, c.js, source.Shard)
+	return s, nil
+}
+
+// ownerStatus adds who owns a shard, and how far it is.
+func (c *Client) ownerStatus(ctx context.Context, s *ShardStatus, processes []wire.Process) error {
+	m, err := manifest.Open(ctx, c.js, s.Source.Shard)
 	if err != nil {
-		return s, err
+		return err
 	}
 	last, _ := m.Last()
 	s.Epoch, s.ClaimedBy, s.Floor = last.Epoch, last.Owner, last.Floor
-	if s.Lag() > 0 {
-		oldest, err := stream.GetMsg(ctx, s.Floor+1, jetstream.WithGetMsgSubject(">"))
-		switch {
-		case err == nil:
-			s.Oldest = oldest.Time
-		case !errors.Is(err, jetstream.ErrMsgNotFound):
-			return s, fmt.Errorf("reading stream %s: %w", source.Stream, err)
-		}
-	}
 	for _, p := range processes {
 		for _, one := range p.Shards {
-			if one.Shard == source.Shard && (one.State == wire.ShardOwned || one.State == wire.ShardClaiming) && (s.Owner == nil || one.Epoch > s.Owner.Epoch) {
+			if one.Shard == s.Source.Shard && (one.State == wire.ShardOwned || one.State == wire.ShardClaiming) && (s.Owner == nil || one.Epoch > s.Owner.Epoch) {
 				s.Owner, s.Holder = &one, p.ID
 			}
 		}
 	}
 	if s.Owner == nil {
-		s.Holder, err = c.leaseHolder(ctx, source.Shard)
+		if s.Holder, err = c.leaseHolder(ctx, s.Source.Shard); err != nil {
+			return err
+		}
 	}
-	return s, err
+	return c.measureLag(ctx, s)
+}
+
+// measureLag tells how far the archive is behind the stream: what the owner has buffered, and what it has not taken in. While it
+// takes in anew what may be archived already, or there is none, it is known only that all below the floor is.
+func (c *Client) measureLag(ctx context.Context, s *ShardStatus) error {
+	taken := s.Floor
+	if o := s.Owner; o != nil && o.State == wire.ShardOwned && o.EntriesLeft == 0 {
+		taken, s.Lag = o.Applied, o.Entries
+		if o.Oldest != 0 {
+			s.Oldest = time.Unix(0, o.Oldest).UTC()
+		}
+	} else {
+		s.Bound = true
+	}
+	if s.Last > taken {
+		oldest, err := c.storedAfter(ctx, s.Source.Stream, taken)
+		if err != nil {
+			return err
+		}
+		if !oldest.IsZero() { // else it is all gone
+			s.Lag += s.Last - taken
+		}
+		if s.Oldest.IsZero() {
+			s.Oldest = oldest
+		}
+	}
+	s.Bound = s.Bound && s.Lag > 0
+	return nil
+}
+
+// storedAfter returns when the first entry that a stream has after a sequence was stored; zero when it has none.
+func (c *Client) storedAfter(ctx context.Context, stream string, seq uint64) (time.Time, error) {
+	from, err := c.js.Stream(ctx, stream)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("opening stream %s: %w", stream, err)
+	}
+	msg, err := from.GetMsg(ctx, seq+1, jetstream.WithGetMsgSubject(">"))
+	switch {
+	case errors.Is(err, jetstream.ErrMsgNotFound):
+		return time.Time{}, nil
+	case err != nil:
+		return time.Time{}, fmt.Errorf("reading stream %s: %w", stream, err)
+	}
+	return msg.Time, nil
 }
 
 // leaseHolder returns the ID of the process that holds a shard's lease, "" when nobody does.

@@ -1,0 +1,79 @@
+package ingest
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"dormouse/internal/wire"
+)
+
+// TestFigures: what an owner says is not archived is exact, wherever in a block of sequences the rest begins.
+func TestFigures(t *testing.T) {
+	s := newSystem(t)
+	n := s.start("a", t.TempDir(), func(c *Config) { c.MaxDelay = time.Hour })
+	if n.metric("dormouse_stream_lag") != 0 || n.metric("dormouse_oldest_unarchived_seconds") != 0 {
+		t.Error("an empty system has a lag")
+	}
+	n.awaitOwned()
+	for i := range 20 {
+		s.publish(fmt.Sprintf("logs.t.%02d", i%10), "x")
+	}
+	n.awaitMetric("dormouse_entries_ingested_total", 20)
+	is := func(lag int, oldest uint64) {
+		t.Helper()
+		got := n.node.Status()[0]
+		want := int64(0)
+		if oldest > 0 {
+			want = s.message(oldest).Time.UnixNano()
+		}
+		if got.Entries != uint64(lag) || got.Oldest != want || got.Applied != 20 || n.metric("dormouse_stream_lag") != float64(lag) {
+			t.Errorf("%+v and a lag of %v, want %d and the time of %d, %d", got, n.metric("dormouse_stream_lag"), lag, oldest, want)
+		}
+		age := n.metric("dormouse_oldest_unarchived_seconds")
+		if since := time.Since(time.Unix(0, want)).Seconds(); oldest == 0 && age != 0 || oldest > 0 && (age <= 0 || age > since) {
+			t.Errorf("the oldest entry is %v s old, want %v", age, since)
+		}
+	}
+	is(20, 1)
+	commit := func(key string, logs ...string) {
+		t.Helper()
+		_, extents := s.drain(logs...)
+		if refused := s.commit(key, extents...); len(refused) > 0 {
+			t.Fatal(refused)
+		}
+	}
+	commit("0/a.sst", "t.00", "t.02", "t.09")
+	is(14, 2)
+	entries, _ := s.drain("t.01")
+	_, extents := s.drain("t.01")
+	extents[0].Count, extents[0].Last, extents[0].Bytes, extents[0].MaxTime = 1, entries[0].Seq, 1, entries[0].Time.UnixNano()
+	if refused := s.commit("0/b.sst", extents...); len(refused) > 0 {
+		t.Fatal(refused)
+	}
+	is(13, 4)
+	commit("0/c.sst", "t.03", "t.04", "t.05", "t.06", "t.07", "t.08")
+	is(1, 12)
+	commit("0/d.sst", "t.01")
+	is(0, 0)
+}
+
+// TestLagOfAFullBuffer: what is in the stream and not taken in counts, once it is seen.
+func TestLagOfAFullBuffer(t *testing.T) {
+	s := newSystem(t)
+	const entries = 30
+	n := s.start("a", t.TempDir(), func(c *Config) { c.BufferLimit, c.MaxDelay, c.MaxBytes = 4<<10, time.Hour, 1<<30 })
+	n.awaitOwned()
+	for range entries {
+		s.publish("logs.t.a", string(slices.Repeat([]byte("x"), 1<<10)))
+	}
+	s.until("the buffer to be full", func() bool { return n.metric("dormouse_buffer_bytes") >= 4<<10 })
+	n.node.shards.owned()[0].sawEnd(entries) // as the next look at the stream does
+	if lag := n.metric("dormouse_stream_lag"); lag != entries {
+		t.Errorf("the lag is %v, want %d", lag, entries)
+	}
+	if got := n.node.Status()[0]; got.State != wire.ShardOwned || got.Applied >= entries {
+		t.Errorf("%+v", got)
+	}
+}
