@@ -165,6 +165,17 @@ func TestOwnerThatIsBehind(t *testing.T) {
 	if got := s.read(Query{Log: "a.b"}); got != "1=1 3=3 5=5" {
 		t.Errorf("got %q", got)
 	}
+	for range 2*fetchEntries + 7 {
+		s.publish("a.b", "x")
+	}
+	s.mu.Lock()
+	s.mu.questions = nil
+	s.mu.Unlock()
+	n := len(strings.Fields(s.read(Query{Log: "a.b"})))
+	first := s.mu.questions[slices.IndexFunc(s.mu.questions, func(q wire.HeldRequest) bool { return q.UpTo > 0 })].UpTo
+	if patient := slices.ContainsFunc(s.mu.questions, func(q wire.HeldRequest) bool { return q.UpTo > first }); n != 2*fetchEntries+10 || patient {
+		t.Errorf("got %d entries, and waited again for an owner that is far behind: %v", n, patient)
+	}
 	s.delete(4)
 	var got []uint64
 	began := time.Now()

@@ -122,7 +122,8 @@ func (w *walk) wanted(batch []entry.Entry) (wanted []entry.Entry, upTo uint64) {
 const (
 	lagPause    = 2 * time.Millisecond // at first
 	maxLagPause = 200 * time.Millisecond
-	lagPatience = time.Second // after which the stream is asked too
+	lagPatience = time.Second      // after which the stream is asked too
+	lagRecheck  = 10 * time.Second // for so long it is asked first then
 )
 
 // errBehind means that it cannot be known whether what the stream has is all that will be archived.
@@ -139,6 +140,11 @@ func (w *walk) complete(ctx context.Context, upTo uint64, batch []entry.Entry) (
 	for i, e := range batch {
 		seqs[i] = e.Seq
 	}
+	if began.Before(w.lagging) {
+		if kept, err := w.Tail.Kept(ctx, w.reached(), upTo); err != nil || kept {
+			return kept, err
+		}
+	}
 	for pause := lagPause; ; pause = min(2*pause, maxLagPause) {
 		complete, applied, err := w.Owner.Complete(ctx, w.query.Log, w.position, upTo, seqs)
 		switch {
@@ -151,6 +157,7 @@ func (w *walk) complete(ctx context.Context, upTo uint64, batch []entry.Entry) (
 		}
 		waited := time.Since(began)
 		if err != nil || waited > lagPatience {
+			w.lagging = time.Now().Add(lagRecheck)
 			if kept, err := w.Tail.Kept(ctx, w.reached(), upTo); err != nil || kept {
 				return kept, err
 			}

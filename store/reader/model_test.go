@@ -26,6 +26,7 @@ type model struct {
 
 	log     []entry.Entry // all entries of the log that is read; the gaps are other logs'
 	last    uint64        // sequence in the stream
+	first   uint64        // nothing below is in the stream
 	dropped map[uint64]bool
 	limit   int  // entries of log, after which no more arrive
 	calm    bool // nothing happens by itself
@@ -64,7 +65,7 @@ func newModel(seed uint64) *model {
 }
 
 func emptyModel(seed, stream uint64) *model {
-	return &model{rand: rand.New(rand.NewPCG(seed, stream)), dropped: make(map[uint64]bool), lost: make(map[uint64]bool), segments: make(map[string][]entry.Entry)}
+	return &model{first: 1, rand: rand.New(rand.NewPCG(seed, stream)), dropped: make(map[uint64]bool), lost: make(map[uint64]bool), segments: make(map[string][]entry.Entry)}
 }
 
 // pass lets the world go on for a while, often not at all.
@@ -198,10 +199,10 @@ func (m *model) drop() {
 }
 
 func (m *model) dropUpTo(seq uint64) {
-	for s := range seq {
-		m.dropOne(s + 1)
+	for ; m.first <= seq; m.first++ {
+		m.dropOne(m.first)
 	}
-	m.note("dropped to %d", seq)
+	m.note("first=%d", m.first)
 }
 
 func (m *model) dropOne(seq uint64) {
@@ -317,8 +318,8 @@ func (modelSegment) Close() error { return nil }
 func (m *model) Kept(_ context.Context, after, upTo uint64) (bool, error) {
 	m.pass()
 	defer m.pass()
-	for seq := range m.dropped {
-		if after < seq && seq <= upTo {
+	for seq := after + 1; seq <= min(upTo, m.last); seq++ {
+		if m.dropped[seq] {
 			return false, nil
 		}
 	}

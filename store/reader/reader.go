@@ -95,9 +95,10 @@ type walk struct {
 	query    Query
 	emit     func(entry.Entry) error
 	position uint64
-	known    uint64 // may be below position
-	end      uint64 // without Follow, nothing above is wanted
-	late     bool   // an entry later than the query's ToTime has shown
+	known    uint64    // may be below position
+	end      uint64    // without Follow, nothing above is wanted
+	lagging  time.Time // until then the owner is taken to be far behind, or gone
+	late     bool      // an entry later than the query's ToTime has shown
 	segment  Segment
 	key      string // of segment
 }
