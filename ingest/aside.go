@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"dormouse/internal/entry"
+	"dormouse/internal/topology"
 )
 
 // Headers of a message in the rejected stream, besides those it came with. Headers with a meaning to the server (Nats-*)
@@ -97,7 +98,12 @@ func (o *owner) asideID(meta *jetstream.MsgMetadata, what string) string {
 //
 // One that has no room for an id goes without: when its ack is lost, or another owner meets it too, it is stored once more,
 // and its log has it twice. That is better than never.
-func (o *owner) republication(msg jetstream.Msg, meta *jetstream.MsgMetadata) aside {
+//
+// A stream that stores under other subjects than it takes, or takes from other streams, does not take the message again at all.
+func (o *owner) republication(msg jetstream.Msg, meta *jetstream.MsgMetadata) []aside {
+	if !topology.KeepsSubjects(o.stream.CachedInfo().Config, msg.Subject()) {
+		return o.unpublished(msg, meta, "the source stream does not take what it stores, since it has a subject transform or sources")
+	}
 	out := nats.NewMsg(msg.Subject())
 	for name, values := range msg.Headers() {
 		lower := strings.ToLower(name)
@@ -110,11 +116,14 @@ func (o *owner) republication(msg jetstream.Msg, meta *jetstream.MsgMetadata) as
 	if !o.fits(out) {
 		out.Header.Del(jetstream.MsgIDHeader)
 	}
-	return aside{Msg: out, refused: func(reason string) []aside {
-		o.log.Error("an entry that was to be published again is refused; it is put aside in DORMOUSE_REJECTED, and its log lacks it",
-			"subject", msg.Subject(), "sequence", meta.Sequence.Stream, "error", reason)
-		return o.rejection(msg, meta, "not published again: "+reason)
-	}}
+	return []aside{{Msg: out, refused: func(reason string) []aside { return o.unpublished(msg, meta, reason) }}}
+}
+
+// unpublished returns what becomes of an entry that cannot be published again.
+func (o *owner) unpublished(msg jetstream.Msg, meta *jetstream.MsgMetadata, reason string) []aside {
+	o.log.Error("an entry that was to be published again is refused; it is put aside in DORMOUSE_REJECTED, and its log lacks it",
+		"subject", msg.Subject(), "sequence", meta.Sequence.Stream, "error", reason)
+	return o.rejection(msg, meta, "not published again: "+reason)
 }
 
 // fits reports whether the source stream takes a message of that size.

@@ -3,12 +3,14 @@ package ingest
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
 	"dormouse/internal/entry"
 	"dormouse/internal/logid"
+	"dormouse/internal/topology"
 	"dormouse/scheduler"
 	"dormouse/store"
 	"dormouse/store/manifest"
@@ -71,8 +73,12 @@ func (in *intake) take(msg jetstream.Msg, meta *jetstream.MsgMetadata) error {
 			in.skipped++
 			return nil
 		case known == archivedAnother:
-			in.reused++
-			in.aside = append(in.aside, o.republication(msg, meta))
+			again := o.republication(msg, meta)
+			if in.aside = append(in.aside, again...); again[0].refused != nil {
+				in.reused++
+			} else {
+				in.rejected++
+			}
 			return nil
 		}
 	}
@@ -159,9 +165,19 @@ func (o *owner) reportLoss(ctx context.Context, lost, through uint64) error {
 		return fmt.Errorf("%w: shard %s, epoch %d", manifest.ErrFenced, o.source.Shard, epoch)
 	}
 	o.metrics.lost.Add(float64(lost))
-	o.log.Error("data loss by configuration: the source stream dropped entries before they were archived; "+
-		"raise its limits (max_age, max_bytes, max_msgs) or use discard: new", "entries", lost, "before_sequence", through)
+	o.log.Error("data loss: the source stream dropped entries before they were archived", "entries", lost, "before_sequence", through,
+		"why", lossCause(o.stream.CachedInfo().Config))
 	return nil
+}
+
+// lossCause says what can have taken entries out of a stream that is configured like that.
+func lossCause(stream jetstream.StreamConfig) string {
+	const somebody = "a purge or delete by somebody"
+	drops := topology.Drops(stream)
+	if len(drops) == 0 {
+		return somebody + ": nothing in the stream's configuration drops entries"
+	}
+	return "its configuration (" + strings.Join(drops, ", ") + "), which should be changed, or " + somebody
 }
 
 // known says what the archive has at a sequence.

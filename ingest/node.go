@@ -217,10 +217,10 @@ func (n *Node) keepShards(ctx context.Context, sources []topology.Source, leases
 	defer ticker.Stop()
 	for ctx.Err() == nil {
 		for _, source := range sources {
-			if have, ok := keepers[source.Shard]; ok && have.source.Created.Equal(source.Created) {
+			if have, ok := keepers[source.Shard]; ok && have.source.Created.Equal(source.Created) && have.source.Prefix == source.Prefix {
 				continue
 			} else if ok { // made anew under the same name: the keeper's owner is of another stream
-				n.cfg.Logger.Warn("a source stream was made anew", "shard", source.Shard.String(), "stream", source.Stream)
+				n.cfg.Logger.Warn("a source stream was made anew, or has another prefix", "shard", source.Shard.String(), "stream", source.Stream)
 				have.stop()
 			}
 			n.shards.set(source.Shard, shardStatus{state: wire.ShardStarting})
@@ -260,8 +260,10 @@ func (n *Node) keepShards(ctx context.Context, sources []topology.Source, leases
 
 // isGone reports whether a stream was deleted. That a list lacks it proves nothing: it may have had no leader at the time.
 func (n *Node) isGone(ctx context.Context, source topology.Source, list []topology.Source) bool {
-	if slices.ContainsFunc(list, func(s topology.Source) bool { return s.Stream == source.Stream }) {
-		return false
+	for _, s := range list {
+		if s.Stream == source.Stream {
+			return s.Shard != source.Shard // it was added anew, with another prefix
+		}
 	}
 	_, err := n.cfg.JS.Stream(ctx, source.Stream)
 	return errors.Is(err, jetstream.ErrStreamNotFound)

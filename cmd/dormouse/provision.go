@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -14,6 +15,7 @@ import (
 
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
+	"dormouse/store/manifest"
 )
 
 // provisioning is what the flags of provision say.
@@ -36,7 +38,9 @@ provision prints, to be added to their configuration or to the account's JWT; un
 below logs. The number is fixed when the shards are made.
 
 With --add-stream a stream that exists becomes a shard: its messages are archived, under the LogID that follows the prefix
-of their subject. Dormouse does not trim it, unless serve is told --trim always. A tenant must be in one shard only.`,
+of the subject under which they are stored, which a subject transform may have changed. A prefix under which there never was
+a log is put right by adding the stream again with another one: it is archived anew then, from its beginning. Dormouse does
+not trim such a stream, unless serve is told --trim always. A tenant must be in one shard only.`,
 		Example: `  dormouse provision --shards 8 --replicas 3 --nats-context prod
   dormouse provision --add-stream ORDERS --add-stream METRICS=edge.metrics
   dormouse provision --output json | jq -r .mapping.to`,
@@ -70,6 +74,7 @@ func (p *provisioning) run(cmd *cobra.Command) error {
 		return err
 	}
 	defer nc.Close()
+	p.HasArchive = func(ctx context.Context, shard wire.Shard) (bool, error) { return hasArchive(ctx, js, shard) }
 	warn := func(what string, err error) { fmt.Fprintf(cmd.ErrOrStderr(), "dormouse: warning: %s: %v\n", what, err) }
 	list := func() ([]topology.Source, error) {
 		return retryStreams(ctx, provisionPatience, warn, func() ([]topology.Source, error) { return topology.Sources(ctx, js) })
@@ -102,24 +107,38 @@ const provisionPatience = 30 * time.Second
 
 // make makes what is missing. It can be done again after it failed half-way.
 func (p *provisioning) make(ctx context.Context, js jetstream.JetStream) (warnings []string, err error) {
-	add := func() error {
-		for _, stream := range p.add {
-			name, prefix, _ := strings.Cut(stream, "=")
-			if err := topology.AddSource(ctx, js, name, prefix, p.Config); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	if p.Shards == 0 { // first, so that a system of users' streams alone gets no stream of ours
-		if err := add(); err != nil {
+	if p.Shards > 0 { // else last, so that a system of users' streams alone gets no stream of ours
+		if _, err := topology.Ensure(ctx, js, p.Config); err != nil {
 			return nil, err
 		}
 	}
-	if warnings, err = topology.Ensure(ctx, js, p.Config); err != nil {
-		return nil, err
+	for _, stream := range p.add {
+		name, prefix, _ := strings.Cut(stream, "=")
+		if err := topology.AddSource(ctx, js, name, prefix, p.Config); err != nil {
+			return nil, err
+		}
 	}
-	return warnings, add()
+	return topology.Ensure(ctx, js, p.Config)
+}
+
+// hasArchive reports whether anything of a shard is archived.
+func hasArchive(ctx context.Context, js jetstream.JetStream, shard wire.Shard) (archived bool, err error) {
+	m, err := manifest.Open(ctx, js, shard)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	last, _ := m.Last()
+	if last.Snapshot != nil || last.SnapshotSeq > 0 {
+		return true, nil
+	}
+	err = manifest.Scan(ctx, js, shard, manifest.Mark{}, m.Mark(), func(_, _ uint64, r manifest.Record) error {
+		archived = archived || len(r.Segments) > 0
+		return nil
+	})
+	return archived, err
 }
 
 // provisionReport is what provision prints.

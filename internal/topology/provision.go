@@ -123,6 +123,14 @@ func makeSource(ctx context.Context, js jetstream.JetStream, cfg Config, shard w
 		return fmt.Errorf("%w: stream %s has subjects %v, and Dormouse needs [%s.>] on a stream of that name",
 			ErrRefused, have.Name, have.Subjects, wire.DefaultPrefix)
 	}
+	stores, err := storedBy(ctx, js, have)
+	if err != nil {
+		return err
+	}
+	if stores.under(wire.DefaultPrefix) == noLogs {
+		return fmt.Errorf("%w: stream %s stores %v, and Dormouse needs %s.> in a stream of that name: remove its subject transform, or say what "+
+			"stands before the LogIDs with dormouse provision --add-stream %s=PREFIX", ErrRefused, have.Name, stores, wire.DefaultPrefix, have.Name)
+	}
 	return markSource(ctx, js, have, shard, wire.DefaultPrefix, cfg)
 }
 
@@ -139,67 +147,6 @@ func markSource(ctx context.Context, js jetstream.JetStream, have jetstream.Stre
 		return fmt.Errorf("marking stream %s as shard %s: %w", have.Name, shard, err)
 	}
 	return nil
-}
-
-// AddSource makes a stream that users have a shard, with the lowest number that is free. An empty prefix is what the
-// stream's only subject has before ".>". A stream that is a shard already is left as it is.
-//
-// Unlike Ensure it must not run in several processes at once: two streams could get one number, which Sources refuses.
-func AddSource(ctx context.Context, js jetstream.JetStream, name, prefix string, cfg Config) error {
-	stream, err := js.Stream(ctx, name)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		return fmt.Errorf("%w: there is no stream %s to add: see 'nats stream ls'", ErrRefused, name)
-	}
-	if err != nil {
-		return fmt.Errorf("reading stream %s: %w", name, err)
-	}
-	have := stream.CachedInfo().Config
-	if prefix == "" {
-		if prefix = have.Metadata[wire.MetadataPrefix]; prefix == "" && len(have.Subjects) == 1 {
-			prefix, _ = strings.CutSuffix(have.Subjects[0], ".>")
-		}
-		if prefix == "" || strings.ContainsAny(prefix, "*>") {
-			return fmt.Errorf("%w: stream %s has subjects %v: say what stands before the LogIDs, as in --add-stream %s=orders", ErrRefused, name, have.Subjects, name)
-		}
-	}
-	sources, err := Sources(ctx, js)
-	if err != nil {
-		return err
-	}
-	if i := slices.IndexFunc(sources, func(s Source) bool { return s.Stream == name }); i >= 0 {
-		if sources[i].Prefix != prefix {
-			return fmt.Errorf("%w: stream %s is shard %s with prefix %s, and cannot get prefix %s: its logs would change their names",
-				ErrRefused, name, sources[i].Shard, sources[i].Prefix, prefix)
-		}
-		return nil
-	}
-	if len(have.Subjects) > 0 && !slices.ContainsFunc(have.Subjects, func(subject string) bool { return reaches(subject, prefix) }) {
-		return fmt.Errorf("%w: stream %s has subjects %v, of which none is below %s: all of its messages would go to %s, and the prefix cannot be changed later",
-			ErrRefused, name, have.Subjects, prefix, wire.RejectedStream)
-	}
-	if n := Partitions(sources); n > 0 && prefix == wire.DefaultPrefix {
-		return fmt.Errorf("%w: what is published below %s is spread over %d shards: with stream %s as another one of prefix %s, logs would be in two shards and lose their order",
-			ErrRefused, prefix, n, name, prefix)
-	}
-	used, err := manifests(ctx, js)
-	if err != nil {
-		return err
-	}
-	return markSource(ctx, js, have, freeShard(sources, used...), prefix, cfg)
-}
-
-// reaches reports whether a subject, which may have wildcards, takes any message below prefix.
-func reaches(subject, prefix string) bool {
-	tokens, want := strings.Split(subject, "."), strings.Split(prefix, ".")
-	for i, token := range tokens {
-		switch {
-		case token == ">" || i == len(want):
-			return true
-		case token != "*" && token != want[i]:
-			return false
-		}
-	}
-	return false
 }
 
 // freeShard is the lowest number that no source has and that is not used otherwise.

@@ -1,6 +1,7 @@
 package topology
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -230,4 +231,109 @@ func TestNumbersWithAnArchiveStayTheirs(t *testing.T) {
 	if last := sources[len(sources)-1]; last.Stream != "USERS" || last.Shard != 3 {
 		t.Errorf("stream %s is shard %s, want 3: shard 2 has an archive", last.Stream, last.Shard)
 	}
+}
+
+// TestPrefixOfWhatIsStored: what counts is what a stream stores, not what it listens to.
+func TestPrefixOfWhatIsStored(t *testing.T) {
+	arch := &jetstream.SubjectTransformConfig{Source: "edge.>", Destination: "arch.>"}
+	sources := []*jetstream.StreamSource{{Name: "ORIGIN", SubjectTransforms: []jetstream.SubjectTransformConfig{{Source: "o.>", Destination: "arch.>"}}}}
+	for name, tc := range map[string]struct {
+		stream jetstream.StreamConfig
+		prefix string
+		want   string // the prefix, or
+		says   string // the refusal
+	}{
+		"found behind a transform":    {jetstream.StreamConfig{Subjects: []string{"edge.>"}, SubjectTransform: arch}, "", "arch", ""},
+		"said behind a transform":     {jetstream.StreamConfig{Subjects: []string{"edge.>"}, SubjectTransform: arch}, "arch", "arch", ""},
+		"what it listens to":          {jetstream.StreamConfig{Subjects: []string{"edge.>"}, SubjectTransform: arch}, "edge", "", "none is below edge"},
+		"found behind sources":        {jetstream.StreamConfig{Sources: sources}, "", "arch", ""},
+		"what the sources listen to":  {jetstream.StreamConfig{Sources: sources}, "o", "", "none is below o"},
+		"sources that nobody knows":   {jetstream.StreamConfig{Sources: []*jetstream.StreamSource{{Name: "NONE"}}}, "edge", "edge", ""},
+		"unknown, and no prefix":      {jetstream.StreamConfig{Sources: []*jetstream.StreamSource{{Name: "NONE"}}}, "", "", "--add-stream USERS="},
+		"a mirror":                    {jetstream.StreamConfig{Mirror: &jetstream.StreamSource{Name: "ORIGIN"}}, "o", "", "mirror of ORIGIN"},
+		"a prefix with a wildcard":    {jetstream.StreamConfig{Subjects: []string{"edge.>"}}, "edge.*", "", "no prefix"},
+		"a prefix that is no subject": {jetstream.StreamConfig{Subjects: []string{"edge.>"}}, "edge.", "", "no prefix"},
+		"one token is no log":         {jetstream.StreamConfig{Subjects: []string{"edge.*"}}, "edge", "", "none is below edge"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			js := dial(t, natstest.Start(t))
+			tc.stream.Name = "USERS"
+			for _, c := range []jetstream.StreamConfig{{Name: "ORIGIN", Subjects: []string{"o.>"}}, tc.stream} {
+				if _, err := js.CreateStream(t.Context(), c); err != nil {
+					t.Fatal(err)
+				}
+			}
+			err := AddSource(t.Context(), js, "USERS", tc.prefix, testConfig)
+			if tc.says == "" && err != nil || tc.says != "" && (!errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), tc.says)) {
+				t.Fatalf("got %v, want %q", err, tc.says)
+			}
+			sources, err := Sources(t.Context(), js)
+			if err != nil || tc.says == "" && (len(sources) != 1 || sources[0].Prefix != tc.want) {
+				t.Errorf("sources %+v, %v", sources, err)
+			}
+		})
+	}
+}
+
+// TestLogsThatAreStoredElsewhere: a stream LOGS whose transform takes its entries away is not taken for one of logs.>.
+func TestLogsThatAreStoredElsewhere(t *testing.T) {
+	js := dial(t, natstest.Start(t))
+	_, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: wire.DefaultSource, Subjects: []string{"logs.>"},
+		SubjectTransform: &jetstream.SubjectTransformConfig{Source: "logs.>", Destination: "arch.>"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Ensure(t.Context(), js, testConfig); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "arch.>") {
+		t.Fatalf("got %v", err)
+	}
+	if err := AddSource(t.Context(), js, wire.DefaultSource, "", testConfig); err != nil {
+		t.Fatal(err)
+	}
+	if warnings, err := Ensure(t.Context(), js, testConfig); err != nil || len(warnings) > 0 {
+		t.Errorf("warnings %q, %v", warnings, err)
+	}
+}
+
+// TestWrongPrefixIsPutRight: a stream whose messages were all rejected gets another prefix, and a number under which it is read
+// from its beginning. One that may have had a log keeps its prefix.
+func TestWrongPrefixIsPutRight(t *testing.T) {
+	js := dial(t, natstest.Start(t))
+	stream := jetstream.StreamConfig{Name: "EDGE", Subjects: []string{"edge.>", "other.>"}}
+	if _, err := js.CreateStream(t.Context(), stream); err != nil {
+		t.Fatal(err)
+	}
+	archived := false
+	cfg := testConfig
+	cfg.HasArchive = func(context.Context, wire.Shard) (bool, error) { return archived, nil }
+	if err := AddSource(t.Context(), js, "EDGE", "other", cfg); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.Publish(t.Context(), "edge.acme.web", nil); err != nil {
+		t.Fatal(err)
+	}
+	warnings, err := Ensure(t.Context(), js, cfg)
+	if all := strings.Join(warnings, "\n"); err != nil || !strings.Contains(all, "--add-stream EDGE=PREFIX") || !strings.Contains(all, `"edge.acme.web"`) {
+		t.Errorf("warnings %q, %v", warnings, err)
+	}
+	if _, err := js.Publish(t.Context(), wire.Shard(0).ManifestSubject(), []byte("a claim")); err != nil {
+		t.Fatal(err)
+	}
+	refused := func(what string, cfg Config, prefix string) {
+		t.Helper()
+		if err := AddSource(t.Context(), js, "EDGE", prefix, cfg); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "prefix "+prefix) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	archived = true
+	refused("with an archive", cfg, "edge")
+	archived = false
+	refused("when nobody can tell", testConfig, "edge")
+	if err := AddSource(t.Context(), js, "EDGE", "edge", cfg); err != nil {
+		t.Fatal(err)
+	}
+	sources, err := Sources(t.Context(), js)
+	if err != nil || len(sources) != 1 || sources[0].Prefix != "edge" || sources[0].Shard != 1 {
+		t.Errorf("sources %+v, %v", sources, err)
+	}
+	refused("with a log in the stream", cfg, "other")
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -76,67 +75,4 @@ func sourceOf(info *jetstream.StreamInfo) (Source, bool, error) {
 		Prefix:  cmp.Or(metadata[wire.MetadataPrefix], wire.DefaultPrefix),
 		Managed: metadata[wire.MetadataManaged] == "true",
 	}, true, nil
-}
-
-// checkSources checks every source stream, and warns of what is allowed.
-func checkSources(ctx context.Context, js jetstream.JetStream, cfg Config, sources []Source) (warnings []string, err error) {
-	for _, source := range sources {
-		stream, err := js.Stream(ctx, source.Stream)
-		if err != nil {
-			return nil, fmt.Errorf("reading stream %s: %w", source.Stream, err)
-		}
-		have := stream.CachedInfo().Config
-		if err := checkSource(have, cfg); err != nil {
-			return nil, err
-		}
-		warnings = append(warnings, sourceWarnings(have)...)
-		for _, subject := range have.Subjects {
-			if subject != source.Prefix+".>" && !strings.HasPrefix(subject, source.Prefix+".") {
-				warnings = append(warnings, fmt.Sprintf("stream %s takes subject %s, which is not below %s: what is published there is no log and goes to %s",
-					have.Name, subject, source.Prefix, wire.RejectedStream))
-			}
-		}
-	}
-	return warnings, nil
-}
-
-// checkSource refuses settings under which an acked entry need not be in the stream until it is archived.
-func checkSource(have jetstream.StreamConfig, cfg Config) error {
-	must := []setting{
-		{"retention", have.Retention, jetstream.LimitsPolicy},
-		{"storage", have.Storage, jetstream.FileStorage},
-		{"no_ack", have.NoAck, false},
-		{"sealed", have.Sealed, false},
-		{"mirror", have.Mirror != nil, false},
-		{"persist_mode async", have.PersistMode == jetstream.AsyncPersistMode, false},
-	}
-	if cfg.Trim {
-		must = append(must, setting{"deny_purge", have.DenyPurge, false})
-	}
-	return check(have, must...)
-}
-
-// sourceWarnings names limits that make the stream drop its oldest entries, archived or not.
-func sourceWarnings(have jetstream.StreamConfig) (warnings []string) {
-	warn := func(name string, value any) {
-		warnings = append(warnings, fmt.Sprintf("stream %s has %s %v: entries can be dropped before they are archived", have.Name, name, value))
-	}
-	if have.MaxAge > 0 {
-		warn("max_age", have.MaxAge)
-	}
-	if have.MaxMsgsPerSubject > 0 && !have.DiscardNewPerSubject {
-		warn("max_msgs_per_subject", have.MaxMsgsPerSubject)
-	}
-	if have.Discard == jetstream.DiscardOld {
-		if have.MaxMsgs > 0 {
-			warn("discard old and max_msgs", have.MaxMsgs)
-		}
-		if have.MaxBytes > 0 {
-			warn("discard old and max_bytes", have.MaxBytes)
-		}
-	}
-	if have.AllowRollup {
-		warn("allow_rollup_hdrs", true)
-	}
-	return warnings
 }

@@ -21,7 +21,9 @@ type Config struct {
 	Replicas     int           // of every stream, 1 to 5; 0 is 1. Of streams that exist already it is left alone
 	RequeueAfter time.Duration // age limit of the SyncQueue, so that one copy of a work item lives
 	Lease        time.Duration // age limit of the leases
-	Trim         bool          // source streams will be purged behind the archive: deny_purge is refused
+	Trim         bool          // source streams will be purged behind the archive: what that would break is refused
+	// HasArchive tells whether anything of a shard is archived. Without it no stream gets another prefix.
+	HasArchive func(context.Context, wire.Shard) (bool, error)
 }
 
 // ErrRefused is wrapped by the errors of streams that exist with a setting that Dormouse cannot work with. Trying again

@@ -100,6 +100,11 @@ func TestRefusals(t *testing.T) {
 		"memory source":     {source(func(c *jetstream.StreamConfig) { c.Storage = jetstream.MemoryStorage }), false, []string{"LOGS", "storage", "Memory"}},
 		"source no_ack":     {source(func(c *jetstream.StreamConfig) { c.NoAck = true }), false, []string{"LOGS", "no_ack"}},
 		"source deny_purge": {source(func(c *jetstream.StreamConfig) { c.DenyPurge = true }), true, []string{"LOGS", "deny_purge"}},
+		"source sealed":     {source(func(c *jetstream.StreamConfig) { c.Sealed = true }), false, []string{"LOGS", "sealed"}},
+		"source async":      {source(func(c *jetstream.StreamConfig) { c.PersistMode = jetstream.AsyncPersistMode }), false, []string{"LOGS", "persist_mode"}},
+		"source counters":   {source(func(c *jetstream.StreamConfig) { c.AllowMsgCounter = true }), true, []string{"LOGS", "--trim", "allow_msg_counter"}},
+		"source schedules":  {source(func(c *jetstream.StreamConfig) { c.AllowMsgSchedules, c.AllowRollup = true, true }), true, []string{"LOGS", "--trim", "allow_msg_schedules"}},
+		"source consumers":  {source(func(c *jetstream.StreamConfig) { c.ConsumerLimits.InactiveThreshold = time.Second }), false, []string{"LOGS", "inactive_threshold 1s"}},
 		"source subjects":   {source(func(c *jetstream.StreamConfig) { c.Subjects = []string{"other.>"} }), false, []string{"LOGS", "subjects"}},
 		"source elsewhere":  {source(func(c *jetstream.StreamConfig) { c.Name = "MINE" }), false, []string{"logs.", "--add-stream"}},
 		"source bad shard": {source(func(c *jetstream.StreamConfig) { c.Metadata = map[string]string{wire.MetadataShard: "one"} }), false,
@@ -113,12 +118,18 @@ func TestRefusals(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			js := dial(t, natstest.Start(t))
-			if _, err := js.CreateStream(t.Context(), tc.stream); err != nil {
+			sealed := tc.stream.Sealed // which no stream is from the start
+			tc.stream.Sealed = false
+			_, err := js.CreateStream(t.Context(), tc.stream)
+			if tc.stream.Sealed = sealed; err == nil && sealed {
+				_, err = js.UpdateStream(t.Context(), tc.stream)
+			}
+			if err != nil {
 				t.Fatal(err)
 			}
 			cfg := testConfig
 			cfg.Trim = tc.trim
-			_, err := Ensure(t.Context(), js, cfg)
+			_, err = Ensure(t.Context(), js, cfg)
 			if !errors.Is(err, ErrRefused) {
 				t.Fatalf("got %v, want it refused", err)
 			}
