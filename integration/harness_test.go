@@ -59,7 +59,8 @@ func newInstance(t *testing.T, args ...string) *instance {
 func logFile(t *testing.T) string { return filepath.Join(t.TempDir(), "output") }
 
 // fast are flags with which things happen within test time.
-var fast = []string{"--max-delay", "200ms", "--linger", "20ms", "--lease", "2s", "--requeue-after", "3s", "--trim-delay", "1100ms", "--grace", "5s"}
+var fast = []string{"--max-delay", "200ms", "--linger", "20ms", "--lease", "2s", "--requeue-after", "3s", "--sync-interval", "1s", "--trim-delay", "1100ms",
+	"--grace", "5s"}
 
 func freeAddr(t *testing.T) string {
 	t.Helper()

@@ -188,7 +188,7 @@ func TestStreamsOfOnesOwnAsShards(t *testing.T) {
 
 	bucket := "file://" + filepath.Join(t.TempDir(), "archive")
 	role := func(role string) *instance {
-		return outside.instance(append([]string{"--archive", bucket, "--roles", role}, append(fast, "--trim-delay", "100ms")...)...).start()
+		return outside.instance(append([]string{"--archive", bucket, "--roles", role}, append(fast, "--sync-interval", "50ms", "--trim-delay", "100ms")...)...).start()
 	}
 	in := role("ingest")
 	role("worker")

@@ -40,7 +40,7 @@ func TestUsersStreamIsNotTrimmed(t *testing.T) {
 	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "LOGS", Subjects: []string{"logs.>"}}); err != nil {
 		t.Fatal(err)
 	}
-	in := nats.instance(append(fast, "--trim-delay", "100ms")...).start()
+	in := nats.instance(append(fast, "--sync-interval", "50ms", "--trim-delay", "100ms")...).start()
 	file := lines(200, "mine")
 	in.must(file, "publish", "user.log")
 	in.awaitMetric("dormouse_entries_synced_total", 200)

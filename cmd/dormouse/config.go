@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -18,6 +19,9 @@ const envPrefix = "DORMOUSE"
 // loadConfig gives every flag that was not on the command line its value from the environment or the configuration file.
 // The file is shared by all commands: a key is wrong only if it is no flag of any of them.
 func loadConfig(cmd *cobra.Command) error {
+	if err := checkVariables(cmd.Root(), os.Environ()); err != nil {
+		return err
+	}
 	v := viper.New()
 	v.SetEnvPrefix(envPrefix)
 	v.SetEnvKeyReplacer(strings.NewReplacer("-", "_"))
@@ -58,10 +62,7 @@ func loadConfig(cmd *cobra.Command) error {
 
 // checkKeys refuses keys that no command has a flag for: a misspelt setting must not be ignored.
 func checkKeys(root *cobra.Command, path string, keys []string) error {
-	known := make(map[string]bool)
-	for _, c := range append(root.Commands(), root) {
-		c.Flags().VisitAll(func(f *pflag.Flag) { known[f.Name] = true })
-	}
+	known := flagNames(root)
 	slices.Sort(keys)
 	for _, key := range keys {
 		if !known[key] {
@@ -69,6 +70,17 @@ func checkKeys(root *cobra.Command, path string, keys []string) error {
 		}
 	}
 	return nil
+}
+
+// flagNames returns the names of the flags of a command and of all below it.
+func flagNames(c *cobra.Command) map[string]bool {
+	names := make(map[string]bool)
+	c.Flags().VisitAll(func(f *pflag.Flag) { names[f.Name] = true })
+	c.PersistentFlags().VisitAll(func(f *pflag.Flag) { names[f.Name] = true })
+	for _, sub := range c.Commands() {
+		maps.Copy(names, flagNames(sub))
+	}
+	return names
 }
 
 // byteSize is a flag value like 8MiB.

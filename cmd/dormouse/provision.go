@@ -50,7 +50,7 @@ not trim such a stream, unless serve is told --trim always. A tenant must be in 
 	}
 	f := cmd.Flags()
 	f.IntVar(&p.Shards, "shards", 0, "source streams that tenants are spread over, fixed when they are made (default what there is, or 1)")
-	f.IntVar(&p.Replicas, "replicas", 1, "replicas of the streams that are made")
+	f.IntVar(&p.Replicas, "replicas", 1, "replicas of the streams that are made: 1, 3 or 5")
 	f.StringSliceVar(&p.add, "add-stream", nil, "make an existing stream a shard: NAME, or NAME=PREFIX with what stands before the LogIDs; repeatable")
 	f.DurationVar(&p.RequeueAfter, "requeue-after", time.Minute, "as in serve")
 	f.DurationVar(&p.Lease, "lease", 10*time.Second, "as in serve")
@@ -60,13 +60,8 @@ not trim such a stream, unless serve is told --trim always. A tenant must be in 
 }
 
 func (p *provisioning) run(cmd *cobra.Command) error {
-	switch {
-	case p.Shards < 0 || p.Shards > topology.MaxShards:
-		return usageErrorf("--shards must be from 1 to %d, it is %d", topology.MaxShards, p.Shards)
-	case p.Replicas < 1 || p.Replicas > 5:
-		return usageErrorf("--replicas must be from 1 to 5, it is %d", p.Replicas)
-	case p.RequeueAfter < 100*time.Millisecond || p.Lease < 100*time.Millisecond:
-		return usageErrorf("--requeue-after and --lease must be at least 100ms, they are %s and %s", p.RequeueAfter, p.Lease)
+	if err := errors.Join(checkSystem(p.Replicas, p.Shards), checkBounds(sharedBounds(p.RequeueAfter, p.Lease)...)); err != nil {
+		return usageError{err}
 	}
 	ctx := cmd.Context()
 	nc, js, err := connect(ctx, cmd)

@@ -5,18 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"net/url"
+	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"dormouse/ingest"
-	"dormouse/internal/natsserver"
-	"dormouse/internal/topology"
 	"dormouse/scheduler"
 )
 
@@ -45,8 +44,11 @@ func (c *serveConfig) embedded() bool { return c.target.url == "" && c.target.co
 
 func (c *serveConfig) has(role string) bool { return slices.Contains(c.roles, role) }
 
-func newServeCommand() *cobra.Command {
-	c := &serveConfig{maxBytes: 1 << 20, bufferLimit: 512 << 20, segmentBytes: 8 << 20}
+func newServeCommand() *cobra.Command { return serveCommand(&serveConfig{}) }
+
+// serveCommand makes the command, whose flags c is to hold.
+func serveCommand(c *serveConfig) *cobra.Command {
+	c.maxBytes, c.bufferLimit, c.segmentBytes = 1<<20, 512<<20, 8<<20
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Archive logs: take entries in, pack them into segments, keep the record of it",
@@ -68,6 +70,7 @@ JetStream, to which clients connect.`,
 			if err := limitMemory(log); err != nil {
 				return err
 			}
+			c.warn(cmd.Root(), log)
 			p, err := newProgram(cmd.Context(), c, log)
 			if cmd.Context().Err() != nil && errors.Is(err, context.Canceled) {
 				log.Info("told to end before it served", "waited_for", err)
@@ -98,10 +101,10 @@ JetStream, to which clients connect.`,
 	f.DurationVar(&c.lease, "lease", 10*time.Second, "how long a silent owner keeps others from taking its shard")
 	c.trim = addChoice(cmd, "trim", "shorten the source stream behind the archive; auto: only a stream that dormouse made",
 		string(ingest.TrimAuto), string(ingest.TrimAlways), string(ingest.TrimNever))
-	f.DurationVar(&c.trimDelay, "trim-delay", 0, "how far trimming trails the archive; must exceed NATS's sync interval (default 5s embedded, 3m otherwise)")
-	f.DurationVar(&c.syncInterval, "sync-interval", natsserver.DefaultSyncInterval, "how often the embedded NATS server syncs: what a power failure can take")
-	f.BoolVar(&c.syncAlways, "sync-always", false, "the embedded NATS server syncs before every ack")
-	f.IntVar(&c.replicas, "replicas", 1, "replicas of the streams that dormouse makes")
+	f.DurationVar(&c.trimDelay, "trim-delay", 0, "how far trimming trails the archive; must exceed --sync-interval (default 5s embedded, 3m otherwise, or twice --sync-interval if that is more)")
+	f.DurationVar(&c.syncInterval, "sync-interval", 0, "how often the embedded NATS server syncs, or outside ones do as their configuration says: what a power failure can take (default 1s embedded, 2m otherwise)")
+	f.BoolVar(&c.syncAlways, "sync-always", false, "the embedded NATS server syncs before every ack, or outside ones do as their configuration says")
+	f.IntVar(&c.replicas, "replicas", 1, "replicas of the streams that dormouse makes: 1, 3 or 5")
 	f.IntVar(&c.shards, "shards", 0, "source streams that tenants are spread over, fixed when they are made (default what there is, or 1)")
 	f.DurationVar(&c.grace, "grace", 10*time.Second, "how long work in hand may go on at shutdown")
 	c.logFormat = addChoice(cmd, "log-format", "format of the log on standard error", "text", "json")
@@ -111,43 +114,27 @@ JetStream, to which clients connect.`,
 
 // complete checks the flags and fills in what depends on others.
 func (c *serveConfig) complete(archive string) error {
-	for name, d := range map[string]time.Duration{"max-delay": c.maxDelay, "requeue-after": c.requeueAfter, "lease": c.lease,
-		"sync-interval": c.syncInterval, "grace": c.grace, "linger": c.linger} {
-		if d <= 0 {
-			return fmt.Errorf("--%s must be positive, it is %s", name, d)
-		}
+	if err := c.checkBounds(); err != nil {
+		return err
+	}
+	if err := checkSystem(c.replicas, c.shards); err != nil {
+		return err
 	}
 	switch {
-	case c.tick < time.Millisecond:
-		return fmt.Errorf("--tick must be at least 1ms, it is %s", c.tick)
-	case c.requeueAfter < 100*time.Millisecond || c.lease < 100*time.Millisecond:
-		return fmt.Errorf("--requeue-after and --lease must be at least 100ms, they are %s and %s", c.requeueAfter, c.lease)
-	case c.trimDelay < 0:
-		return fmt.Errorf("--trim-delay must not be negative")
-	case c.embedded() && c.trimDelay > 0 && c.trimDelay <= c.syncInterval && !c.syncAlways:
-		return fmt.Errorf("--trim-delay %s must exceed --sync-interval %s: after a power failure the entries must outlive the record of their archiving", c.trimDelay, c.syncInterval)
-	case c.workers < 1 || c.workers > 4096:
-		return fmt.Errorf("--workers must be from 1 to 4096, it is %d", c.workers)
-	case c.replicas < 1 || c.replicas > 5:
-		return fmt.Errorf("--replicas must be from 1 to 5, it is %d", c.replicas)
-	case c.shards < 0 || c.shards > topology.MaxShards:
-		return fmt.Errorf("--shards must be from 1 to %d, it is %d", topology.MaxShards, c.shards)
+	case c.embedded() && c.replicas > 1:
+		return fmt.Errorf("--replicas %d needs as many NATS servers, and the embedded one is alone: give --nats-url, or leave --replicas out", c.replicas)
 	case c.embedded() && c.target.creds != "":
 		return fmt.Errorf("--nats-creds is for an outside NATS: give --nats-url too")
 	case len(c.roles) == 0:
 		return fmt.Errorf("--roles must name ingest, worker or both")
-	case c.segmentBytes > math.MaxInt32:
-		return fmt.Errorf("--segment-bytes must be below 2GiB: segments are built in memory")
 	}
 	for _, r := range c.roles {
 		if r != roleIngest && r != roleWorker {
 			return fmt.Errorf("--roles: %q is neither ingest nor worker", r)
 		}
 	}
-	if c.trimDelay == 0 {
-		if c.trimDelay = 3 * time.Minute; c.embedded() { // above NATS's default sync interval of 2 minutes
-			c.trimDelay = max(5*time.Second, 2*c.syncInterval)
-		}
+	if err := c.completeSync(); err != nil {
+		return err
 	}
 	if c.archive = archive; archive == "" {
 		folder, err := filepath.Abs(filepath.Join(c.data, "archive"))
@@ -157,6 +144,24 @@ func (c *serveConfig) complete(archive string) error {
 		c.archive = (&url.URL{Scheme: "file", Path: filepath.ToSlash(folder)}).String()
 	}
 	return nil
+}
+
+// deposedLeader is about how long a leader that was cut off does not know it.
+const deposedLeader = 10 * time.Second
+
+// warn names what is allowed and may not be what was meant.
+func (c *serveConfig) warn(root *cobra.Command, log *slog.Logger) {
+	for _, name := range strayVariables(root, os.Environ()) {
+		log.Warn("an environment variable is no setting of dormouse and is ignored", "variable", name)
+	}
+	if !c.embedded() && c.has(roleIngest) && c.trimDelay <= deposedLeader {
+		log.Warn("--trim-delay is shorter than a NATS server may take that leads a stream and was cut off from its cluster: reads may miss "+
+			"what was trimmed meanwhile. Beside a single server that is no matter", "trim_delay", c.trimDelay, "want_above", deposedLeader)
+	}
+	if room := debug.SetMemoryLimit(-1); c.has(roleWorker) && int64(c.segmentBytes) > room/2/int64(c.workers) {
+		log.Warn("the workers' segments can take more than half of the memory; lower --workers or --segment-bytes",
+			"workers", c.workers, "segment_bytes", c.segmentBytes.String(), "memory_limit", room)
+	}
 }
 
 // logLevels by their flag values.

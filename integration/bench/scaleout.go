@@ -117,7 +117,7 @@ func scaleOwners(ctx context.Context, r *run) error {
 				r.others = append(r.others, other)
 				joining.Unlock()
 				errs[i] = other.start(ctx, r.Program, filepath.Join(r.dir, fmt.Sprintf("ingest%d", i)),
-					[]string{"--nats-url", p.url, "--trim-delay", "5s", "--roles", "ingest", "--archive", archive})
+					append(outside(p.url), "--roles", "ingest", "--archive", archive))
 				if errs[i] == nil {
 					stops[i] = other.watchPeaks(ctx)
 				}

@@ -28,7 +28,8 @@ import (
 const lease = 2 * time.Second
 
 // flags with which things happen within test time.
-var flags = []string{"--lease", lease.String(), "--max-delay", "200ms", "--requeue-after", requeueAfter.String(), "--trim-delay", "1100ms", "--linger", "20ms",
+var flags = []string{"--lease", lease.String(), "--max-delay", "200ms", "--requeue-after", requeueAfter.String(), "--sync-interval", "1s", "--trim-delay", "1100ms",
+	"--linger", "20ms",
 	"--grace", grace.String(), "--max-bytes", "4KiB", "--segment-bytes", "64KiB", "--workers", "2", "--replicas", strconv.Itoa(replicas), "--log-level", "debug"}
 
 const (
