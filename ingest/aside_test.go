@@ -168,6 +168,33 @@ func TestRefusedRepublicationIsKeptAside(t *testing.T) {
 	}
 }
 
+// TestTransformedEntryIsNotPublishedAgain: nobody takes what the stream stores, so that a shard which waits for that would wait
+// for ever.
+func TestTransformedEntryIsNotPublishedAgain(t *testing.T) {
+	s := reusing(t, 1)
+	source, err := s.js.Stream(t.Context(), wire.DefaultSource)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := source.CachedInfo().Config
+	cfg.Subjects, cfg.SubjectTransform = []string{"in.>"}, &jetstream.SubjectTransformConfig{Source: "in.>", Destination: "logs.>"}
+	if _, err := s.js.UpdateStream(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	s.publish("in.t.a", "reused", "after it")
+	n := s.start("b", t.TempDir())
+	n.awaitMetric("dormouse_entries_ingested_total", 1)
+	for name, want := range map[string]float64{"dormouse_entries_rejected_total": 1, "dormouse_entries_republished_total": 0} {
+		if got := n.metric(name); got != want {
+			t.Errorf("%s is %v, want %v", name, got, want)
+		}
+	}
+	kept := s.stored(wire.RejectedStream, 1)
+	if string(kept.Data) != "reused" || !strings.Contains(kept.Header.Get(headerReason), "subject transform") {
+		t.Errorf("put aside: %q, %v", kept.Data, kept.Header)
+	}
+}
+
 // TestRejectedWithAllTheHeadersThatFit: the server's limit leaves no room for more headers.
 func TestRejectedWithAllTheHeadersThatFit(t *testing.T) {
 	s := newSystem(t)

@@ -291,6 +291,33 @@ func TestBackPressureEndsInJetStream(t *testing.T) {
 	n.awaitMetric("dormouse_logs_active", 0)
 }
 
+// TestSmallBufferLimit: one entry is more than the limit, and when it is archived the next one comes.
+func TestSmallBufferLimit(t *testing.T) {
+	s := newSystem(t)
+	n := s.start("a", t.TempDir(), func(c *Config) { c.BufferLimit = 50 })
+	n.awaitOwned()
+	for i := range 3 {
+		s.publish("logs.t.a", fmt.Sprint(i))
+		n.awaitMetric("dormouse_entries_ingested_total", float64(i+1))
+		s.takeReady("t.a")
+		_, extents := s.drain("t.a")
+		if refused := s.commit(fmt.Sprintf("0/%d.sst", i), extents...); len(refused) > 0 {
+			t.Fatalf("refused %q", refused)
+		}
+	}
+}
+
+// TestLossCause: who lost entries is told what can have taken them, and not to raise limits that are not set.
+func TestLossCause(t *testing.T) {
+	if cause := lossCause(jetstream.StreamConfig{MaxMsgs: -1, MaxBytes: -1}); !strings.HasPrefix(cause, "a purge or delete by somebody") {
+		t.Errorf("without limits: %s", cause)
+	}
+	cause := lossCause(jetstream.StreamConfig{MaxMsgs: -1, MaxBytes: -1, AllowMsgTTL: true, MaxAge: time.Hour})
+	if !strings.Contains(cause, "(max_age 1h0m0s, allow_msg_ttl true)") || !strings.Contains(cause, "purge or delete by somebody") {
+		t.Errorf("with limits: %s", cause)
+	}
+}
+
 // TestSourceThatLostItsEnd restarts on a stream that was made anew without the last entries, as after a power failure:
 // what is published under the used sequences must not be taken for what was there before.
 func TestSourceThatLostItsEnd(t *testing.T) {

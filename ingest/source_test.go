@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"dormouse/internal/ordered"
+	"dormouse/internal/topology"
 	"dormouse/store"
 	"dormouse/store/manifest"
 )
@@ -110,6 +111,16 @@ func TestDeletedSource(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = ended(t, "the node to stop", func() error { n.stop(); return nil })
+}
+
+// TestSourceThatIsAnotherShardNow: it was added again with another prefix, and the old number has no stream any more.
+func TestSourceThatIsAnotherShardNow(t *testing.T) {
+	was := topology.Source{Shard: 0, Stream: "EDGE", Prefix: "wrong"}
+	now := topology.Source{Shard: 1, Stream: "EDGE", Prefix: "edge"}
+	n := &Node{}
+	if !n.isGone(t.Context(), was, []topology.Source{now}) || n.isGone(t.Context(), now, []topology.Source{now}) {
+		t.Error("the old shard is kept, or the new one is not")
+	}
 }
 
 // TestSourceMadeAnew: the owner of the old one steps down and claims the new one from its beginning.

@@ -118,7 +118,7 @@ func TestLossByTheStreamsOwnLimits(t *testing.T) {
 	in.awaitMetric("dormouse_entries_synced_total", 100)
 	in.awaitMetric("dormouse_entries_lost_total", 200)
 	in.awaitMetric("dormouse_logs_active", 0)
-	if !strings.Contains(in.Output(), "entries=200") {
+	if !strings.Contains(in.Output(), "entries=200") || !strings.Contains(in.Output(), "(discard old and max_msgs 100)") {
 		t.Errorf("the loss was not logged:\n%s", in.Tail())
 	}
 	left := strings.SplitAfterN(second, "\n", 201)[200]

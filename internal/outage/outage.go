@@ -17,6 +17,8 @@ const (
 	every = time.Minute // the most often that an outage is spoken of
 	// forgotten is how long after its last failure an outage that nobody ended is another one.
 	forgotten = 10 * every
+	// long is an outage that gets a line at its end even if there was none when it began.
+	long = 10 * time.Second
 )
 
 // Log speaks of one thing that may fail. Its methods may be called from any goroutine, by several that try the same thing.
@@ -77,7 +79,7 @@ func (l *Log) Over(args ...any) {
 	}
 	lasted := time.Since(l.mu.began)
 	l.mu.began = time.Time{}
-	if !l.mu.begun {
+	if !l.mu.begun && lasted < long {
 		return // its failures are counted in the next line
 	}
 	args = append(args, "lasted", rounded(lasted))

@@ -76,6 +76,20 @@ func TestEveryOtherTime(t *testing.T) {
 	})
 }
 
+// TestTwoWithinAMinute: the second one is told of at its end, if it was more than a hitch.
+func TestTwoWithinAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log lines
+		l := New(log.logger(), "it fails", "it works")
+		for _, lasts := range []time.Duration{3 * time.Second, 4 * time.Second, 12 * time.Second} {
+			l.Failed(errDown)
+			time.Sleep(lasts)
+			l.Over()
+		}
+		log.expect(t, `level=WARN msg="it fails" error=down`, `level=INFO msg="it works" lasted=3s`, `level=INFO msg="it works" lasted=12s failures=2`)
+	})
+}
+
 // TestNobodyEndsIt: of what is never said to be over, a failure long after the last one is news.
 func TestNobodyEndsIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
