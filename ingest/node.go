@@ -233,7 +233,7 @@ func (n *Node) keepShards(ctx context.Context, sources []topology.Source, leases
 		}
 		for shard, k := range keepers {
 			if n.isGone(ctx, k.source, sources) {
-				n.cfg.Logger.Warn("a source stream is gone", "shard", shard.String(), "stream", k.source.Stream)
+				n.cfg.Logger.Warn("a source stream is gone, or is another shard now", "shard", shard.String(), "stream", k.source.Stream)
 				k.stop()
 				delete(keepers, shard)
 				n.shards.drop(shard)

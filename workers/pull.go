@@ -38,11 +38,13 @@ func (p *Pool) fetch(ctx context.Context, consumer jetstream.Consumer) []jetstre
 		more, err = pull(consumer, p.cfg.ItemsPerFetch-1, jetstream.FetchMaxWait(p.cfg.Linger))
 		items = append(items, more...)
 	}
-	if err != nil && ctx.Err() == nil {
+	switch {
+	case ctx.Err() != nil:
+	case err != nil:
 		p.cfg.Metrics.retries.WithLabelValues("fetch").Inc()
 		p.outages.fetch.Failed(err)
 		pause(ctx, time.Second)
-	} else if err == nil {
+	default:
 		p.outages.fetch.Over()
 	}
 	return items
