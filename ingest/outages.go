@@ -16,13 +16,18 @@ func newOutages(log *slog.Logger) outages {
 		source: outage.New(log, "the source consumer ended; making a new one", "there is a source consumer again"),
 		full: outage.New(log, "the buffer is at its limit: not pulling until workers have drained it",
 			"the buffer has room: pulling again"),
-		aside: outage.New(log, "messages could not be published elsewhere (to DORMOUSE_REJECTED, or once more to their logs), and the shard "+
+		aside: outage.New(log, "messages could not be published elsewhere (to DORMOUSE_REJECTED, or once more to "+
+			"their logs), and the shard "+
 			"waits for that; trying again", "what had to be published elsewhere is: the shard goes on"),
-		trim:      outage.New(log, "the source stream could not be trimmed; trying again", "the source stream is trimmed again"),
-		snapshot:  outage.New(log, "no snapshot of the catalog could be taken; trying again", "a snapshot of the catalog was taken"),
-		shorten:   outage.New(log, "the manifest was not shortened; the next snapshot does it", "the manifest is shortened again"),
-		part:      outage.New(log, "a snapshot could not be read; trying again", "the snapshot can be read"),
-		requests:  outage.New(log, "a request was not answered, since reading the local cache failed", "requests are answered again"),
+		trim: outage.New(log, "the source stream could not be trimmed; trying again", "the source stream is "+
+			"trimmed again"),
+		snapshot: outage.New(log, "no snapshot of the catalog could be taken; trying again", "a snapshot of the "+
+			"catalog was taken"),
+		shorten: outage.New(log, "the manifest was not shortened; the next snapshot does it", "the manifest is "+
+			"shortened again"),
+		part: outage.New(log, "a snapshot could not be read; trying again", "the snapshot can be read"),
+		requests: outage.New(log, "a request was not answered, since reading the local cache failed", "requests are "+
+			"answered again"),
 		malformed: outage.New(log, "refused a malformed commit", ""),
 	}
 }

@@ -6,8 +6,8 @@ import (
 	"dormouse/internal/outage"
 )
 
-// outages are what the workers of a pool try again and again, and how its log speaks of that. The workers share them: what
-// one of them cannot do the others cannot do either.
+// outages are what the workers of a pool try again and again, and how its log speaks of that. The workers share them:
+// what one of them cannot do the others cannot do either.
 type outages struct {
 	queue, fetch, put, items, poison *outage.Log
 }

@@ -11,8 +11,8 @@ import (
 // serviceVariable matches what Kubernetes sets in every container for a Service whose name begins with dormouse.
 var serviceVariable = regexp.MustCompile(`_SERVICE_(HOST|PORT(_\w+)?)$|_PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?$`)
 
-// checkVariables refuses an environment variable that is nearly the name of a flag: a misspelt setting must not be ignored.
-// What is nothing like a flag may be somebody else's, see strayVariables.
+// checkVariables refuses an environment variable that is nearly the name of a flag: a misspelt setting must not be
+// ignored. What is nothing like a flag may be somebody else's, see strayVariables.
 func checkVariables(root *cobra.Command, environ []string) error {
 	flags := flagNames(root)
 	for _, name := range strayVariables(root, environ) {
@@ -45,8 +45,8 @@ func variableOf(flag string) string {
 	return envPrefix + "_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }
 
-// nearest returns the variable of the flag to which name, which has no prefix, can be mended: by one change of a letter, or two
-// in a name of some length. "" is none.
+// nearest returns the variable of the flag to which name, which has no prefix, can be mended: by one change of a
+// letter, or two in a name of some length. "" is none.
 func nearest(name string, flags map[string]bool) (variable string) {
 	least := 2
 	if len(name) > 5 {

@@ -1,8 +1,8 @@
-// Package outage keeps the log short while something fails that is tried again and again: a line when it begins, one a minute
-// while it lasts, and one when it is over.
+// Package outage keeps the log short while something fails that is tried again and again: a line when it begins, one a
+// minute while it lasts, and one when it is over.
 //
-// It tries nothing itself and starts no goroutine: whoever tries says how each try went. A failure that happens once, or for
-// which somebody has to act, is logged by its own line instead.
+// It tries nothing itself and starts no goroutine: whoever tries says how each try went. A failure that happens once,
+// or for which somebody has to act, is logged by its own line instead.
 package outage
 
 import (
@@ -21,7 +21,8 @@ const (
 	long = 10 * time.Second
 )
 
-// Log speaks of one thing that may fail. Its methods may be called from any goroutine, by several that try the same thing.
+// Log speaks of one thing that may fail. Its methods may be called from any goroutine, by several that try the same
+// thing.
 type Log struct {
 	log           *slog.Logger
 	fails, passes string
@@ -43,8 +44,8 @@ func New(log *slog.Logger, fails, passes string) *Log {
 
 // Failed notes a failure; args are what slog takes. A nil error has no text of its own.
 //
-// What fails again within a minute of the last line gets none of its own: a service that answers every other time would fill
-// the log with beginnings and ends. It is counted in the next line.
+// What fails again within a minute of the last line gets none of its own: a service that answers every other time would
+// fill the log with beginnings and ends. It is counted in the next line.
 func (l *Log) Failed(err error, args ...any) {
 	now := time.Now()
 	l.mu.Lock()
@@ -98,8 +99,8 @@ func rounded(d time.Duration) time.Duration {
 	return d.Round(100 * time.Millisecond)
 }
 
-// A text that is longer than mostText keeps its beginning, which says what was done, and its end, which says why it failed:
-// error code, address and cause come last in what NATS and the SDKs of buckets say.
+// A text that is longer than mostText keeps its beginning, which says what was done, and its end, which says why it
+// failed: error code, address and cause come last in what NATS and the SDKs of buckets say.
 const (
 	mostText = 320 // bytes
 	headText = 100

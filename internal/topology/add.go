@@ -12,9 +12,9 @@ import (
 	"dormouse/internal/wire"
 )
 
-// AddSource makes a stream that users have a shard, with the lowest number that is free. An empty prefix is what all that the
-// stream stores has in common before ".>". A stream that is a shard already is left as it is; but one with a prefix under which
-// it never had a log gets another prefix and number, and so is archived from its beginning.
+// AddSource makes a stream that users have a shard, with the lowest number that is free. An empty prefix is what all
+// that the stream stores has in common before ".>". A stream that is a shard already is left as it is; but one with a
+// prefix under which it never had a log gets another prefix and number, and so is archived from its beginning.
 //
 // Unlike Ensure it must not run in several processes at once: two streams could get one number, which Sources refuses.
 func AddSource(ctx context.Context, js jetstream.JetStream, name, prefix string, cfg Config) error {
@@ -49,7 +49,8 @@ func AddSource(ctx context.Context, js jetstream.JetStream, name, prefix string,
 		return err
 	}
 	if n := Partitions(sources); n > 0 && prefix == wire.DefaultPrefix {
-		return fmt.Errorf("%w: what is published below %s is spread over %d shards: with stream %s as another one of prefix %s, logs would be in two shards and lose their order",
+		return fmt.Errorf("%w: what is published below %s is spread over %d shards: with stream %s as another one of "+
+			"prefix %s, logs would be in two shards and lose their order",
 			ErrRefused, prefix, n, name, prefix)
 	}
 	used, err := manifests(ctx, js)
@@ -59,7 +60,8 @@ func AddSource(ctx context.Context, js jetstream.JetStream, name, prefix string,
 	return markSource(ctx, js, have, freeShard(sources, used...), prefix, cfg)
 }
 
-// prefixFor returns the prefix of a stream: the one that is asked for, or the one that it has, or the only one that there can be.
+// prefixFor returns the prefix of a stream: the one that is asked for, or the one that it has, or the only one that
+// there can be.
 func prefixFor(have jetstream.StreamConfig, stores stored, prefix string) (string, error) {
 	if old := have.Metadata[wire.MetadataPrefix]; prefix == "" && old != "" && stores.under(old) != noLogs {
 		prefix = old
@@ -68,11 +70,13 @@ func prefixFor(have jetstream.StreamConfig, stores stored, prefix string) (strin
 		prefix, _ = stores.prefix()
 	}
 	if prefix == "" {
-		return "", fmt.Errorf("%w: stream %s stores %v: say what stands before the LogIDs, as in --add-stream %s=orders", ErrRefused, have.Name, stores, have.Name)
+		return "", fmt.Errorf("%w: stream %s stores %v: say what stands before the LogIDs, as in --add-stream "+
+			"%s=orders", ErrRefused, have.Name, stores, have.Name)
 	}
 	p := parsePattern(prefix)
 	if !p.literal() || slices.Contains(p, "") || strings.ContainsAny(prefix, " \t\r\n") {
-		return "", fmt.Errorf("%w: %q is no prefix of subjects: want tokens without wildcards, as in --add-stream %s=orders", ErrRefused, prefix, have.Name)
+		return "", fmt.Errorf("%w: %q is no prefix of subjects: want tokens without wildcards, as in --add-stream "+
+			"%s=orders", ErrRefused, prefix, have.Name)
 	}
 	return prefix, nil
 }
@@ -89,9 +93,11 @@ func fitsPrefix(ctx context.Context, stream jetstream.Stream, stores stored, pre
 		ErrRefused, stream.CachedInfo().Config.Name, stores, prefix, wire.RejectedStream)
 }
 
-// mayChange refuses another prefix for a stream that is a shard already, unless it cannot have had a log under the old one.
+// mayChange refuses another prefix for a stream that is a shard already, unless it cannot have had a log under the old
+// one.
 func mayChange(ctx context.Context, stream jetstream.Stream, stores stored, source Source, prefix string, cfg Config) error {
-	refused := fmt.Errorf("%w: stream %s is shard %s with prefix %s, and cannot get prefix %s: its logs would change their names",
+	refused := fmt.Errorf("%w: stream %s is shard %s with prefix %s, and cannot get prefix %s: its logs would change "+
+		"their names",
 		ErrRefused, source.Stream, source.Shard, source.Prefix, prefix)
 	if cfg.HasArchive == nil || source.Managed || stores.under(source.Prefix) == allLogs {
 		return refused

@@ -37,15 +37,17 @@ func checkSources(ctx context.Context, js jetstream.JetStream, cfg Config, sourc
 	return append(warnings, sharedWarnings(checked)...), nil
 }
 
-// checkSource refuses settings under which an acked entry need not be in the stream until it is archived, or nobody could
-// read it.
+// checkSource refuses settings under which an acked entry need not be in the stream until it is archived, or nobody
+// could read it.
 func checkSource(have jetstream.StreamConfig, cfg Config) error {
 	if have.Mirror != nil {
-		return fmt.Errorf("%w: stream %s is a mirror of %s, to which nothing can be published: make a stream with that one among its sources, and add it",
+		return fmt.Errorf("%w: stream %s is a mirror of %s, to which nothing can be published: make a stream with "+
+			"that one among its sources, and add it",
 			ErrRefused, have.Name, have.Mirror.Name)
 	}
 	if limit := have.ConsumerLimits.InactiveThreshold; limit > 0 && limit < ordered.Idle {
-		return fmt.Errorf("%w: stream %s has consumer_limits with inactive_threshold %s, and Dormouse's consumers need %s: raise it with the nats CLI",
+		return fmt.Errorf("%w: stream %s has consumer_limits with inactive_threshold %s, and Dormouse's consumers "+
+			"need %s: raise it with the nats CLI",
 			ErrRefused, have.Name, limit, ordered.Idle)
 	}
 	must := []setting{
@@ -85,18 +87,22 @@ func Drops(have jetstream.StreamConfig) (settings []string) {
 // fewConsumers is a limit of consumers that readers soon meet.
 const fewConsumers = 16
 
-// settingWarnings names what of a stream's configuration can lose entries before they are archived, or surprise somebody.
+// settingWarnings names what of a stream's configuration can lose entries before they are archived, or surprise
+// somebody.
 func settingWarnings(have *jetstream.StreamInfo) (warnings []string) {
 	name := have.Config.Name
 	for _, setting := range Drops(have.Config) {
-		warnings = append(warnings, fmt.Sprintf("stream %s has %s: entries can be dropped before they are archived", name, setting))
+		warnings = append(warnings, fmt.Sprintf("stream %s has %s: entries can be dropped before they are "+
+			"archived", name, setting))
 	}
 	if most := have.Config.MaxConsumers; most > 0 && most < fewConsumers {
-		warnings = append(warnings, fmt.Sprintf("stream %s has max_consumers %d, and %d of them now: the owner of its shard needs one, or nothing is archived, "+
+		warnings = append(warnings, fmt.Sprintf("stream %s has max_consumers %d, and %d of them now: the owner of "+
+			"its shard needs one, or nothing is archived, "+
 			"and each reader of what is not archived yet one more; raise it", name, most, have.State.Consumers))
 	}
 	if have.Config.AllowMsgCounter {
-		warnings = append(warnings, fmt.Sprintf("stream %s has allow_msg_counter true: its entries are archived with the totals that they came to, "+
+		warnings = append(warnings, fmt.Sprintf("stream %s has allow_msg_counter true: its entries are archived with "+
+			"the totals that they came to, "+
 			"and are no counters when they are read", name))
 	}
 	return warnings
@@ -121,13 +127,16 @@ func (c checkedSource) prefixWarnings(ctx context.Context) (warnings []string, e
 			warn("stream %s stores more subjects of which not all are below %s", c.Stream, c.Prefix)
 			return warnings, nil
 		case under == noLogs:
-			warn("stream %s stores %s, which is not below %s: what is stored there is no log and goes to %s", c.Stream, p, c.Prefix, wire.RejectedStream)
+			warn("stream %s stores %s, which is not below %s: what is stored there is no log and goes to "+
+				"%s", c.Stream, p, c.Prefix, wire.RejectedStream)
 		default:
-			warn("stream %s stores %s: only what of it is below %s is a log, and the rest goes to %s", c.Stream, p, c.Prefix, wire.RejectedStream)
+			warn("stream %s stores %s: only what of it is below %s is a log, and the rest goes to "+
+				"%s", c.Stream, p, c.Prefix, wire.RejectedStream)
 		}
 	}
 	for _, origin := range c.stores.unknown {
-		warn("stream %s takes from stream %s, of whose subjects nothing is known here: whether all of them are below %s is yours to know", c.Stream, origin, c.Prefix)
+		warn("stream %s takes from stream %s, of whose subjects nothing is known here: whether all of them are below "+
+			"%s is yours to know", c.Stream, origin, c.Prefix)
 	}
 	if len(warnings) == 0 || c.info.State.Msgs == 0 {
 		return warnings, nil
@@ -140,7 +149,8 @@ func (c checkedSource) prefixWarnings(ctx context.Context) (warnings []string, e
 	if last, err := c.stream.GetMsg(ctx, c.info.State.LastSeq); err == nil { // it may be deleted
 		example = fmt.Sprintf(", its last one is %q", last.Subject)
 	}
-	warn("none of the %d messages in stream %s is a log below %s%s. If the prefix is wrong, put it right: dormouse provision --add-stream %s=PREFIX",
+	warn("none of the %d messages in stream %s is a log below %s%s. If the prefix is wrong, put it right: dormouse "+
+		"provision --add-stream %s=PREFIX",
 		c.info.State.Msgs, c.Stream, c.Prefix, example, c.Stream)
 	return warnings, nil
 }
@@ -153,11 +163,13 @@ func sharedWarnings(sources []checkedSource) (warnings []string) {
 				continue
 			}
 			if a.Shard < b.Shard && a.Prefix == b.Prefix && a.stores.meets(b.stores.patterns) {
-				warnings = append(warnings, fmt.Sprintf("streams %s and %s can both store logs below %s: a log that is in two shards loses its order",
+				warnings = append(warnings, fmt.Sprintf("streams %s and %s can both store logs below %s: a log that "+
+					"is in two shards loses its order",
 					a.Stream, b.Stream, a.Prefix))
 			}
 			if a.republishesTo(b) {
-				warnings = append(warnings, fmt.Sprintf("stream %s republishes to %s, which stream %s takes: those entries are archived twice, and its logs "+
+				warnings = append(warnings, fmt.Sprintf("stream %s republishes to %s, which stream %s takes: those "+
+					"entries are archived twice, and its logs "+
 					"may be in two shards", a.Stream, a.info.Config.RePublish.Destination, b.Stream))
 			}
 		}

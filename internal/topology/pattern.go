@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// pattern is a set of subjects, token by token: "*" stands for any token, ">" at the end for one or more, as in NATS, and
-// several, which no subject has, for one or more in any place.
+// pattern is a set of subjects, token by token: "*" stands for any token, ">" at the end for one or more, as in NATS,
+// and several, which no subject has, for one or more in any place.
 type pattern []string
 
 // several is what a token becomes that a transform may split into any number of them.
@@ -101,7 +101,8 @@ func (p pattern) and(q pattern) (both pattern, ok bool) {
 	}
 }
 
-// without returns the subjects of p that are not of q, which has no several; or all of p, if it cannot be said by patterns.
+// without returns the subjects of p that are not of q, which has no several; or all of p, if it cannot be said by
+// patterns.
 func (p pattern) without(q pattern) []pattern {
 	if p.within(q) {
 		return nil

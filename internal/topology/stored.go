@@ -154,7 +154,8 @@ func (s stored) meets(patterns []pattern) bool {
 	return slices.ContainsFunc(s.patterns, func(p pattern) bool { return slices.ContainsFunc(patterns, p.meets) })
 }
 
-// prefix returns what stands before the LogIDs if there is but one answer: the subjects that are stored are all of those below it.
+// prefix returns what stands before the LogIDs if there is but one answer: the subjects that are stored are all of
+// those below it.
 func (s stored) prefix() (prefix string, ok bool) {
 	if len(s.patterns) != 1 {
 		return "", false
@@ -163,8 +164,8 @@ func (s stored) prefix() (prefix string, ok bool) {
 	return prefix, ok && parsePattern(prefix).literal()
 }
 
-// KeepsSubjects reports whether a stream stores what is published to a subject that it stores under that very subject: one
-// that transforms subjects, or takes from other streams, need not.
+// KeepsSubjects reports whether a stream stores what is published to a subject that it stores under that very subject:
+// one that transforms subjects, or takes from other streams, need not.
 func KeepsSubjects(cfg jetstream.StreamConfig, subject string) bool {
 	p := parsePattern(subject)
 	takes := slices.ContainsFunc(cfg.Subjects, func(s string) bool { return p.within(parsePattern(s)) })

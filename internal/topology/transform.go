@@ -9,8 +9,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// image returns the subjects that a transform makes of those of p that it takes. Which wildcard becomes what is computed; what
-// a function makes of a token that is not known is "*", or several for one that it may split.
+// image returns the subjects that a transform makes of those of p that it takes. Which wildcard becomes what is
+// computed; what a function makes of a token that is not known is "*", or several for one that it may split.
 func image(p pattern, t jetstream.SubjectTransformConfig) (to pattern, ok bool) {
 	source := parsePattern(sourceOfTransform(t))
 	from, ok := p.and(source)
