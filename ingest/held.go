@@ -54,21 +54,28 @@ func (o *owner) held(msg *nats.Msg) wire.HeldReply {
 	if err := decodeRequest(msg, &req); err != nil {
 		return wire.HeldReply{Status: wire.StatusOf(err)}
 	}
+	reply, err := o.look(req)
+	if err != nil {
+		if !errors.Is(err, wire.ErrBadRequest) {
+			o.outages.requests.Failed(err)
+		}
+		return wire.HeldReply{Status: wire.StatusOf(err)}
+	}
+	reply.Archive = o.cfg.ArchiveURL
+	return reply
+}
+
+func (o *owner) look(req wire.HeldRequest) (reply wire.HeldReply, err error) {
 	v, err := o.view()
 	if err != nil {
-		return wire.HeldReply{Status: wire.StatusOf(err)}
+		return reply, err
 	}
 	limit := 1
 	if req.MaxBytes > 0 {
 		req.MaxBytes, limit = min(req.MaxBytes, o.replyRoom()), o.extentLimit(len(req.Log))
 	}
-	reply, err := v.answer(req, limit)
-	if err := errors.Join(err, v.close()); err != nil {
-		o.log.Warn("a reader's question could not be answered", "log", req.Log, "error", err)
-		return wire.HeldReply{Status: wire.StatusOf(err)}
-	}
-	reply.Archive = o.cfg.ArchiveURL
-	return reply
+	reply, err = v.answer(req, limit)
+	return reply, errors.Join(err, v.close())
 }
 
 // answer answers with at most limit extents, or req.MaxBytes of entries.

@@ -107,7 +107,7 @@ func (s *shardStates) report() []wire.ShardStatus {
 func (o *owner) tell(one *wire.ShardStatus) {
 	f, err := o.figures()
 	if err != nil {
-		o.log.Warn("the age of the oldest buffered entry could not be read", "error", err)
+		o.outages.requests.Failed(err)
 	}
 	one.Epoch, one.Applied = o.epoch, f.applied
 	one.Logs, one.Queued, one.Entries, one.Bytes = f.Active, f.Queued, f.Entries, f.Bytes
