@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"dormouse/internal/entry"
+	"dormouse/internal/ordered"
 	"dormouse/internal/topology"
 )
 
@@ -43,37 +44,37 @@ type aside struct {
 
 // rejection returns what to publish for a message that is no entry of a log: one message, or several parts when it is so
 // large that it leaves no room for the headers.
-func (o *owner) rejection(msg jetstream.Msg, meta *jetstream.MsgMetadata, reason string) []aside {
-	seq := strconv.FormatUint(meta.Sequence.Stream, 10)
+func (o *owner) rejection(msg ordered.Message, reason string) []aside {
+	seq := strconv.FormatUint(msg.Sequence, 10)
 	annotate := func(part string) *nats.Msg {
 		out := nats.NewMsg(o.source.Shard.RejectedSubject())
 		out.Header.Set(headerReason, reason)
-		out.Header.Set(headerSubject, msg.Subject())
+		out.Header.Set(headerSubject, msg.Subject)
 		out.Header.Set(headerSequence, seq)
-		out.Header.Set(headerTime, meta.Timestamp.UTC().Format(time.RFC3339Nano))
-		out.Header.Set(jetstream.MsgIDHeader, o.asideID(meta, part))
+		out.Header.Set(headerTime, msg.Time.UTC().Format(time.RFC3339Nano))
+		out.Header.Set(jetstream.MsgIDHeader, o.asideID(msg, part))
 		return out
 	}
-	taken := headerRoom + 2*len(msg.Subject()) + 2*len(reason)
+	taken := headerRoom + 2*len(msg.Subject) + 2*len(reason)
 	headers := 0
-	for name, values := range msg.Headers() {
+	for name, values := range msg.Header {
 		for _, value := range values {
 			headers += len(headerOriginal) + len(name) + len(value) + len(": \r\n")
 		}
 	}
 	room := int(o.cfg.NC.MaxPayload()) - taken
-	if len(msg.Data())+headers <= room && headers <= headerLimit-taken {
+	if len(msg.Data)+headers <= room && headers <= headerLimit-taken {
 		out := annotate("")
-		for name, values := range msg.Headers() {
+		for name, values := range msg.Header {
 			if strings.HasPrefix(strings.ToLower(name), "nats-") {
 				name = headerOriginal + name
 			}
 			out.Header[name] = append(out.Header[name], values...)
 		}
-		out.Data = msg.Data()
+		out.Data = msg.Data
 		return []aside{{Msg: out}}
 	}
-	value := entry.AppendValue(nil, meta.Timestamp, msg.Headers(), msg.Data())
+	value := entry.AppendValue(nil, msg.Time, msg.Header, msg.Data)
 	room = max(room, headerRoom)
 	parts := (len(value) + room - 1) / room
 	out := make([]aside, 0, parts)
@@ -89,8 +90,8 @@ func (o *owner) rejection(msg jetstream.Msg, meta *jetstream.MsgMetadata, reason
 // asideID is the message id under which a message of the source stream is put aside, so that a replay, or another owner
 // that takes it in too, does not store it twice. It has the time besides the sequence: a stream that lost its end uses
 // sequences again, and what comes under one of them then is another message.
-func (o *owner) asideID(meta *jetstream.MsgMetadata, what string) string {
-	return fmt.Sprintf("%s.%d.%d.%s", o.source.Stream, meta.Sequence.Stream, meta.Timestamp.UnixNano(), what)
+func (o *owner) asideID(msg ordered.Message, what string) string {
+	return fmt.Sprintf("%s.%d.%d.%s", o.source.Stream, msg.Sequence, msg.Time.UnixNano(), what)
 }
 
 // republication returns the message as it is to be published to its own subject again, without what the server would
@@ -100,30 +101,30 @@ func (o *owner) asideID(meta *jetstream.MsgMetadata, what string) string {
 // and its log has it twice. That is better than never.
 //
 // A stream that stores under other subjects than it takes, or takes from other streams, does not take the message again at all.
-func (o *owner) republication(msg jetstream.Msg, meta *jetstream.MsgMetadata) []aside {
-	if !topology.KeepsSubjects(o.stream.CachedInfo().Config, msg.Subject()) {
-		return o.unpublished(msg, meta, "the source stream does not take what it stores, since it has a subject transform or sources")
+func (o *owner) republication(msg ordered.Message) []aside {
+	if !topology.KeepsSubjects(o.stream.CachedInfo().Config, msg.Subject) {
+		return o.unpublished(msg, "the source stream does not take what it stores, since it has a subject transform or sources")
 	}
-	out := nats.NewMsg(msg.Subject())
-	for name, values := range msg.Headers() {
+	out := nats.NewMsg(msg.Subject)
+	for name, values := range msg.Header {
 		lower := strings.ToLower(name)
 		if lower != strings.ToLower(jetstream.MsgIDHeader) && !strings.HasPrefix(lower, "nats-expected-") {
 			out.Header[name] = values
 		}
 	}
-	out.Data = msg.Data()
-	out.Header.Set(jetstream.MsgIDHeader, o.asideID(meta, "again"))
+	out.Data = msg.Data
+	out.Header.Set(jetstream.MsgIDHeader, o.asideID(msg, "again"))
 	if !o.fits(out) {
 		out.Header.Del(jetstream.MsgIDHeader)
 	}
-	return []aside{{Msg: out, refused: func(reason string) []aside { return o.unpublished(msg, meta, reason) }}}
+	return []aside{{Msg: out, refused: func(reason string) []aside { return o.unpublished(msg, reason) }}}
 }
 
 // unpublished returns what becomes of an entry that cannot be published again.
-func (o *owner) unpublished(msg jetstream.Msg, meta *jetstream.MsgMetadata, reason string) []aside {
+func (o *owner) unpublished(msg ordered.Message, reason string) []aside {
 	o.log.Error("an entry that was to be published again is refused; it is put aside in DORMOUSE_REJECTED, and its log lacks it",
-		"subject", msg.Subject(), "sequence", meta.Sequence.Stream, "error", reason)
-	return o.rejection(msg, meta, "not published again: "+reason)
+		"subject", msg.Subject, "sequence", msg.Sequence, "error", reason)
+	return o.rejection(msg, "not published again: "+reason)
 }
 
 // fits reports whether the source stream takes a message of that size.

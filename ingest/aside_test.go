@@ -12,6 +12,7 @@ import (
 
 	"dormouse/internal/entry"
 	"dormouse/internal/extent"
+	"dormouse/internal/ordered"
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
 	"dormouse/store/manifest"
@@ -290,9 +291,7 @@ func TestStopWhilePuttingAside(t *testing.T) {
 func TestAsideID(t *testing.T) {
 	o := &owner{source: topology.Source{Stream: "LOGS"}}
 	at := func(seq uint64, nanos int64, what string) string {
-		meta := &jetstream.MsgMetadata{Timestamp: time.Unix(0, nanos)}
-		meta.Sequence.Stream = seq
-		return o.asideID(meta, what)
+		return o.asideID(ordered.Message{Sequence: seq, Time: time.Unix(0, nanos)}, what)
 	}
 	seen := make(map[string]bool)
 	for _, id := range []string{at(1, 1, ""), at(1, 1, "1"), at(1, 1, "again"), at(1, 2, "again"), at(2, 1, "again"), at(12, 1, "1"), at(1, 21, "1")} {

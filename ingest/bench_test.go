@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"dormouse/internal/extent"
+	"dormouse/internal/ordered"
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
 	"dormouse/store"
@@ -45,33 +46,21 @@ func claimed(b testing.TB) *owner {
 	return o
 }
 
-// message is what the intake looks at of a message.
-type message struct {
-	jetstream.Msg
-	subject string
-	data    []byte
-}
-
-func (m *message) Subject() string      { return m.subject }
-func (m *message) Data() []byte         { return m.data }
-func (m *message) Headers() nats.Header { return nil }
-
 // fill gives each log perLog entries of 256 bytes, one log after the other again and again, and returns what a worker
 // would commit of them.
 func fill(b *testing.B, o *owner, logs []string, perLog int) []extent.Extent {
 	b.Helper()
 	in := o.newIntake()
-	msg := &message{data: make([]byte, 256)}
+	msg := ordered.Message{Data: make([]byte, 256)}
 	extents := make([]extent.Extent, len(logs))
 	for range perLog {
 		for i, log := range logs {
-			msg.subject = o.source.Prefix + "." + log
-			meta := &jetstream.MsgMetadata{Sequence: jetstream.SequencePair{Stream: in.expected}, Timestamp: time.Now()}
-			if err := in.take(msg, meta); err != nil {
+			msg.Subject, msg.Sequence, msg.Time = o.source.Prefix+"."+log, in.expected, time.Now()
+			if err := in.take(msg); err != nil {
 				b.Fatal(err)
 			}
 			extents[i].Log = log
-			extents[i].Add(meta.Sequence.Stream, meta.Timestamp, len(msg.data))
+			extents[i].Add(msg.Sequence, msg.Time, len(msg.Data))
 		}
 	}
 	if err := o.apply(b.Context(), in); err != nil {

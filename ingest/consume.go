@@ -23,13 +23,7 @@ const (
 	minPullMessages = 256
 )
 
-// oneRequest lets the client ask for more only when it has used up what it asked for. By default it asks when half is used
-// up, and has room for the messages of both requests, but not for the server's word that the first one is complete: one of
-// them is dropped then, and if that is the stream's last message nobody misses it until the next one.
-const oneRequest = jetstream.PullThresholdMessages(1)
-
-// sourceHeartbeat is how often the server says that it still has a request. Two that are missing make the client ask again: in
-// a cluster the first request to a new consumer may come before its server is known to have it, and gets lost.
+// sourceHeartbeat is how often the server says that it still has a request. Two that are missing end the consumer.
 const sourceHeartbeat = 2 * time.Second
 
 // consume takes entries in until ctx is done or the local state cannot be written.
@@ -86,9 +80,9 @@ func (o *owner) consumeOnce(ctx context.Context, from uint64) error {
 		from = first
 	}
 	share := o.share()
-	limit := max(pullBytes/share, 2*int(o.cfg.NC.MaxPayload())) // one message of any size must fit
-	consumer, err := ordered.Open(ctx, o.cfg.JS, o.source.Stream, "", from, oneRequest, jetstream.PullHeartbeat(sourceHeartbeat),
-		jetstream.PullMaxMessagesWithBytesLimit(max(pullMessages/share, minPullMessages), limit))
+	consumer, err := ordered.Open(ctx, o.cfg.JS, o.source.Stream, "", from, ordered.Limits{
+		Messages: max(pullMessages/share, minPullMessages), Bytes: pullBytes / share, Heartbeat: sourceHeartbeat,
+	})
 	if err != nil {
 		return fmt.Errorf("%w: %w", errSource, err)
 	}
@@ -141,7 +135,7 @@ func (o *owner) takeIn(ctx context.Context, batch *intake) error {
 const gatherWait = 250 * time.Millisecond
 
 // gather waits for one message and takes those that follow at once: until the server has none pending or a bound is met.
-func (o *owner) gather(ctx context.Context, consumer *ordered.Consumer) (in *intake, err error) {
+func (o *owner) gather(ctx context.Context, consumer source) (in *intake, err error) {
 	in = o.newIntake()
 	defer func() {
 		if err != nil {
@@ -165,17 +159,22 @@ func (o *owner) gather(ctx context.Context, consumer *ordered.Consumer) (in *int
 	return in, nil
 }
 
+// source is an ordered.Consumer.
+type source interface {
+	Next(ctx context.Context) (ordered.Message, error)
+}
+
 // next takes the next message.
-func (in *intake) next(ctx context.Context, consumer *ordered.Consumer) error {
-	msg, meta, err := consumer.Next(ctx)
+func (in *intake) next(ctx context.Context, consumer source) error {
+	msg, err := consumer.Next(ctx)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errSource, err)
 	}
-	if err := in.take(msg, meta); err != nil {
+	if err := in.take(msg); err != nil {
 		return fmt.Errorf("taking in a message of %s: %w", in.owner.source.Stream, err)
 	}
-	in.pending = meta.NumPending
-	in.owner.sawEnd(meta.Sequence.Stream + meta.NumPending)
+	in.pending = msg.Pending
+	in.owner.sawEnd(msg.Sequence + msg.Pending)
 	return nil
 }
 

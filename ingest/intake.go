@@ -6,10 +6,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
-
 	"dormouse/internal/entry"
 	"dormouse/internal/logid"
+	"dormouse/internal/ordered"
 	"dormouse/internal/topology"
 	"dormouse/scheduler"
 	"dormouse/store"
@@ -46,8 +45,8 @@ func (in *intake) close() {
 }
 
 // take sorts one message in: an entry for the buffer, one that is archived already, or one to be put aside.
-func (in *intake) take(msg jetstream.Msg, meta *jetstream.MsgMetadata) error {
-	seq, o := meta.Sequence.Stream, in.owner
+func (in *intake) take(msg ordered.Message) error {
+	seq, o := msg.Sequence, in.owner
 	if seq < in.expected {
 		return nil // the consumer began again below what is taken in
 	}
@@ -55,25 +54,25 @@ func (in *intake) take(msg jetstream.Msg, meta *jetstream.MsgMetadata) error {
 		in.batch = o.cfg.DB.NewBatch()
 	}
 	in.lost += seq - in.expected
-	in.expected, in.applied, in.appliedTime = seq+1, seq, meta.Timestamp
+	in.expected, in.applied, in.appliedTime = seq+1, seq, msg.Time
 	in.messages++
-	in.bytes += len(msg.Data())
+	in.bytes += msg.HeaderBytes + len(msg.Data)
 
-	log, err := logid.FromSubject(o.source.Prefix, msg.Subject())
+	log, err := logid.FromSubject(o.source.Prefix, msg.Subject)
 	if err != nil {
 		in.rejected++
-		in.aside = append(in.aside, o.rejection(msg, meta, err.Error())...)
+		in.aside = append(in.aside, o.rejection(msg, err.Error())...)
 		return nil
 	}
 	if seq <= in.highest {
-		switch known, err := o.whatIsArchived(log, seq, meta.Timestamp); {
+		switch known, err := o.whatIsArchived(log, seq, msg.Time); {
 		case err != nil:
 			return err
 		case known == archivedHere:
 			in.skipped++
 			return nil
 		case known == archivedAnother:
-			again := o.republication(msg, meta)
+			again := o.republication(msg)
 			if in.aside = append(in.aside, again...); again[0].refused != nil {
 				in.reused++
 			} else {
@@ -82,12 +81,12 @@ func (in *intake) take(msg jetstream.Msg, meta *jetstream.MsgMetadata) error {
 			return nil
 		}
 	}
-	in.value = entry.AppendValue(in.value[:0], meta.Timestamp, msg.Headers(), msg.Data())
+	in.value = entry.AppendValue(in.value[:0], msg.Time, msg.Header, msg.Data)
 	if in.key, err = o.buffer.Put(in.batch, in.key, log, seq, in.value); err != nil {
 		return err
 	}
 	in.arrivals = append(in.arrivals, scheduler.Arrival{
-		Log: log, Seq: seq, Bytes: uint64(entry.Size(msg.Headers(), msg.Data())), Time: meta.Timestamp,
+		Log: log, Seq: seq, Bytes: uint64(entry.Size(msg.Header, msg.Data)), Time: msg.Time,
 	})
 	return nil
 }

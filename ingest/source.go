@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"dormouse/internal/jsapi"
 )
 
 // errSource marks failures of reading the stream, which are tried again from the applied sequence.
@@ -88,7 +90,7 @@ func (o *owner) hasEntryNow(ctx context.Context, seq uint64, at time.Time) (bool
 	case at.IsZero() || seq < info.State.FirstSeq:
 		return true, nil
 	}
-	msg, err := o.stream.GetMsg(ctx, seq)
+	msg, err := jsapi.Get(ctx, o.cfg.JS, o.source.Stream, seq)
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return true, nil
 	}

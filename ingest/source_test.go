@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"dormouse/internal/ordered"
@@ -139,19 +138,24 @@ func TestSourceMadeAnew(t *testing.T) {
 	}
 }
 
+// announcing is a consumer that is sent one message, and that there is another one.
+type announcing struct{ sent bool }
+
+func (a *announcing) Next(ctx context.Context) (ordered.Message, error) {
+	if a.sent {
+		<-ctx.Done()
+		return ordered.Message{}, ctx.Err()
+	}
+	a.sent = true
+	return ordered.Message{Subject: "logs.t.a", Sequence: 1, Delivered: 1, Time: time.Now(), Pending: 1}, nil
+}
+
 // TestFollowersThatNeverCome: what was announced behind an entry does not come, and the entry does not wait for it.
 func TestFollowersThatNeverCome(t *testing.T) {
 	o := claimed(t)
-	s := &system{t: t, nc: o.cfg.NC, js: o.cfg.JS}
-	s.publish("logs.t.a", "1", strings.Repeat("more than the client asks for", 100))
-	consumer, err := ordered.Open(t.Context(), o.cfg.JS, o.source.Stream, "", 1, jetstream.PullMaxMessagesWithBytesLimit(10, 1000))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer consumer.Stop()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	in, err := o.gather(ctx, consumer)
+	in, err := o.gather(ctx, &announcing{})
 	if err != nil {
 		t.Fatal(err)
 	}

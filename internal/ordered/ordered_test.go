@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
 
@@ -41,7 +42,7 @@ func publish(t *testing.T, js jetstream.JetStream, i int) {
 
 func open(t *testing.T, js jetstream.JetStream, subject string, from uint64) *Consumer {
 	t.Helper()
-	c, err := Open(t.Context(), js, "S", subject, from)
+	c, err := Open(t.Context(), js, "S", subject, from, Limits{Messages: 100, Bytes: 1 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,14 +55,14 @@ func next(t *testing.T, c *Consumer) (uint64, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	_, meta, err := c.Next(ctx)
+	m, err := c.Next(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("waited %s for a message", patience)
 	}
 	if err != nil {
 		return 0, err
 	}
-	return meta.Sequence.Stream, nil
+	return m.Sequence, nil
 }
 
 func TestReadsInOrder(t *testing.T) {
@@ -90,7 +91,7 @@ func TestWaitCanEnd(t *testing.T) {
 	c := open(t, js, "", 1)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
-	if _, _, err := c.Next(ctx); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := c.Next(ctx); !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("the end of a wait: %v", err)
 	}
 	publish(t, js, 1)
@@ -127,25 +128,41 @@ func TestReconnect(t *testing.T) {
 	}
 }
 
-// skipping is a message that is not the first that the server sent.
-type skipping struct {
-	jetstream.MessagesContext
-	jetstream.Msg
-}
-
-func (s skipping) Next(...jetstream.NextOpt) (jetstream.Msg, error) { return s, nil }
-
-func (skipping) Metadata() (*jetstream.MsgMetadata, error) {
-	return &jetstream.MsgMetadata{Sequence: jetstream.SequencePair{Consumer: 2, Stream: 9}}, nil
-}
-
+// TestMissedMessage: a message that is not the one after the last is the consumer's end, and so is a word of the server's that
+// says of more messages than came.
 func TestMissedMessage(t *testing.T) {
-	c := &Consumer{messages: skipping{}}
-	for range 2 {
-		if _, _, err := c.Next(t.Context()); !errors.Is(err, errMissed) {
-			t.Fatalf("the second message without the first: %v", err)
-		}
+	for name, lost := range map[string]*nats.Msg{
+		"the first message": {Subject: "S.odd", Reply: "$JS.ACK.S.c.1.9.2.0.0"},
+		"heartbeat":         control("100", "Idle Heartbeat", "Nats-Last-Consumer", "1", "Nats-Last-Stream", "9"),
+		"end of a request":  control("408", "Request Timeout", "Nats-Pending-Messages", "63"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := open(t, newStream(t, 0), "", 1)
+			if err := c.pull.ask(); err != nil {
+				t.Fatal(err)
+			}
+			if lost.Reply == "" {
+				lost.Subject = c.pull.inbox + "1"
+			}
+			c.received <- lost
+			for range 2 {
+				if _, err := next(t, c); !errors.Is(err, errMissed) {
+					t.Fatalf("one message is missing: %v", err)
+				}
+			}
+		})
 	}
+}
+
+// control is a word of the server's.
+func control(status, text string, headers ...string) *nats.Msg {
+	msg := nats.NewMsg("")
+	msg.Header.Set("Status", status)
+	msg.Header.Set("Description", text)
+	for i := 0; i < len(headers); i += 2 {
+		msg.Header.Set(headers[i], headers[i+1])
+	}
+	return msg
 }
 
 // TestStop ends a Next that waits, from another goroutine, and may be called again and from several at once.
@@ -153,7 +170,7 @@ func TestStop(t *testing.T) {
 	c := open(t, newStream(t, 0), "", 1)
 	ended := make(chan error, 1)
 	go func() {
-		_, _, err := c.Next(context.WithoutCancel(t.Context()))
+		_, err := c.Next(context.WithoutCancel(t.Context()))
 		ended <- err
 	}()
 	var stops sync.WaitGroup
@@ -163,7 +180,7 @@ func TestStop(t *testing.T) {
 	stops.Wait()
 	select {
 	case err := <-ended:
-		if !errors.Is(err, jetstream.ErrMsgIteratorClosed) {
+		if !errors.Is(err, ErrStopped) {
 			t.Errorf("Next ended with %v", err)
 		}
 	case <-time.After(patience):
@@ -173,7 +190,7 @@ func TestStop(t *testing.T) {
 
 func TestOpenFails(t *testing.T) {
 	js := newStream(t, 0)
-	if _, err := Open(t.Context(), js, "T", "", 1); err == nil {
+	if _, err := Open(t.Context(), js, "T", "", 1, Limits{}); err == nil {
 		t.Error("a consumer of a stream that is not there")
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"dormouse/internal/jsapi"
 	"dormouse/internal/wire"
 )
 
@@ -184,18 +185,18 @@ func manifests(ctx context.Context, js jetstream.JetStream) (shards []wire.Shard
 // firstSeq returns where a source stream that is made for shard has to begin: above what was taken in from the one before it,
 // if there was one, so that the shard's logs go on in order.
 func firstSeq(ctx context.Context, js jetstream.JetStream, shard wire.Shard) (uint64, error) {
-	stream, err := js.Stream(ctx, wire.ManifestStream)
-	if err != nil {
-		return 0, fmt.Errorf("reading stream %s: %w", wire.ManifestStream, err)
-	}
-	last, err := stream.GetLastMsgForSubject(ctx, shard.ManifestSubject())
+	last, err := jsapi.GetLast(ctx, js, wire.ManifestStream, shard.ManifestSubject())
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return 0, nil
 	}
 	if err != nil {
 		return 0, fmt.Errorf("reading the last manifest record of shard %s: %w", shard, err)
 	}
-	seq, err := strconv.ParseUint(last.Header.Get(wire.HeaderSourceSeq), 10, 64)
+	headers, err := last.Headers()
+	var seq uint64
+	if err == nil {
+		seq, err = strconv.ParseUint(headers.Get(wire.HeaderSourceSeq), 10, 64)
+	}
 	if err != nil {
 		return 0, fmt.Errorf("manifest record %d of shard %s: header %s: %w", last.Sequence, shard, wire.HeaderSourceSeq, err)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"dormouse/internal/jsapi"
 	"dormouse/internal/ordered"
 	"dormouse/internal/wire"
 )
@@ -109,35 +110,41 @@ var errOtherShard = errors.New("it is another shard's")
 
 // get reads the record at a sequence.
 func (m *Manifest) get(ctx context.Context, seq uint64) (Record, error) {
-	msg, err := m.stream.GetMsg(ctx, seq)
+	msg, err := jsapi.Get(ctx, m.js, wire.ManifestStream, seq)
 	if err == nil && msg.Subject != m.shard.ManifestSubject() {
 		err = errOtherShard
 	}
 	if err != nil {
 		return Record{}, fmt.Errorf("reading manifest record %d of shard %s: %w", seq, m.shard, err)
 	}
-	r, err := Decode(msg.Data)
+	r, err := decodeMessage(msg)
 	if err != nil {
 		return r, fmt.Errorf("manifest record %d of shard %s: %w", seq, m.shard, err)
 	}
 	return r, nil
 }
 
+// decodeMessage reads the record that a message of the manifest stream is.
+func decodeMessage(msg jsapi.Message) (Record, error) {
+	r, err := Decode(msg.Data)
+	r.Stored = msg.Time
+	return r, err
+}
+
 // Head returns the sequence and the epoch of the shard's last record, as the stream's leader has it; 0 and 0 without any. It
 // does not decode the record.
 func Head(ctx context.Context, js jetstream.JetStream, shard wire.Shard) (seq, epoch uint64, err error) {
-	stream, err := js.Stream(ctx, wire.ManifestStream)
-	if err != nil {
-		return 0, 0, fmt.Errorf("opening the manifest stream %s: %w", wire.ManifestStream, err)
-	}
-	msg, err := stream.GetLastMsgForSubject(ctx, shard.ManifestSubject())
+	msg, err := jsapi.GetLast(ctx, js, wire.ManifestStream, shard.ManifestSubject())
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return 0, 0, nil
 	}
 	if err != nil {
 		return 0, 0, fmt.Errorf("reading the last manifest record of shard %s: %w", shard, err)
 	}
-	epoch, err = strconv.ParseUint(msg.Header.Get(HeaderEpoch), 10, 64)
+	headers, err := msg.Headers()
+	if err == nil {
+		epoch, err = strconv.ParseUint(headers.Get(HeaderEpoch), 10, 64)
+	}
 	if err != nil {
 		return 0, 0, fmt.Errorf("manifest record %d of shard %s: header %s: %w", msg.Sequence, shard, HeaderEpoch, err)
 	}
@@ -146,14 +153,14 @@ func Head(ctx context.Context, js jetstream.JetStream, shard wire.Shard) (seq, e
 
 // latest asks the stream's leader: direct reads from replicas may be stale, and the stream is made without them.
 func (m *Manifest) latest(ctx context.Context) (Record, uint64, error) {
-	msg, err := m.stream.GetLastMsgForSubject(ctx, m.shard.ManifestSubject())
+	msg, err := jsapi.GetLast(ctx, m.js, wire.ManifestStream, m.shard.ManifestSubject())
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return Record{}, 0, nil
 	}
 	if err != nil {
 		return Record{}, 0, fmt.Errorf("reading the last manifest record of shard %s: %w", m.shard, err)
 	}
-	r, err := Decode(msg.Data)
+	r, err := decodeMessage(msg)
 	if err != nil {
 		return r, 0, fmt.Errorf("manifest record %d of shard %s: %w", msg.Sequence, m.shard, err)
 	}
@@ -251,8 +258,8 @@ func (m *Manifest) try(ctx context.Context, r *Record, id string) (uint64, error
 // scanWindow bounds how many records Scan holds at once; a record is at most max_payload, 1 MiB by default.
 const scanWindow = 32
 
-// scanHeartbeat is how often the server says that it still has a request for records. Two that are missing make the client
-// ask again; by default a takeover would wait ten seconds for a request that got lost.
+// scanHeartbeat is how often the server says that it still has a request for records. Two that are missing end the consumer, and
+// the scan goes on with another.
 const scanHeartbeat = time.Second
 
 // ErrGap is wrapped by what Scan returns when records are missing: a snapshot that was taken meanwhile has them, or a power
@@ -312,32 +319,33 @@ type scan struct {
 // read goes on with a consumer of its own until the scan is complete, which is no error, or fails, or is interrupted.
 func (s *scan) read(ctx context.Context) error {
 	interrupted := func(err error) error {
-		var api *jetstream.APIError
-		if ctx.Err() != nil || errors.As(err, &api) && api.Code < 500 {
+		if ctx.Err() != nil || jsapi.IsPermanent(err) {
 			return fmt.Errorf("reading the manifest of shard %s: %w", s.shard, err)
 		}
 		return fmt.Errorf("reading the manifest of shard %s: %w: %w", s.shard, errInterrupted, err)
 	}
 	consumer, err := ordered.Open(ctx, s.js, wire.ManifestStream, s.shard.ManifestSubject(), s.chain.before.Seq+1,
-		jetstream.PullMaxMessages(scanWindow), jetstream.PullHeartbeat(scanHeartbeat))
+		ordered.Limits{Messages: scanWindow, Heartbeat: scanHeartbeat})
 	if err != nil {
 		return interrupted(err)
 	}
 	defer consumer.Stop()
 	for {
-		msg, meta, err := consumer.Next(ctx)
+		msg, err := consumer.Next(ctx)
 		if err != nil {
 			return interrupted(err)
 		}
-		if err := s.take(meta.Sequence.Stream, meta.NumPending, msg.Data()); err != nil || meta.Sequence.Stream >= s.upTo.Seq {
+		if err := s.take(msg); err != nil || msg.Sequence >= s.upTo.Seq {
 			return err
 		}
 	}
 }
 
 // take hands one record on, if it counts.
-func (s *scan) take(seq, left uint64, data []byte) error {
-	r, err := Decode(data)
+func (s *scan) take(msg ordered.Message) error {
+	seq := msg.Sequence
+	r, err := Decode(msg.Data)
+	r.Stored = msg.Time
 	if err != nil {
 		return fmt.Errorf("manifest record %d of shard %s: %w", seq, s.shard, err)
 	}
@@ -347,7 +355,7 @@ func (s *scan) take(seq, left uint64, data []byte) error {
 		err = fmt.Errorf("%w: record %d (%s) does not follow record %d (%s)", ErrGap, s.upTo.Seq, s.upTo.ID, base.Seq, base.ID)
 	}
 	if err == nil && follows {
-		err = s.fn(seq, left, r)
+		err = s.fn(seq, msg.Pending, r)
 	}
 	return err
 }

@@ -33,9 +33,10 @@ const (
 type Record struct {
 	Kind     Kind        `cbor:"1,keyasint"`
 	Epoch    uint64      `cbor:"2,keyasint"`
-	Owner    string      `cbor:"3,keyasint"` // node that appended it
-	ID       string      `cbor:"4,keyasint"` // unique: tells an append whose answer was lost from somebody else's
-	Time     time.Time   `cbor:"5,keyasint"`
+	Owner    string      `cbor:"3,keyasint"`           // node that appended it
+	ID       string      `cbor:"4,keyasint"`           // unique: tells an append whose answer was lost from somebody else's
+	Time     time.Time   `cbor:"5,keyasint"`           // by the clock of the owner's machine
+	Stored   time.Time   `cbor:"-"`                    // by the clock of the stream's server; of a record that was read from it
 	Floor    uint64      `cbor:"6,keyasint"`           // everything up to this source sequence is archived
 	Segments []Committed `cbor:"7,keyasint,omitempty"` // of a Commit
 	Snapshot *Snapshot   `cbor:"8,keyasint,omitempty"` // of a TakeSnapshot

@@ -3,33 +3,40 @@ package manifest
 import (
 	"context"
 	"errors"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"dormouse/internal/natstest"
 	"dormouse/internal/wire"
 )
 
-// broken is a JetStream in which consumers cannot be made as often as failures has errors, each of them one time; after them,
-// requests are not answered if deaf.
+// broken is a JetStream without a leader that makes consumers: that many requests for one are refused, and then, if deaf, none
+// is answered.
 type broken struct {
 	jetstream.JetStream
-	failures []error
+	failures atomic.Int32
 	deaf     bool
 }
 
-func (b *broken) CreateConsumer(ctx context.Context, stream string, cfg jetstream.ConsumerConfig) (jetstream.Consumer, error) {
-	if len(b.failures) > 0 {
-		err := b.failures[0]
-		b.failures = b.failures[1:]
-		return nil, err
-	}
-	if b.deaf {
-		<-ctx.Done()
-		return nil, ctx.Err()
-	}
-	return b.JetStream.CreateConsumer(ctx, stream, cfg)
+func newBroken(t *testing.T, deaf bool) *broken {
+	b := &broken{deaf: deaf}
+	b.JetStream = natstest.Gate(t, newStream(t).Conn(), func(request string, msg *nats.Msg) bool {
+		switch {
+		case !strings.HasPrefix(request, "CONSUMER.CREATE."):
+			return false
+		case b.failures.Load() > 0:
+			b.failures.Add(-1)
+			natstest.Refuse(t, msg, jetstream.APIError{Code: 503, ErrorCode: 10008, Description: "JetStream system temporarily unavailable"})
+			return true
+		}
+		return b.deaf
+	})
+	return b
 }
 
 // longManifest has more records than Scan asks for at once.
@@ -62,7 +69,8 @@ func dropConsumers(t *testing.T, js jetstream.JetStream) {
 
 // TestScanGoesOn behind the last record that it has, when consumers die or the servers are without a leader for a moment.
 func TestScanGoesOn(t *testing.T) {
-	js := &broken{JetStream: newStream(t), failures: []error{context.DeadlineExceeded, &jetstream.APIError{Code: 503}}}
+	js := newBroken(t, false)
+	js.failures.Store(2)
 	m := longManifest(t, js)
 	next := uint64(1)
 	err := Scan(t.Context(), js, 0, Mark{}, m.Mark(), func(seq, _ uint64, r Record) error {
@@ -71,7 +79,7 @@ func TestScanGoesOn(t *testing.T) {
 		}
 		if next++; seq%scanWindow == 1 {
 			dropConsumers(t, js)
-			js.failures = append(js.failures, context.DeadlineExceeded)
+			js.failures.Add(1)
 		}
 		return nil
 	})
@@ -82,9 +90,9 @@ func TestScanGoesOn(t *testing.T) {
 
 // TestScanEnds when the stream is gone, and with its context while nobody answers.
 func TestScanEnds(t *testing.T) {
-	for name, js := range map[string]*broken{"gone": {}, "no answer": {deaf: true}} {
+	for name, deaf := range map[string]bool{"gone": false, "no answer": true} {
 		t.Run(name, func(t *testing.T) {
-			js.JetStream = newStream(t)
+			js := newBroken(t, deaf)
 			m := longManifest(t, js)
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()

@@ -47,27 +47,19 @@ func (s *Snapshot) validate() error {
 // Snapshot returns the shard's newest snapshot, nil without one. It must be asked after the owner's claim was appended:
 // before, an earlier owner may replace it.
 func (m *Manifest) Snapshot(ctx context.Context) (*Snapshot, error) {
-	return snapshotOf(ctx, m.stream, m.record, m.last)
-}
-
-// snapshotOf returns the newest snapshot as of the record at seq, nil without one.
-func snapshotOf(ctx context.Context, stream jetstream.Stream, r Record, seq uint64) (*Snapshot, error) {
+	r := m.record
 	if r.Kind == TakeSnapshot {
 		return r.Snapshot, nil
 	}
 	if r.SnapshotSeq == 0 {
 		return nil, nil
 	}
-	msg, err := stream.GetMsg(ctx, r.SnapshotSeq)
-	if err != nil {
-		return nil, fmt.Errorf("reading the snapshot of manifest record %d: %w", seq, err)
-	}
-	at, err := Decode(msg.Data)
+	at, err := m.get(ctx, r.SnapshotSeq)
 	if err == nil && at.Kind != TakeSnapshot {
 		err = fmt.Errorf("%w: it is no snapshot", ErrCorrupt)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("manifest record %d: %w", r.SnapshotSeq, err)
+		return nil, fmt.Errorf("reading the snapshot of manifest record %d: %w", m.last, err)
 	}
 	return at.Snapshot, nil
 }

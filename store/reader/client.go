@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"dormouse/internal/extent"
+	"dormouse/internal/jsapi"
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
 	"dormouse/store/archive"
@@ -89,9 +90,7 @@ func persist[R any](ctx context.Context, try func(context.Context) (R, error)) (
 		attempt, cancel := context.WithTimeout(ctx, askTimeout)
 		defer cancel()
 		result, err := try(attempt)
-		var api *jetstream.APIError
-		switch {
-		case errors.As(err, &api) && api.Code < 500, errors.Is(err, wire.ErrBadRequest), errors.Is(err, nats.ErrConnectionClosed):
+		if jsapi.IsPermanent(err) || errors.Is(err, wire.ErrBadRequest) {
 			return result, backoff.Permanent(err)
 		}
 		return result, err

@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"dormouse/internal/jsapi"
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
 	"dormouse/store/manifest"
@@ -209,11 +210,7 @@ func (c *Client) measureLag(ctx context.Context, s *ShardStatus) error {
 
 // storedAfter returns when the first entry that a stream has after a sequence was stored; zero when it has none.
 func (c *Client) storedAfter(ctx context.Context, stream string, seq uint64) (time.Time, error) {
-	from, err := c.js.Stream(ctx, stream)
-	if err != nil {
-		return time.Time{}, fmt.Errorf("opening stream %s: %w", stream, err)
-	}
-	msg, err := from.GetMsg(ctx, seq+1, jetstream.WithGetMsgSubject(">"))
+	msg, err := jsapi.GetNext(ctx, c.js, stream, ">", seq+1)
 	switch {
 	case errors.Is(err, jetstream.ErrMsgNotFound):
 		return time.Time{}, nil

@@ -1,7 +1,6 @@
 package reader
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"dormouse/internal/entry"
+	"dormouse/internal/jsapi"
 	"dormouse/internal/ordered"
 )
 
@@ -169,21 +169,21 @@ const answersWait = 250 * time.Millisecond
 // last asks the stream's leader for the sequence of the log's last entry, 0 without any. The library would ask any replica.
 // In a cluster one that is the leader no more may answer too, and sooner: the highest answer counts.
 func (t *streamTail) last(ctx context.Context, log string) (uint64, error) {
-	request, err := json.Marshal(map[string]string{"last_by_subj": t.prefix + "." + log})
+	request, err := json.Marshal(jsapi.Query{LastFor: t.prefix + "." + log})
 	if err != nil {
 		return 0, err
 	}
 	if _, err := t.First(ctx); err != nil { // the leader is one
 		return 0, err
 	}
-	nc, prefix := t.js.Conn(), cmp.Or(t.js.Options().APIPrefix, jetstream.DefaultAPIPrefix)
+	nc, subject := t.js.Conn(), jsapi.Subject(t.js, jsapi.QueryRequest(t.name()))
 	return persist(ctx, func(ctx context.Context) (last uint64, err error) {
 		answers, err := nc.SubscribeSync(nc.NewInbox())
 		if err != nil {
 			return 0, err
 		}
 		defer func() { _ = answers.Unsubscribe() }() // fails only when the connection is closed
-		if err := nc.PublishRequest(prefix+"STREAM.MSG.GET."+t.name(), answers.Subject, request); err != nil {
+		if err := nc.PublishRequest(subject, answers.Subject, request); err != nil {
 			return 0, err
 		}
 		msg, err := answers.NextMsgWithContext(ctx)
@@ -206,35 +206,19 @@ func (t *streamTail) last(ctx context.Context, log string) (uint64, error) {
 
 // lastOf reads one answer to the question for a subject's last message.
 func lastOf(msg *nats.Msg) (uint64, error) {
-	var reply struct {
-		Error   *jetstream.APIError `json:"error"`
-		Message struct {
-			Seq uint64 `json:"seq"`
-		} `json:"message"`
+	var answer jsapi.Found
+	err := jsapi.Decode(msg, &answer)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		err = nil
 	}
-	if len(msg.Data) == 0 { // the server's word that nobody hears the question
-		return 0, nats.ErrNoResponders
-	}
-	if err := json.Unmarshal(msg.Data, &reply); err != nil {
-		return 0, err
-	}
-	switch {
-	case reply.Error == nil:
-		return reply.Message.Seq, nil
-	case reply.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound:
-		return 0, nil
-	}
-	return 0, reply.Error
+	return answer.Message.Sequence, err
 }
 
 // open makes a consumer of the log's one subject. Its creation tells whether there is anything to wait for.
 func (t *streamTail) open(ctx context.Context, log string, after uint64) error {
 	t.close()
-	limit := fetchBytes + int(t.js.Conn().MaxPayload()) // below the largest message it would wait for ever
 	consumer, err := persist(ctx, func(ctx context.Context) (*ordered.Consumer, error) {
-		return ordered.Open(ctx, t.js, t.name(), t.prefix+"."+log, after+1,
-			jetstream.PullMaxMessagesWithBytesLimit(fetchEntries, limit),
-			jetstream.PullThresholdMessages(1)) // else the client has no room for the server's word that a request is complete
+		return ordered.Open(ctx, t.js, t.name(), t.prefix+"."+log, after+1, ordered.Limits{Messages: fetchEntries, Bytes: fetchBytes})
 	})
 	if err != nil {
 		return err
@@ -251,15 +235,15 @@ func (t *streamTail) collect(ctx context.Context, after uint64) (batch []entry.E
 	}
 	first, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	msg, meta, err := t.next(ctx, first)
+	msg, err := t.next(ctx, first)
 	rest, cancel := context.WithTimeout(ctx, batchWait)
 	defer cancel()
-	for size := 0; msg != nil && err == nil; msg, meta, err = t.next(ctx, rest) {
-		t.pending = meta.NumPending
-		if seq := meta.Sequence.Stream; seq > after { // a consumer that is to start above the stream's end starts at its end
-			t.after = seq
-			batch = append(batch, entry.Entry{Log: t.log, Seq: seq, Time: meta.Timestamp.UTC(), Headers: msg.Headers(), Data: msg.Data()})
-			size += len(msg.Data())
+	for size := 0; msg.Sequence > 0 && err == nil; msg, err = t.next(ctx, rest) {
+		t.pending = msg.Pending
+		if msg.Sequence > after { // a consumer that is to start above the stream's end starts at its end
+			t.after = msg.Sequence
+			batch = append(batch, entry.Entry{Log: t.log, Seq: msg.Sequence, Time: msg.Time.UTC(), Headers: msg.Header, Data: msg.Data})
+			size += len(msg.Data) + msg.HeaderBytes
 		}
 		if t.pending == 0 || len(batch) == fetchEntries || size >= fetchBytes {
 			break
@@ -268,13 +252,13 @@ func (t *streamTail) collect(ctx context.Context, after uint64) (batch []entry.E
 	return batch, err
 }
 
-// next returns the next message, or none when the wait is over before ctx is.
-func (t *streamTail) next(ctx, wait context.Context) (jetstream.Msg, *jetstream.MsgMetadata, error) {
-	msg, meta, err := t.consumer.Next(wait)
+// next returns the next message, or one without a sequence when the wait is over before ctx is.
+func (t *streamTail) next(ctx, wait context.Context) (ordered.Message, error) {
+	msg, err := t.consumer.Next(wait)
 	if err != nil && wait.Err() != nil && ctx.Err() == nil {
-		return nil, nil, nil
+		return ordered.Message{}, nil
 	}
-	return msg, meta, err
+	return msg, err
 }
 
 func (t *streamTail) close() {

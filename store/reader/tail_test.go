@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"dormouse/internal/entry"
+	"dormouse/internal/natstest"
 	"dormouse/internal/wire"
 )
 
@@ -162,28 +163,16 @@ func TestFollowFromAheadOfTheStream(t *testing.T) {
 	}
 }
 
-// deaf is a JetStream whose consumers cannot be made any more once it is set: requests for them are not answered, as in a
-// cluster without a leader.
-type deaf struct {
-	jetstream.JetStream
-	set atomic.Bool
-}
-
-func (d *deaf) CreateConsumer(ctx context.Context, stream string, cfg jetstream.ConsumerConfig) (jetstream.Consumer, error) {
-	if d.set.Load() {
-		<-ctx.Done()
-		return nil, ctx.Err()
-	}
-	return d.JetStream.CreateConsumer(ctx, stream, cfg)
-}
-
-// TestTailWithoutALeader: following ends with its context at once, and a read fails when its patience is over.
+// TestTailWithoutALeader: requests for consumers are not answered any more, as in a cluster without a leader. Following ends with
+// its context at once, and a read fails when its patience is over.
 func TestTailWithoutALeader(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t)
 	tail := s.tail()
-	js := &deaf{JetStream: s.js}
-	tail.js = js
+	var deaf atomic.Bool
+	tail.js = natstest.Gate(t, s.nc, func(request string, _ *nats.Msg) bool {
+		return deaf.Load() && strings.HasPrefix(request, "CONSUMER.CREATE.")
+	})
 	s.publish("a.b", "1")
 	fetch(t, tail, 0, false)
 	waiting := make(chan error, 1)
@@ -196,7 +185,7 @@ func TestTailWithoutALeader(t *testing.T) {
 		}
 		waiting <- err
 	}()
-	js.set.Store(true)
+	deaf.Store(true)
 	s.until("a consumer", func() bool { return len(s.consumers()) > 0 })
 	for _, name := range s.consumers() {
 		if err := s.js.DeleteConsumer(t.Context(), wire.DefaultSource, name); err != nil {
@@ -265,35 +254,24 @@ func TestTailGoesOnWithAnotherConsumer(t *testing.T) {
 	}
 }
 
-// silent is a JetStream whose consumers announce a message, and end without it.
-type silent struct{ jetstream.JetStream }
-
-type silentConsumer struct{ jetstream.Consumer }
-
-type silentMessages struct{ jetstream.MessagesContext }
-
-func (s silent) CreateConsumer(ctx context.Context, stream string, cfg jetstream.ConsumerConfig) (jetstream.Consumer, error) {
-	c, err := s.JetStream.CreateConsumer(ctx, stream, cfg)
-	return silentConsumer{c}, err
-}
-
-func (silentConsumer) Messages(...jetstream.PullMessagesOpt) (jetstream.MessagesContext, error) {
-	return silentMessages{}, nil
-}
-
-func (silentMessages) Next(...jetstream.NextOpt) (jetstream.Msg, error) {
-	return nil, jetstream.ErrConsumerDeleted
-}
-
-func (silentMessages) Stop() {}
-
-// TestTailWhoseConsumersFail gives up.
+// TestTailWhoseConsumersFail gives up: they announce a message, and end without it.
 func TestTailWhoseConsumersFail(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t)
 	s.publish("a.b", "1")
 	tail := s.tail()
-	tail.js = silent{s.js}
+	tail.js = natstest.Gate(t, s.nc, func(request string, msg *nats.Msg) bool {
+		if !strings.HasPrefix(request, "CONSUMER.MSG.NEXT.") {
+			return false
+		}
+		gone := nats.NewMsg(msg.Reply)
+		gone.Header.Set("Status", "409")
+		gone.Header.Set("Description", "Consumer Deleted")
+		if err := s.nc.PublishMsg(gone); err != nil {
+			t.Error(err)
+		}
+		return true
+	})
 	began := time.Now()
 	_, err := tail.Fetch(t.Context(), "a.b", 0, false)
 	if took := time.Since(began); !errors.Is(err, jetstream.ErrConsumerDeleted) || took > ownerTimeout+5*time.Second {
