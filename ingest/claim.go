@@ -29,6 +29,9 @@ func (o *owner) claim(ctx context.Context) (err error) {
 	if record.Floor, record.Source, err = o.beginning(ctx, last); err != nil {
 		return err
 	}
+	if record.Source == last.Source && record.Floor == last.Floor {
+		o.before = last
+	}
 	if _, err := o.manifest.Append(ctx, record); err != nil {
 		return err
 	}

@@ -97,6 +97,12 @@ func (o *owner) consumeOnce(ctx context.Context, from uint64) error {
 		if err != nil {
 			return err
 		}
+		if batch.came == 0 {
+			if err := o.passOver(ctx, consumer.Passed()); err != nil {
+				return err
+			}
+			continue
+		}
 		if !checked { // not before: a leader that was just elected may not know yet of all that was acked
 			if err := o.checkSource(ctx); err != nil {
 				batch.close()
@@ -134,7 +140,11 @@ func (o *owner) takeIn(ctx context.Context, batch *intake) error {
 // entries from being archived. They never come if the stream dropped them meanwhile.
 const gatherWait = 250 * time.Millisecond
 
-// gather waits for one message and takes those that follow at once: until the server has none pending or a bound is met.
+// gatherFirst is how long a batch waits for its first message. Then it is looked whether there is one to wait for.
+const gatherFirst = 2 * time.Second
+
+// gather waits for one message and takes those that follow at once: until the server has none pending or a bound is met. It
+// returns an empty batch when none comes.
 func (o *owner) gather(ctx context.Context, consumer source) (in *intake, err error) {
 	in = o.newIntake()
 	defer func() {
@@ -142,7 +152,12 @@ func (o *owner) gather(ctx context.Context, consumer source) (in *intake, err er
 			in.close()
 		}
 	}()
-	if err := in.next(ctx, consumer); err != nil || in.full() {
+	first, cancel := context.WithTimeout(ctx, gatherFirst)
+	defer cancel()
+	switch err := in.next(first, consumer); {
+	case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
+		return in, nil
+	case err != nil || in.full():
 		return in, err
 	}
 	rest, cancel := context.WithTimeout(ctx, gatherWait) // one for the batch: a timer for each message would cost more

@@ -156,14 +156,17 @@ func (s *system) publish(subject string, payloads ...string) (seqs []uint64) {
 	return seqs
 }
 
-func (s *system) epoch() uint64 {
+func (s *system) epoch() uint64 { s.t.Helper(); return s.lastRecord().Epoch }
+
+// lastRecord returns the manifest's last record.
+func (s *system) lastRecord() manifest.Record {
 	s.t.Helper()
 	m, err := manifest.Open(s.t.Context(), s.js, 0)
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	last, _ := m.Last()
-	return last.Epoch
+	return last
 }
 
 // ask sends one request to the owner of the current epoch.

@@ -2,11 +2,15 @@ package ingest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"dormouse/internal/entry"
+	"dormouse/internal/jsapi"
 	"dormouse/internal/logid"
 	"dormouse/internal/ordered"
 	"dormouse/internal/topology"
@@ -22,6 +26,7 @@ type intake struct {
 	arrivals []scheduler.Arrival
 	aside    []aside // to be published elsewhere before the batch counts as applied: rejected, or published again
 
+	came                      int // messages, those included that were taken in before
 	messages, bytes           int
 	pending                   uint64 // messages that the stream holds beyond this batch
 	expected, applied         uint64 // the sequence that should come next; the last that came
@@ -47,6 +52,7 @@ func (in *intake) close() {
 // take sorts one message in: an entry for the buffer, one that is archived already, or one to be put aside.
 func (in *intake) take(msg ordered.Message) error {
 	seq, o := msg.Sequence, in.owner
+	in.came++
 	if seq < in.expected {
 		return nil // the consumer began again below what is taken in
 	}
@@ -126,6 +132,31 @@ func (o *owner) apply(ctx context.Context, in *intake) error {
 	o.metrics.skipped.Add(float64(in.skipped))
 	o.metrics.republished.Add(float64(in.reused))
 	return nil
+}
+
+// passOver moves the applied sequence over an end of the stream that was deleted before it was taken in: no later entry tells.
+// The consumer's server has nothing up to a sequence, and it has all that is stored in its order; the stream's leader has
+// nothing either, and must have come as far. What may still come is above the sequence.
+func (o *owner) passOver(ctx context.Context, passed uint64) error {
+	applied := o.applied()
+	if passed <= applied {
+		return nil
+	}
+	info, err := o.stream.Info(ctx)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errSource, err)
+	}
+	if err := o.sameStream(info.Created); err != nil || info.State.LastSeq < passed {
+		return err
+	}
+	next, err := jsapi.GetNext(ctx, o.cfg.JS, o.source.Stream, ">", applied+1)
+	switch {
+	case err == nil && next.Sequence <= passed:
+		return fmt.Errorf("%w: entry %d is there and did not come", errSource, next.Sequence)
+	case err != nil && !errors.Is(err, jetstream.ErrMsgNotFound):
+		return fmt.Errorf("%w: %w", errSource, err)
+	}
+	return o.skipGap(ctx, passed)
 }
 
 // skipGap moves the applied sequence over entries that the stream has dropped.

@@ -44,6 +44,7 @@ type owner struct {
 	epoch    uint64
 	stream   jetstream.Stream
 	manifest *manifest.Manifest // used by the committer alone once the owner runs
+	before   manifest.Record    // the last before the claim, if its floor holds; else without an ID
 	sched    *scheduler.Scheduler
 
 	// mu orders every change of the buffer, the catalog, the position and the log states: each change is one Pebble batch

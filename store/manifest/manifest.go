@@ -71,8 +71,23 @@ func (m *Manifest) walkBack(ctx context.Context) error {
 // Created returns when the manifest stream was made: another stream is another history.
 func (m *Manifest) Created() time.Time { return m.stream.CachedInfo().Created }
 
+// Opened returns when Open looked at the stream, by the clock of the stream's server.
+func (m *Manifest) Opened() time.Time { return m.stream.CachedInfo().TimeStamp }
+
 // Last returns the last record and its sequence in the manifest stream; sequence 0 means that there is none.
 func (m *Manifest) Last() (Record, uint64) { return m.record, m.last }
+
+// Before returns the record that r follows; ok is false when it is not there, or there is none. Others may use m meanwhile.
+func (m *Manifest) Before(ctx context.Context, r Record) (before Record, ok bool, err error) {
+	if r.Prev == 0 {
+		return before, false, nil
+	}
+	before, err = m.get(ctx, r.Prev)
+	if errors.Is(err, jetstream.ErrMsgNotFound) || errors.Is(err, errOtherShard) {
+		return before, false, nil
+	}
+	return before, err == nil && before.ID == r.PrevID, err
+}
 
 // Mark names the last record.
 func (m *Manifest) Mark() Mark { return Mark{m.last, m.record.ID} }
