@@ -201,17 +201,16 @@ func (c *Client) Locate(ctx context.Context, log string) (Located, error) {
 		if len(reply.Extents) > 0 || reply.Buffered { // the stream may have dropped what is buffered
 			return at, nil
 		}
-		stream, err := c.js.Stream(ctx, source.Stream)
-		if err != nil {
-			return Located{}, fmt.Errorf("opening stream %s: %w", source.Stream, err)
-		}
+		// Not by a filter over the stream's subjects: one that ends in * or > names all that begin like it there.
 		subject := source.Prefix + "." + log
-		info, err := stream.Info(ctx, jetstream.WithSubjectFilter(subject))
-		if err != nil {
-			return Located{}, fmt.Errorf("looking for %s in stream %s: %w", subject, source.Stream, err)
-		}
-		if info.State.Subjects[subject] > 0 {
+		_, err = persist(ctx, func(ctx context.Context) (jsapi.Message, error) {
+			return jsapi.GetLast(ctx, c.js, source.Stream, subject)
+		})
+		if err == nil {
 			return at, nil
+		}
+		if !errors.Is(err, jetstream.ErrMsgNotFound) {
+			return Located{}, fmt.Errorf("looking for %s in stream %s: %w", subject, source.Stream, err)
 		}
 	}
 	return first, fmt.Errorf("%w: %s (see 'dormouse ls')", ErrNoLog, log)

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -24,6 +25,7 @@ import (
 // system is a NATS server with Dormouse's streams, a bucket, and an owner of shard 0 that answers from a list.
 type system struct {
 	t      *testing.T
+	srv    *server.Server
 	nc     *nats.Conn
 	js     jetstream.JetStream
 	bucket *archive.Bucket
@@ -44,8 +46,8 @@ type system struct {
 
 func newSystem(t *testing.T) *system {
 	t.Helper()
-	s := &system{t: t}
-	s.nc, s.js = natstest.Dial(t, natstest.Start(t))
+	s := &system{t: t, srv: natstest.Start(t)}
+	s.nc, s.js = natstest.Dial(t, s.srv)
 	if _, err := topology.Ensure(t.Context(), s.js, topology.Config{RequeueAfter: time.Minute, Lease: time.Second}); err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -53,6 +54,7 @@ type streamTail struct {
 	log      string
 	after    uint64 // what the consumer's next message comes after
 	pending  uint64 // messages that the server had not sent yet
+	end      uint64 // the log's last entry when the consumer was made, if the server cannot count them
 }
 
 func (t *streamTail) name() string { return t.stream.CachedInfo().Config.Name }
@@ -224,7 +226,30 @@ func (t *streamTail) open(ctx context.Context, log string, after uint64) error {
 		return err
 	}
 	t.consumer, t.log, t.after, t.pending = consumer, log, after, consumer.Pending()
+	if !countable(log) {
+		if t.end, err = t.last(ctx, log); err != nil {
+			t.close()
+			return err
+		}
+		t.count(0)
+	}
 	return nil
+}
+
+// countable reports whether the server counts right what it has of a log. Of one that ends in * or > it counts all that begin
+// like it.
+func countable(log string) bool { return !strings.HasSuffix(log, "*") && !strings.HasSuffix(log, ">") }
+
+// count notes how many messages the server says it has beyond the last one, or whether it has some.
+func (t *streamTail) count(pending uint64) {
+	switch {
+	case countable(t.log):
+		t.pending = pending
+	case t.after < t.end:
+		t.pending = 1
+	default:
+		t.pending = 0
+	}
 }
 
 // collect takes what comes, and returns nothing after a wait in vain.
@@ -239,12 +264,12 @@ func (t *streamTail) collect(ctx context.Context, after uint64) (batch []entry.E
 	rest, cancel := context.WithTimeout(ctx, batchWait)
 	defer cancel()
 	for size := 0; msg.Sequence > 0 && err == nil; msg, err = t.next(ctx, rest) {
-		t.pending = msg.Pending
 		if msg.Sequence > after { // a consumer that is to start above the stream's end starts at its end
 			t.after = msg.Sequence
 			batch = append(batch, entry.Entry{Log: t.log, Seq: msg.Sequence, Time: msg.Time.UTC(), Headers: msg.Header, Data: msg.Data})
 			size += len(msg.Data) + msg.HeaderBytes
 		}
+		t.count(msg.Pending)
 		if t.pending == 0 || len(batch) == fetchEntries || size >= fetchBytes {
 			break
 		}

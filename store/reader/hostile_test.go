@@ -1,0 +1,105 @@
+package reader
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"dormouse/internal/natstest"
+	"dormouse/internal/ordered"
+)
+
+// TestReadOfPublishersWords: entries that look like the server's words are read and followed like any others.
+func TestReadOfPublishersWords(t *testing.T) {
+	s := newSystem(t)
+	s.claim(1)
+	s.own(1)
+	conn, err := s.srv.InProcessConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw := natstest.NewRaw(t, conn)
+	var want []string
+	for i, block := range natstest.ControlLike {
+		want = append(want, fmt.Sprintf("%d=", raw.Publish("logs.a.b", block, nil)))
+		want = append(want, fmt.Sprintf("%d=%d", s.publish("a.b", fmt.Sprint(i)), i))
+	}
+	for _, follow := range []bool{false, true} {
+		got := s.read(Query{Log: "a.b", Follow: follow, To: uint64(len(want))})
+		if got != strings.Join(want, " ") {
+			t.Errorf("following %v: got %s, want %s", follow, got, want)
+		}
+	}
+}
+
+// TestStatusBelievesTheServer, not the publisher of the oldest entry.
+func TestStatusBelievesTheServer(t *testing.T) {
+	s := newSystem(t)
+	s.claim(1)
+	for _, header := range []nats.Header{
+		{"Nats-Time-Stamp": {"yesterday"}}, {"Nats-Time-Stamp": {"1998-01-01T00:00:00Z"}}, {"Nats-Sequence": {"-1"}}, {"Status": {"404"}},
+	} {
+		ack, err := s.js.PublishMsg(t.Context(), &nats.Msg{Subject: "logs.a.b", Header: header})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.trim(ack.Sequence - 1)
+		status, err := NewClient(s.nc, s.js).Status(t.Context())
+		if err != nil {
+			t.Fatalf("%v: %v", header, err)
+		}
+		if age := time.Since(status.Shards[0].Oldest); age < 0 || age > time.Minute {
+			t.Errorf("%v: the oldest entry is %s old", header, age)
+		}
+	}
+}
+
+// TestLogsLikeWildcards: a LogID may have * and > inside of its tokens, and means itself.
+func TestLogsLikeWildcards(t *testing.T) {
+	s := newSystem(t)
+	s.claim(1)
+	s.own(1)
+	logs := []string{"a.b>c", "a.b*c", "a.b>", "a.b*", "a.>b", "a.*b", "a.b>.c", "a.**", "a>.b"}
+	for _, log := range logs {
+		s.publish(log, log)
+	}
+	s.publish("a.bc", "another")
+	for i, log := range logs {
+		if got, want := s.read(Query{Log: log}), fmt.Sprintf("%d=%s", i+1, log); got != want {
+			t.Errorf("%s: got %q, want %q", log, got, want)
+		}
+	}
+	if _, err := NewClient(s.nc, s.js).Locate(t.Context(), "a.c*"); !errors.Is(err, ErrNoLog) {
+		t.Errorf("a log that is not there: %v", err)
+	}
+}
+
+// TestRefusedConsumer ends a read at once: trying again would not help.
+func TestRefusedConsumer(t *testing.T) {
+	s := newSystem(t)
+	stream, err := s.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "U", Subjects: []string{"u.>"}, MaxConsumers: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := ordered.Open(t.Context(), s.js, "U", "", 1, ordered.Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tail := &streamTail{js: s.js, stream: stream, prefix: "u"}
+	began := time.Now()
+	if _, err := tail.Fetch(t.Context(), "a.b", 0, false); !errors.Is(err, jetstream.ErrMaximumConsumersLimit) || time.Since(began) > askTimeout {
+		t.Errorf("ended after %s with %v", time.Since(began), err)
+	}
+	first.Stop()
+	for range 2 { // with a consumer of its own each time
+		if _, err := tail.Fetch(t.Context(), "a.b", 0, false); err != nil {
+			t.Error(err)
+		}
+		tail.close()
+	}
+}
