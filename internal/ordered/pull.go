@@ -17,7 +17,7 @@ const (
 	requestLife = 30 * time.Second // of one request; then the server says that it is over, and is asked again
 
 	// The first request is answered at once, with what there is or with the word that there is nothing. In a cluster it may come
-	// before its server is known to have the consumer, and gets lost without a word; so it is sent again soon.
+	// before it is known which server has the consumer, and gets lost; so it is sent again soon.
 	probeMessages = 64
 	probeWait     = 150 * time.Millisecond // doubled each time
 	probes        = 5                      // 4.65 s
@@ -144,6 +144,9 @@ func (p *pull) end(number string, w word) error {
 	switch text := strings.ToLower(w.text); w.status {
 	case statusNoMessages, statusOver:
 	case statusNoResponders:
+		if !p.heard { // lost, and sent again when patience is over
+			return nil
+		}
 		return nats.ErrNoResponders
 	case statusConflict:
 		tooLarge, complete = strings.Contains(text, "exceeds maxbytes"), strings.Contains(text, "batch completed")
