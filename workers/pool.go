@@ -21,6 +21,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 
+	"dormouse/internal/jsapi"
 	"dormouse/internal/wire"
 	"dormouse/store/segment"
 )
@@ -157,9 +158,8 @@ func (p *Pool) openQueue(ctx context.Context) (jetstream.Consumer, error) {
 	policy.InitialInterval, policy.MaxInterval = 100*time.Millisecond, 5*time.Second
 	return backoff.Retry(ctx, func() (jetstream.Consumer, error) {
 		consumer, err := p.cfg.JS.Consumer(ctx, wire.SyncQueueStream, wire.SyncQueuePool)
-		var api *jetstream.APIError
 		switch {
-		case errors.As(err, &api) && api.Code < 500, errors.Is(err, nats.ErrConnectionClosed):
+		case jsapi.IsPermanent(err):
 			return nil, backoff.Permanent(err)
 		case err != nil:
 			p.outages.queue.Failed(err)

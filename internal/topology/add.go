@@ -9,6 +9,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"dormouse/internal/jsapi"
 	"dormouse/internal/wire"
 )
 
@@ -41,11 +42,11 @@ func AddSource(ctx context.Context, js jetstream.JetStream, name, prefix string,
 		if sources[i].Prefix == prefix {
 			return nil
 		}
-		if err := mayChange(ctx, stream, stores, sources[i], prefix, cfg); err != nil {
+		if err := mayChange(ctx, js, stores, sources[i], prefix, cfg); err != nil {
 			return err
 		}
 	}
-	if err := fitsPrefix(ctx, stream, stores, prefix); err != nil {
+	if err := fitsPrefix(ctx, js, name, stores, prefix); err != nil {
 		return err
 	}
 	if n := Partitions(sources); n > 0 && prefix == wire.DefaultPrefix {
@@ -82,27 +83,27 @@ func prefixFor(have jetstream.StreamConfig, stores stored, prefix string) (strin
 }
 
 // fitsPrefix refuses a prefix under which the stream stores no log, unless it did so before it was changed.
-func fitsPrefix(ctx context.Context, stream jetstream.Stream, stores stored, prefix string) error {
+func fitsPrefix(ctx context.Context, js jetstream.JetStream, stream string, stores stored, prefix string) error {
 	if stores.under(prefix) != noLogs {
 		return nil
 	}
-	if log, err := aLog(ctx, stream, prefix); err != nil || log != "" {
+	if log, err := aLog(ctx, js, stream, prefix); err != nil || log != "" {
 		return err
 	}
 	return fmt.Errorf("%w: stream %s stores %v, of which none is below %s: all of its messages would go to %s",
-		ErrRefused, stream.CachedInfo().Config.Name, stores, prefix, wire.RejectedStream)
+		ErrRefused, stream, stores, prefix, wire.RejectedStream)
 }
 
 // mayChange refuses another prefix for a stream that is a shard already, unless it cannot have had a log under the old
 // one.
-func mayChange(ctx context.Context, stream jetstream.Stream, stores stored, source Source, prefix string, cfg Config) error {
+func mayChange(ctx context.Context, js jetstream.JetStream, stores stored, source Source, prefix string, cfg Config) error {
 	refused := fmt.Errorf("%w: stream %s is shard %s with prefix %s, and cannot get prefix %s: its logs would change "+
 		"their names",
 		ErrRefused, source.Stream, source.Shard, source.Prefix, prefix)
 	if cfg.HasArchive == nil || source.Managed || stores.under(source.Prefix) == allLogs {
 		return refused
 	}
-	if log, err := aLog(ctx, stream, source.Prefix); err != nil || log != "" {
+	if log, err := aLog(ctx, js, source.Stream, source.Prefix); err != nil || log != "" {
 		return errors.Join(err, refused)
 	}
 	if archived, err := cfg.HasArchive(ctx, source.Shard); err != nil || archived {
@@ -112,13 +113,13 @@ func mayChange(ctx context.Context, stream jetstream.Stream, stores stored, sour
 }
 
 // aLog returns a subject that the stream has a message of which is a log under the prefix, "" without any.
-func aLog(ctx context.Context, stream jetstream.Stream, prefix string) (subject string, err error) {
-	msg, err := stream.GetMsg(ctx, 1, jetstream.WithGetMsgSubject(prefix+".*.>"))
+func aLog(ctx context.Context, js jetstream.JetStream, stream, prefix string) (subject string, err error) {
+	msg, err := jsapi.GetNext(ctx, js, stream, prefix+".*.>", 1)
 	switch {
 	case errors.Is(err, jetstream.ErrMsgNotFound):
 		return "", nil
 	case err != nil:
-		return "", fmt.Errorf("reading stream %s: %w", stream.CachedInfo().Config.Name, err)
+		return "", fmt.Errorf("reading stream %s: %w", stream, err)
 	}
 	return msg.Subject, nil
 }

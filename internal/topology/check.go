@@ -6,6 +6,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"dormouse/internal/jsapi"
 	"dormouse/internal/ordered"
 	"dormouse/internal/wire"
 )
@@ -26,7 +27,7 @@ func checkSources(ctx context.Context, js jetstream.JetStream, cfg Config, sourc
 		if err != nil {
 			return nil, err
 		}
-		c := checkedSource{source, stream, have, stores}
+		c := checkedSource{source, js, have, stores}
 		more, err := c.prefixWarnings(ctx)
 		if err != nil {
 			return nil, err
@@ -111,7 +112,7 @@ func settingWarnings(have *jetstream.StreamInfo) (warnings []string) {
 // checkedSource is a source stream with what is known of it.
 type checkedSource struct {
 	Source
-	stream jetstream.Stream
+	js     jetstream.JetStream
 	info   *jetstream.StreamInfo
 	stores stored
 }
@@ -141,12 +142,12 @@ func (c checkedSource) prefixWarnings(ctx context.Context) (warnings []string, e
 	if len(warnings) == 0 || c.info.State.Msgs == 0 {
 		return warnings, nil
 	}
-	log, err := aLog(ctx, c.stream, c.Prefix)
+	log, err := aLog(ctx, c.js, c.Stream, c.Prefix)
 	if err != nil || log != "" {
 		return warnings, err
 	}
 	example := ""
-	if last, err := c.stream.GetMsg(ctx, c.info.State.LastSeq); err == nil { // it may be deleted
+	if last, err := jsapi.Get(ctx, c.js, c.Stream, c.info.State.LastSeq); err == nil { // it may be deleted
 		example = fmt.Sprintf(", its last one is %q", last.Subject)
 	}
 	warn("none of the %d messages in stream %s is a log below %s%s. If the prefix is wrong, put it right: dormouse "+
