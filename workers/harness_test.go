@@ -1,6 +1,7 @@
 package workers
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -221,7 +222,7 @@ func (s *system) open(at extent.Segment) *segment.Reader {
 
 // bucket is a Putter that does what a test wants.
 type bucket struct {
-	// before and after, when set, run on the n-th put (from 1) before and after the object is stored; an error ends the put.
+	// before and after, when set, run on the n-th put (from 1) before and after an object is stored; an error ends the put.
 	before, after func(ctx context.Context, n int, key string) error
 
 	mu      sync.Mutex
@@ -241,15 +242,15 @@ func (b *bucket) Put(ctx context.Context, key string, data []byte) error {
 		}
 	}
 	b.mu.Lock()
-	_, taken := b.objects[key]
+	before, taken := b.objects[key]
 	if !taken {
 		b.objects[key] = slices.Clone(data)
 	}
 	b.mu.Unlock()
-	if taken {
+	if taken && !bytes.Equal(before, data) {
 		return fmt.Errorf("%w: %s", archive.ErrExists, key)
 	}
-	if b.after != nil {
+	if !taken && b.after != nil {
 		return b.after(ctx, n, key)
 	}
 	return nil

@@ -109,27 +109,22 @@ func (k *pack) close() {
 	k.end()
 }
 
-// put stores a segment under its key. A try that seemed to fail may have gone through: the key is unique, so that it
-// exists at a later try means that it is ours. At the first try it does not: the work is given up and done again under
-// another key.
+// put stores a segment under its key, trying again with the same one: a try that seemed to fail may have gone through, and
+// the bucket takes its own object for put. A key that holds something else is somebody's: the work is given up and done again
+// under another key.
 func (p *Pool) put(ctx context.Context, key string, data []byte) error {
-	tried := false
 	_, err := retry(ctx, p, "put", func() (struct{}, error) {
 		attempt, cancel := context.WithTimeout(ctx, p.cfg.PutTimeout)
 		defer cancel()
 		began := time.Now()
 		err := p.cfg.Bucket.Put(attempt, key, data)
-		if errors.Is(err, archive.ErrExists) {
-			if !tried {
-				return struct{}{}, backoff.Permanent(err)
-			}
-			err = nil
-		}
-		tried = true
-		if err == nil {
+		switch {
+		case err == nil:
 			p.outages.put.Over()
 			p.cfg.Metrics.putSeconds.Observe(time.Since(began).Seconds())
-		} else {
+		case errors.Is(err, archive.ErrExists):
+			return struct{}{}, backoff.Permanent(err)
+		default:
 			p.outages.put.Failed(err, "segment", key)
 		}
 		return struct{}{}, err

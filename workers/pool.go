@@ -26,8 +26,8 @@ import (
 	"dormouse/store/segment"
 )
 
-// Putter stores objects for good: an existing key is refused with archive.ErrExists, never overwritten, and what was put
-// is durable when Put returns.
+// Putter stores objects for good: a key that holds something else is refused with archive.ErrExists, never overwritten, one
+// that holds the same counts as put, and what was put is durable when Put returns.
 type Putter interface {
 	Put(ctx context.Context, key string, data []byte) error
 }

@@ -9,15 +9,16 @@
 package archive
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"iter"
+	"path/filepath"
 	"strings"
 
 	"gocloud.dev/blob"
-	"gocloud.dev/gcerrors"
 
 	"dormouse/internal/extent"
 )
@@ -29,6 +30,12 @@ var (
 	ErrNotFound = errors.New("object not found")
 	// ErrKey is wrapped when a key cannot name an object.
 	ErrKey = errors.New("not an object key")
+	// ErrTooLarge is wrapped when an object is larger than the caller takes.
+	ErrTooLarge = errors.New("object is too large")
+	// ErrUnable is wrapped when the server cannot do what Dormouse needs of it: trying again does not help.
+	ErrUnable = errors.New("this server cannot hold an archive")
+	// ErrDenied is wrapped when the credentials do not allow an operation.
+	ErrDenied = errors.New("not allowed")
 )
 
 // Bucket holds objects. It is for any number of goroutines.
@@ -36,13 +43,15 @@ type Bucket struct {
 	blob   *blob.Bucket
 	url    string
 	folder string // of file://, else empty
+	memory bool
 }
 
 // Open opens the bucket that rawURL names:
 //
 //	file:///absolute/folder    a folder, made if it is not there; file://./relative/folder, relative to where we run
 //	s3://bucket/prefix         region=... (default: the environment's, else us-east-1); endpoint=http://host:port for an
-//	                           S3-compatible server, in path style; credentials from the standard AWS environment
+//	                           S3-compatible server, in path style, or with the bucket in the host's name when
+//	                           use_path_style=false says so; credentials from the standard AWS environment
 //	gs://bucket/prefix         Google Cloud Storage, credentials from its standard environment
 //	azblob://container/prefix  Azure Blob Storage, likewise
 //	mem://                     a new, empty bucket in this process; only this Bucket reaches it
@@ -53,26 +62,75 @@ func Open(ctx context.Context, rawURL string) (*Bucket, error) {
 	if err != nil {
 		return nil, err
 	}
-	b, err := p.openBlob(ctx)
+	b, p, err := p.openBlob(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return &Bucket{blob: b, url: p.public(), folder: p.folder}, nil
+	return &Bucket{blob: b, url: p.public(), folder: p.folder, memory: p.scheme == "mem"}, nil
 }
 
-// URL returns where the bucket is, absolute and without secrets: what readers elsewhere may be told.
+// URL returns where the bucket is, absolute and without secrets: what readers elsewhere may be told. It has what the
+// environment says of the place, too.
 func (b *Bucket) URL() string { return b.url }
 
+// InMemory reports whether the bucket ends with this process, and no other one reaches it.
+func (b *Bucket) InMemory() bool { return b.memory }
+
+// Local reports whether a request costs nothing worth saving, as with a folder.
+func (b *Bucket) Local() bool { return b.memory || b.folder != "" }
+
 // Put stores data under key, in one request, and returns when it is durable. It never overwrites: the error wraps
-// ErrExists when the key is taken. After any other error the object may exist or not.
+// ErrExists when the key holds something else. What is there already, byte by byte, counts as put: the answer to a request
+// may be lost, and the request be repeated, by the caller or by a library. After any other error the object may exist or not.
 func (b *Bucket) Put(ctx context.Context, key string, data []byte) error {
 	if err := checkKey(key); err != nil {
 		return err
 	}
+	put := b.upload
 	if b.folder != "" {
-		return b.explain("put", key, putFile(ctx, b.folder, key, data))
+		put = b.putFile
 	}
-	return b.explain("put", key, b.upload(ctx, key, data))
+	err := b.explain("put", key, put(ctx, key, data))
+	if !errors.Is(err, ErrExists) {
+		return err
+	}
+	same, readErr := b.holds(ctx, key, data)
+	switch {
+	case readErr != nil:
+		return errors.Join(err, readErr)
+	case !same:
+		return err
+	case b.folder != "": // whoever made the name may have failed before that was durable
+		return b.explain("put", key, syncFolder(filepath.Dir(b.fileOf(key))))
+	}
+	return nil
+}
+
+// holds reports whether the object under key is data. That the sizes are equal would say little: a segment of a worker that
+// chose the same name would have about the same.
+func (b *Bucket) holds(ctx context.Context, key string, data []byte) (bool, error) {
+	r, err := b.blob.NewReader(ctx, key, nil)
+	if err != nil {
+		return false, b.explain("read", key, err)
+	}
+	defer r.Close()
+	if r.Size() != int64(len(data)) {
+		return false, nil
+	}
+	part := make([]byte, 64<<10)
+	for rest := data; ; {
+		n, err := r.Read(part)
+		if !bytes.HasPrefix(rest, part[:n]) {
+			return false, nil
+		}
+		rest = rest[n:]
+		switch {
+		case errors.Is(err, io.EOF):
+			return len(rest) == 0, nil
+		case err != nil:
+			return false, b.explain("read", key, err)
+		}
+	}
 }
 
 func (b *Bucket) upload(ctx context.Context, key string, data []byte) error {
@@ -120,7 +178,7 @@ func (b *Bucket) List(ctx context.Context, prefix string) iter.Seq2[extent.Segme
 	}
 }
 
-// Check reports whether the bucket is there and can be read, with one small request.
+// Check reports whether the bucket is there and can be listed, with one small request.
 func (b *Bucket) Check(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -137,23 +195,6 @@ func (b *Bucket) Check(ctx context.Context) error {
 
 // Close releases the bucket; a mem:// bucket is gone then. No call may be running.
 func (b *Bucket) Close() error { return b.blob.Close() }
-
-// explain names operation, key and bucket, and turns the library's codes into this package's errors.
-func (b *Bucket) explain(operation, key string, err error) error {
-	if err == nil {
-		return nil
-	}
-	switch gcerrors.Code(err) { // the library's own words add nothing to these two
-	case gcerrors.FailedPrecondition:
-		err = ErrExists
-	case gcerrors.NotFound:
-		err = ErrNotFound
-	}
-	if key == "" {
-		return fmt.Errorf("%s archive %s: %w", operation, b.url, err)
-	}
-	return fmt.Errorf("%s %s in archive %s: %w", operation, key, b.url, err)
-}
 
 // checkKey allows what every kind of bucket stores under its own name: tokens of letters, digits, `.`, `_` and `-`,
 // separated by single slashes, none of which starts with a dot.

@@ -18,6 +18,9 @@ import (
 // leaves behind is never taken for an object.
 const temporary = ".put-"
 
+// fileOf returns the path of a key's file.
+func (b *Bucket) fileOf(key string) string { return filepath.Join(b.folder, filepath.FromSlash(key)) }
+
 func isTemporary(key string) bool {
 	return strings.HasPrefix(key[strings.LastIndexByte(key, '/')+1:], ".")
 }
@@ -39,11 +42,14 @@ func openFolder(folder string) (*blob.Bucket, error) {
 // The bucket library's own writer was rejected: it never fsyncs, so that a power failure after the source stream was
 // trimmed would lose entries, and two writers of one key can both pass its check that the file does not exist. A link
 // fails when the name is taken, whoever took it.
-func putFile(ctx context.Context, root, key string, data []byte) (err error) {
-	if err := ctx.Err(); err != nil {
+//
+// The archive's folder itself is not made here: when it is gone, so is the archive, and another one in its place would be
+// where no reader looks.
+func (b *Bucket) putFile(ctx context.Context, key string, data []byte) (err error) {
+	if err := errors.Join(ctx.Err(), checkFolder(b.folder)); err != nil {
 		return err
 	}
-	path := filepath.Join(root, filepath.FromSlash(key))
+	path := b.fileOf(key)
 	folder := filepath.Dir(path)
 	if err := makeFolder(folder); err != nil {
 		return err

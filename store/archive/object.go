@@ -52,6 +52,23 @@ func (b *Bucket) Get(ctx context.Context, s extent.Segment) ([]byte, error) {
 	return data, o.ReadAt(ctx, data, 0)
 }
 
+// GetSmall reads a whole object of at most limit bytes, in one request. Of a larger one the error wraps ErrTooLarge.
+func (b *Bucket) GetSmall(ctx context.Context, key string, limit int64) ([]byte, error) {
+	if err := checkKey(key); err != nil {
+		return nil, err
+	}
+	r, err := b.blob.NewReader(ctx, key, nil)
+	if err != nil {
+		return nil, b.explain("read", key, err)
+	}
+	defer r.Close()
+	data, err := io.ReadAll(io.LimitReader(r, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		err = fmt.Errorf("%w: it has %d bytes, and %d at most were expected", ErrTooLarge, r.Size(), limit)
+	}
+	return data, b.explain("read", key, err)
+}
+
 // Name returns the object's key and where it is, for errors.
 func (o *Object) Name() string { return fmt.Sprintf("object %s in %s", o.key, o.bucket.url) }
 
@@ -59,7 +76,8 @@ func (o *Object) Name() string { return fmt.Sprintf("object %s in %s", o.key, o.
 func (o *Object) Size() int64 { return o.size }
 
 // ReadAt fills p from offset off with one ranged request, or fails. When the object is shorter than it should be, a
-// server refuses the range, or the error wraps io.ErrUnexpectedEOF.
+// server refuses the range, or the error wraps io.ErrUnexpectedEOF. A server that answers with more than it was asked for
+// ignores ranges, which only shows in what follows: the error wraps ErrUnable.
 func (o *Object) ReadAt(ctx context.Context, p []byte, off int64) error {
 	if err := ctx.Err(); err != nil || len(p) == 0 {
 		return err
@@ -74,6 +92,10 @@ func (o *Object) ReadAt(ctx context.Context, p []byte, off int64) error {
 			err = io.ErrUnexpectedEOF
 		}
 		return o.bucket.explain("read", o.key, fmt.Errorf("%d of %d bytes at offset %d: %w", n, len(p), off, err))
+	}
+	if n, _ := io.ReadFull(r, make([]byte, 1)); n > 0 { // an error after all that was wanted is none of ours
+		return o.bucket.explain("read", o.key, fmt.Errorf("%w: asked for a part of the object (Range), it sends another one: "+
+			"use a server, or a proxy before it, that does ranges", ErrUnable))
 	}
 	return nil
 }

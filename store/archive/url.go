@@ -5,15 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"os"
-	"path"
 	"path/filepath"
 	"strings"
 
 	"gocloud.dev/blob"
 	"gocloud.dev/blob/memblob"
-
-	_ "gocloud.dev/blob/s3blob" // the driver of s3://; clouds.go has the others
 )
 
 // ErrURL is wrapped when Open is given a URL that it cannot use; the error says what to try.
@@ -22,26 +18,29 @@ var ErrURL = errors.New("wrong archive URL")
 const urlHelp = "use file:///absolute/folder, file://./relative/folder, s3://bucket/prefix?region=...&endpoint=..., " +
 	"gs://bucket/prefix, azblob://container/prefix or mem://"
 
-// defaultRegion is the S3 region when neither the URL nor the environment names one. S3-compatible servers mostly
-// ignore it, but requests cannot be signed without.
-const defaultRegion = "us-east-1"
-
 // place is a parsed archive URL.
 type place struct {
 	scheme string
 	folder string     // of file://, absolute
 	bucket string     // of the others
 	prefix string     // of the others, without slashes around it
-	query  url.Values // of the others
+	query  url.Values // of the others; each parameter is known, and has one value
 }
 
+// parseURL takes a URL to the letter or refuses it: what is dropped or rewritten in silence would let two archives meet in
+// one place.
 func parseURL(raw string) (place, error) {
 	u, err := url.Parse(raw)
 	if err != nil {
 		return place{}, fmt.Errorf("%w: it does not parse: %s", ErrURL, urlHelp) // err may quote a secret
 	}
-	if u.User != nil {
+	switch {
+	case u.User != nil:
 		return place{}, fmt.Errorf("%w: credentials do not belong into it: give them by the environment", ErrURL)
+	case strings.Contains(raw, "#"):
+		return place{}, fmt.Errorf("%w: what follows a # would be dropped: write %%23 for a # in a name", ErrURL)
+	case strings.Contains(strings.ToLower(u.EscapedPath()), "%2f"):
+		return place{}, fmt.Errorf("%w: %%2F is no part of a name here: write / between names", ErrURL)
 	}
 	switch u.Scheme {
 	case "file":
@@ -52,11 +51,7 @@ func parseURL(raw string) (place, error) {
 		}
 		return place{scheme: u.Scheme}, nil
 	case "s3", "gs", "azblob":
-		if u.Host == "" {
-			return place{}, fmt.Errorf("%w: %s:// needs a bucket name: %s", ErrURL, u.Scheme, urlHelp)
-		}
-		p := place{scheme: u.Scheme, bucket: u.Host, prefix: strings.Trim(path.Clean(u.Path), "/."), query: u.Query()}
-		return p, nil
+		return parseBucket(u)
 	case "":
 		return place{}, fmt.Errorf("%w: %q has no scheme: for a folder write file:///absolute/folder or file://./relative",
 			ErrURL, raw)
@@ -77,8 +72,8 @@ func parseFolder(u *url.URL) (place, error) {
 		return place{}, fmt.Errorf("%w: file://%s%s takes %q for a host: write file:///%s%s or file://./%s%s",
 			ErrURL, u.Host, name, u.Host, u.Host, name, u.Host, name)
 	}
-	if len(u.RawQuery) > 0 {
-		return place{}, fmt.Errorf("%w: file:// takes no parameters", ErrURL)
+	if u.RawQuery != "" || u.ForceQuery {
+		return place{}, fmt.Errorf("%w: file:// takes no parameters: write %%3F for a ? in a name", ErrURL)
 	}
 	folder, err := filepath.Abs(filepath.FromSlash(name))
 	if err != nil {
@@ -87,83 +82,66 @@ func parseFolder(u *url.URL) (place, error) {
 	return place{scheme: "file", folder: folder}, nil
 }
 
-// public returns the URL without the parameters that may hold secrets: only where the bucket is stays.
-func (p place) public() string {
-	switch p.scheme {
-	case "mem":
-		return "mem://"
-	case "file":
-		return (&url.URL{Scheme: "file", Path: filepath.ToSlash(p.folder)}).String()
+func parseBucket(u *url.URL) (place, error) {
+	if u.Host == "" {
+		return place{}, fmt.Errorf("%w: %s:// needs a bucket name: %s", ErrURL, u.Scheme, urlHelp)
 	}
-	u := url.URL{Scheme: p.scheme, Host: p.bucket}
-	if p.prefix != "" {
-		u.Path = "/" + p.prefix
+	if strings.ContainsFunc(u.Host, notInKey) || strings.Trim(u.Host, "._-") != u.Host {
+		return place{}, fmt.Errorf("%w: %q is no name of a bucket", ErrURL, u.Host)
 	}
-	shown := url.Values{}
-	for _, name := range []string{"region", "endpoint", "use_path_style", "storage_account", "domain"} {
-		if v := p.query.Get(name); v != "" {
-			shown.Set(name, withoutUser(v))
+	prefix, err := parsePrefix(u.Path)
+	if err != nil {
+		return place{}, err
+	}
+	query, err := parseParameters(u.Scheme, u.RawQuery)
+	if err != nil {
+		return place{}, err
+	}
+	return place{scheme: u.Scheme, bucket: u.Host, prefix: prefix, query: query}, nil
+}
+
+// parsePrefix returns the prefix without the slashes around it. Names that some store, or a proxy before it, takes for
+// another place are refused: an S3 path is cleaned by many a server, and Azure drops dots at the end of a name.
+func parsePrefix(path string) (string, error) {
+	prefix := strings.TrimSuffix(strings.TrimPrefix(path, "/"), "/")
+	if prefix == "" && len(path) <= 1 {
+		return "", nil
+	}
+	for name := range strings.SplitSeq(prefix, "/") {
+		switch {
+		case name == "":
+			return "", fmt.Errorf("%w: the prefix %q has two slashes in a row", ErrURL, path)
+		case strings.HasSuffix(name, "."):
+			return "", fmt.Errorf("%w: a name of the prefix %q ends with a dot, which not every store keeps", ErrURL, path)
+		case strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == '\\' || r == 0x7f || r == '\uFFFD' }):
+			return "", fmt.Errorf("%w: a name of the prefix %q holds what not every store keeps", ErrURL, path)
 		}
 	}
-	u.RawQuery = shown.Encode()
-	return u.String()
+	return prefix, nil
 }
 
-// withoutUser drops credentials from an endpoint.
-func withoutUser(value string) string {
-	u, err := url.Parse(value)
-	if err != nil || u.User == nil {
-		return value
-	}
-	u.User = nil
-	return u.String()
-}
-
-// driverURL is what the bucket library opens for schemes other than file and mem. With an endpoint of their own,
-// S3-compatible servers are addressed in path style, and asked for no checksums that only the original computes.
-func (p place) driverURL() string {
-	query := url.Values{}
-	for name, values := range p.query {
-		query[name] = values
-	}
-	if p.scheme == "s3" {
-		if query.Get("region") == "" && os.Getenv("AWS_REGION") == "" && os.Getenv("AWS_DEFAULT_REGION") == "" {
-			query.Set("region", defaultRegion)
-		}
-		if query.Get("endpoint") != "" {
-			setDefault(query, "use_path_style", "true")
-			setDefault(query, "hostname_immutable", "true")
-			setDefault(query, "request_checksum_calculation", "when_required")
-			setDefault(query, "response_checksum_validation", "when_required")
-		}
-	}
-	return (&url.URL{Scheme: p.scheme, Host: p.bucket, RawQuery: query.Encode()}).String()
-}
-
-func setDefault(query url.Values, name, value string) {
-	if !query.Has(name) {
-		query.Set(name, value)
-	}
-}
-
-// openBlob opens what p names.
-func (p place) openBlob(ctx context.Context) (*blob.Bucket, error) {
+// openBlob opens what p names, and returns where that is: with what the environment says of the place.
+func (p place) openBlob(ctx context.Context) (*blob.Bucket, place, error) {
 	switch p.scheme {
 	case "file":
-		return openFolder(p.folder)
+		b, err := openFolder(p.folder)
+		return b, p, err
 	case "mem":
-		return memblob.OpenBucket(&memblob.Options{NoMD5: true}), nil
+		return memblob.OpenBucket(&memblob.Options{NoMD5: true}), p, nil
 	}
 	if p.scheme != "s3" && !withClouds {
-		return nil, fmt.Errorf("%w: this build has no driver for %s://: use a released binary, or `make build`, which has it",
+		return nil, p, fmt.Errorf("%w: this build has no driver for %s://: use a released binary, or `make build`, which has it",
 			ErrURL, p.scheme)
 	}
-	b, err := blob.OpenBucket(ctx, p.driverURL())
+	driven := p.driverURL()
+	b, err := blob.OpenBucket(ctx, driven)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", ErrURL, p.public(), err)
+		// The library quotes the URL, which may hold a secret.
+		return nil, p, fmt.Errorf("%w: %s: %s", ErrURL, p.public(), strings.ReplaceAll(err.Error(), driven, p.public()))
 	}
+	p = p.asOpened(b)
 	if p.prefix != "" {
 		b = blob.PrefixedBucket(b, p.prefix+"/")
 	}
-	return b, nil
+	return b, p, nil
 }

@@ -1,7 +1,7 @@
 // Package archivetest holds what tests of several packages need of a bucket: the suite that every kind of bucket must
 // pass, and a bucket that fails on purpose. It is imported by tests only.
 //
-// Open conformance.go for the promises of store/archive, faulty.go for the failures.
+// Open conformance.go for the promises of store/archive, faulty.go and s3.go for the failures.
 package archivetest
 
 import (
@@ -31,6 +31,8 @@ func Conformance(t *testing.T, open func(t *testing.T) *archive.Bucket) {
 	for name, test := range map[string]func(*testing.T, context.Context, *archive.Bucket){
 		"PutThenRead":             putThenRead,
 		"NeverOverwrites":         neverOverwrites,
+		"TheSamePutAgain":         theSamePutAgain,
+		"SmallObjectsWhole":       smallObjectsWhole,
 		"OneOfManyPutsWins":       oneOfManyPutsWins,
 		"MissingIsNamed":          missingIsNamed,
 		"ListsInOrder":            listsInOrder,
@@ -95,6 +97,40 @@ func neverOverwrites(t *testing.T, ctx context.Context, b *archive.Bucket) {
 	}
 	if got := read(t, ctx, b, "7/a.sst"); string(got) != "first" {
 		t.Fatalf("read %q", got)
+	}
+}
+
+// theSamePutAgain: a put whose answer was lost is put again, and finds its own object.
+func theSamePutAgain(t *testing.T, ctx context.Context, b *archive.Bucket) {
+	for _, data := range [][]byte{[]byte("first"), nil, bytes.Repeat([]byte("0123456789abcdef"), 1<<14)} {
+		key := fmt.Sprintf("7/%d.sst", len(data))
+		put(t, ctx, b, key, data)
+		put(t, ctx, b, key, data)
+		other := append(bytes.Clone(data), 'x') // of another size, and of the same one
+		for _, other := range [][]byte{other, append(bytes.Clone(data[:max(len(data), 1)-1]), 'X')} {
+			if err := b.Put(ctx, key, other); !errors.Is(err, archive.ErrExists) {
+				t.Errorf("%d other bytes over %d: %v, want ErrExists", len(other), len(data), err)
+			}
+		}
+		if got := read(t, ctx, b, key); !bytes.Equal(got, data) {
+			t.Errorf("%s holds something else now", key)
+		}
+	}
+}
+
+func smallObjectsWhole(t *testing.T, ctx context.Context, b *archive.Bucket) {
+	put(t, ctx, b, "a.json", []byte("0123456789"))
+	if got, err := b.GetSmall(ctx, "a.json", 10); err != nil || string(got) != "0123456789" {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if _, err := b.GetSmall(ctx, "a.json", 9); !errors.Is(err, archive.ErrTooLarge) {
+		t.Errorf("of a larger one: %v", err)
+	}
+	if _, err := b.GetSmall(ctx, "7/none.sst", 9); !errors.Is(err, archive.ErrNotFound) {
+		t.Errorf("of none: %v", err)
+	}
+	if _, err := b.GetSmall(ctx, "../a", 9); !errors.Is(err, archive.ErrKey) {
+		t.Errorf("of a bad key: %v", err)
 	}
 }
 
@@ -262,6 +298,7 @@ func largeObject(t *testing.T, ctx context.Context, b *archive.Bucket) {
 	if got := read(t, ctx, b, "7/a.sst"); !bytes.Equal(got, data) {
 		t.Fatal("read something else")
 	}
+	data[len(data)-1]++
 	if err := b.Put(ctx, "7/a.sst", data); !errors.Is(err, archive.ErrExists) {
 		t.Fatalf("got %v, want ErrExists", err)
 	}
