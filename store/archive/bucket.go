@@ -80,8 +80,9 @@ func (b *Bucket) InMemory() bool { return b.memory }
 func (b *Bucket) Local() bool { return b.memory || b.folder != "" }
 
 // Put stores data under key, in one request, and returns when it is durable. It never overwrites: the error wraps
-// ErrExists when the key holds something else. What is there already, byte by byte, counts as put: the answer to a request
-// may be lost, and the request be repeated, by the caller or by a library. After any other error the object may exist or not.
+// ErrExists when the key holds something else. What is there already, byte by byte, counts as put: the answer to a
+// request may be lost, and the request be repeated, by the caller or by a library. After any other error the object may
+// exist or not.
 func (b *Bucket) Put(ctx context.Context, key string, data []byte) error {
 	if err := checkKey(key); err != nil {
 		return err
@@ -106,8 +107,8 @@ func (b *Bucket) Put(ctx context.Context, key string, data []byte) error {
 	return nil
 }
 
-// holds reports whether the object under key is data. That the sizes are equal would say little: a segment of a worker that
-// chose the same name would have about the same.
+// holds reports whether the object under key is data. That the sizes are equal would say little: a segment of a worker
+// that chose the same name would have about the same.
 func (b *Bucket) holds(ctx context.Context, key string, data []byte) (bool, error) {
 	r, err := b.blob.NewReader(ctx, key, nil)
 	if err != nil {
@@ -158,6 +159,9 @@ const minPart = 5 << 20
 
 // List yields the objects whose keys begin with prefix, ascending by key. After an error it ends.
 func (b *Bucket) List(ctx context.Context, prefix string) iter.Seq2[extent.Segment, error] {
+	if b.folder != "" {
+		return func(yield func(extent.Segment, error) bool) { b.listFolder(ctx, "", prefix, yield) }
+	}
 	return func(yield func(extent.Segment, error) bool) {
 		objects := b.blob.List(&blob.ListOptions{Prefix: prefix})
 		for {
@@ -168,7 +172,7 @@ func (b *Bucket) List(ctx context.Context, prefix string) iter.Seq2[extent.Segme
 			case err != nil:
 				yield(extent.Segment{}, b.explain("list", prefix, err))
 				return
-			case o.IsDir || b.folder != "" && isTemporary(o.Key):
+			case o.IsDir:
 				continue
 			}
 			if !yield(extent.Segment{Key: o.Key, Size: uint64(o.Size)}, nil) {

@@ -7,11 +7,14 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
 	"gocloud.dev/blob"
 	"gocloud.dev/blob/fileblob"
+
+	"dormouse/internal/extent"
 )
 
 // temporary begins the names of files that are being put. No key has a token that starts with a dot, so what a crash
@@ -21,8 +24,55 @@ const temporary = ".put-"
 // fileOf returns the path of a key's file.
 func (b *Bucket) fileOf(key string) string { return filepath.Join(b.folder, filepath.FromSlash(key)) }
 
-func isTemporary(key string) bool {
-	return strings.HasPrefix(key[strings.LastIndexByte(key, '/')+1:], ".")
+// listFolder yields the objects below a folder of the archive, "" or with a slash at its end, whose keys begin with
+// prefix, and returns false when the caller has enough. What vanishes meanwhile was no object: the file of a put that
+// has ended.
+//
+// The bucket library's own list was rejected: it ends with an error then.
+func (b *Bucket) listFolder(ctx context.Context, folder, prefix string, yield func(extent.Segment, error) bool) bool {
+	entries, err := os.ReadDir(b.fileOf(folder))
+	switch err := errors.Join(ctx.Err(), err); {
+	case err == nil:
+	case folder != "" && errors.Is(err, fs.ErrNotExist):
+		return true
+	default:
+		yield(extent.Segment{}, b.explain("list", prefix, err))
+		return false
+	}
+	key := func(e fs.DirEntry) string { // a folder's sorts as the keys below it do
+		if e.IsDir() {
+			return folder + e.Name() + "/"
+		}
+		return folder + e.Name()
+	}
+	slices.SortFunc(entries, func(x, y fs.DirEntry) int { return strings.Compare(key(x), key(y)) })
+	for _, e := range entries {
+		on := true
+		switch key := key(e); {
+		case strings.HasPrefix(e.Name(), "."): // see temporary
+		case e.IsDir() && (strings.HasPrefix(key, prefix) || strings.HasPrefix(prefix, key)):
+			on = b.listFolder(ctx, key, prefix, yield)
+		case e.Type().IsRegular() && strings.HasPrefix(key, prefix):
+			on = b.listFile(key, e, yield)
+		}
+		if !on {
+			return false
+		}
+	}
+	return true
+}
+
+// listFile is listFolder for one file.
+func (b *Bucket) listFile(key string, e fs.DirEntry, yield func(extent.Segment, error) bool) bool {
+	info, err := e.Info()
+	switch {
+	case err == nil:
+		return yield(extent.Segment{Key: key, Size: uint64(info.Size())}, nil)
+	case errors.Is(err, fs.ErrNotExist):
+		return true
+	}
+	yield(extent.Segment{}, b.explain("list", key, err))
+	return false
 }
 
 // openFolder makes the folder, durably, and opens it.
@@ -43,8 +93,8 @@ func openFolder(folder string) (*blob.Bucket, error) {
 // trimmed would lose entries, and two writers of one key can both pass its check that the file does not exist. A link
 // fails when the name is taken, whoever took it.
 //
-// The archive's folder itself is not made here: when it is gone, so is the archive, and another one in its place would be
-// where no reader looks.
+// The archive's folder itself is not made here: when it is gone, so is the archive, and another one in its place would
+// be where no reader looks.
 func (b *Bucket) putFile(ctx context.Context, key string, data []byte) (err error) {
 	if err := errors.Join(ctx.Err(), checkFolder(b.folder)); err != nil {
 		return err

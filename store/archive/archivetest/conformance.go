@@ -36,6 +36,7 @@ func Conformance(t *testing.T, open func(t *testing.T) *archive.Bucket) {
 		"OneOfManyPutsWins":       oneOfManyPutsWins,
 		"MissingIsNamed":          missingIsNamed,
 		"ListsInOrder":            listsInOrder,
+		"ListsWhileOthersPut":     listsWhileOthersPut,
 		"RefusesBadKeys":          refusesBadKeys,
 		"EndsWithItsContext":      endsWithItsContext,
 		"ShorterThanExpected":     shorterThanExpected,
@@ -179,13 +180,15 @@ func mustBeMissing(t *testing.T, b *archive.Bucket, err error) {
 }
 
 func listsInOrder(t *testing.T, ctx context.Context, b *archive.Bucket) {
-	for _, key := range []string{"8/a.sst", "7/b.sst", "7/a.sst", "70/a.sst"} {
+	for _, key := range []string{"8/a.sst", "7/b.sst", "7/a.sst", "70/a.sst", "7.json"} {
 		put(t, ctx, b, key, []byte(key))
 	}
 	for prefix, want := range map[string][]extent.Segment{
-		"7/": {{Key: "7/a.sst", Size: 7}, {Key: "7/b.sst", Size: 7}},
-		"9/": nil,
-		"":   {{Key: "7/a.sst", Size: 7}, {Key: "7/b.sst", Size: 7}, {Key: "70/a.sst", Size: 8}, {Key: "8/a.sst", Size: 7}},
+		"7/":  {{Key: "7/a.sst", Size: 7}, {Key: "7/b.sst", Size: 7}},
+		"9/":  nil,
+		"7":   {{Key: "7.json", Size: 6}, {Key: "7/a.sst", Size: 7}, {Key: "7/b.sst", Size: 7}, {Key: "70/a.sst", Size: 8}},
+		"7/b": {{Key: "7/b.sst", Size: 7}},
+		"":    {{Key: "7.json", Size: 6}, {Key: "7/a.sst", Size: 7}, {Key: "7/b.sst", Size: 7}, {Key: "70/a.sst", Size: 8}, {Key: "8/a.sst", Size: 7}},
 	} {
 		var got []extent.Segment
 		for s, err := range b.List(ctx, prefix) {
@@ -196,6 +199,38 @@ func listsInOrder(t *testing.T, ctx context.Context, b *archive.Bucket) {
 		}
 		if !reflect.DeepEqual(got, want) {
 			t.Errorf("list of %q: %v, want %v", prefix, got, want)
+		}
+	}
+}
+
+func listsWhileOthersPut(t *testing.T, ctx context.Context, b *archive.Bucket) {
+	var wg sync.WaitGroup
+	done := make(chan struct{})
+	for i := range 4 {
+		wg.Go(func() {
+			for n := range 50 {
+				if err := b.Put(ctx, fmt.Sprintf("%d/%02d.sst", i, n), []byte("x")); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	go func() { wg.Wait(); close(done) }()
+	for last := false; !last; {
+		select {
+		case <-done:
+			last = true
+		default:
+		}
+		listed, before := 0, ""
+		for s, err := range b.List(ctx, "") {
+			if err != nil || s.Key <= before {
+				t.Fatalf("%q after %q, %v", s.Key, before, err)
+			}
+			listed, before = listed+1, s.Key
+		}
+		if last && listed != 200 {
+			t.Errorf("%d objects are listed of 200", listed)
 		}
 	}
 }
