@@ -14,8 +14,8 @@ func (b *Bucket) explain(operation, key string, err error) error {
 		return nil
 	}
 	switch code := gcerrors.Code(err); {
-	case code == gcerrors.FailedPrecondition: // the library's own words add nothing to these two
-		err = ErrExists
+	case code == gcerrors.FailedPrecondition, code == gcerrors.AlreadyExists:
+		err = ErrExists // the library's own words add nothing
 	case code == gcerrors.NotFound && operation == "put":
 		err = fmt.Errorf("%w: the bucket does not exist, or is not to be seen: %w", ErrNotFound, err)
 	case code == gcerrors.NotFound:
@@ -23,8 +23,8 @@ func (b *Bucket) explain(operation, key string, err error) error {
 	case code == gcerrors.PermissionDenied:
 		err = fmt.Errorf("%w to %s objects, with these credentials: %w", ErrDenied, operation, err)
 	case operation == "put" && statusOf(err) == http.StatusNotImplemented:
-		err = fmt.Errorf("%w: it refuses conditional writes (If-None-Match), without which writers could overwrite each other. "+
-			"Use a version of it that has them, or another server: %w", ErrUnable, err)
+		err = fmt.Errorf("%w: it refuses conditional writes (If-None-Match), without which writers could overwrite "+
+			"each other. Use a version of it that has them, or another server: %w", ErrUnable, err)
 	}
 	if key == "" {
 		return fmt.Errorf("%s archive %s: %w", operation, b.url, err)

@@ -76,8 +76,8 @@ func (o *Object) Name() string { return fmt.Sprintf("object %s in %s", o.key, o.
 func (o *Object) Size() int64 { return o.size }
 
 // ReadAt fills p from offset off with one ranged request, or fails. When the object is shorter than it should be, a
-// server refuses the range, or the error wraps io.ErrUnexpectedEOF. A server that answers with more than it was asked for
-// ignores ranges, which only shows in what follows: the error wraps ErrUnable.
+// server refuses the range, or the error wraps io.ErrUnexpectedEOF. A server that answers with more than it was asked
+// for ignores ranges, which only shows in what follows: the error wraps ErrUnable.
 func (o *Object) ReadAt(ctx context.Context, p []byte, off int64) error {
 	if err := ctx.Err(); err != nil || len(p) == 0 {
 		return err
@@ -94,8 +94,8 @@ func (o *Object) ReadAt(ctx context.Context, p []byte, off int64) error {
 		return o.bucket.explain("read", o.key, fmt.Errorf("%d of %d bytes at offset %d: %w", n, len(p), off, err))
 	}
 	if n, _ := io.ReadFull(r, make([]byte, 1)); n > 0 { // an error after all that was wanted is none of ours
-		return o.bucket.explain("read", o.key, fmt.Errorf("%w: asked for a part of the object (Range), it sends another one: "+
-			"use a server, or a proxy before it, that does ranges", ErrUnable))
+		return o.bucket.explain("read", o.key, fmt.Errorf("%w: asked for a part of the object (Range), "+
+			"it sends another one: use a server, or a proxy before it, that does ranges", ErrUnable))
 	}
 	return nil
 }

@@ -22,15 +22,16 @@ import (
 // ignore it, but requests cannot be signed without.
 const defaultRegion = "us-east-1"
 
-// parameters are what the bucket library's openers take in a URL (gocloud.dev v0.47.0), by scheme. Those that are true say
-// where the bucket is or how it is reached, and are passed on to readers; the others say who asks, which is everybody's own
-// matter, and may be secret.
+// parameters are what the bucket library's openers take in a URL (gocloud.dev v0.47.0), by scheme. Those that are true
+// say where the bucket is or how it is reached, and are passed on to readers; the others say who asks, which is
+// everybody's own matter, and may be secret.
 var parameters = map[string]map[string]bool{
 	"s3": {
 		"region": true, "endpoint": true, "use_path_style": true, "s3ForcePathStyle": true, "hostname_immutable": true,
 		"disable_https": true, "dualstack": true, "fips": true, "accelerate": true,
 		"request_checksum_calculation": true, "response_checksum_validation": true,
-		"ssetype": false, "kmskeyid": false, "profile": false, "role": false, "anonymous": false, "rate_limiter_capacity": false,
+		"ssetype": false, "kmskeyid": false, "profile": false, "role": false, "anonymous": false,
+		"rate_limiter_capacity": false,
 	},
 	"gs": {
 		"universe_domain": true, "grpc": true, "zonal": true,
@@ -45,7 +46,8 @@ var azureVariables = map[string]string{
 	"cdn": "AZURE_STORAGE_IS_CDN", "localemu": "AZURE_STORAGE_IS_LOCAL_EMULATOR",
 }
 
-// parseParameters refuses what would be ignored: a misspelt endpoint would be another place. Its errors quote no values.
+// parseParameters refuses what would be ignored: a misspelt endpoint would be another place. Its errors quote no
+// values.
 func parseParameters(scheme, raw string) (url.Values, error) {
 	query, err := url.ParseQuery(raw)
 	if err != nil {
@@ -66,7 +68,8 @@ func parseParameters(scheme, raw string) (url.Values, error) {
 	}
 	if endpoint := query.Get("endpoint"); endpoint != "" {
 		u, err := url.Parse(endpoint)
-		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
+		web := err == nil && (u.Scheme == "http" || u.Scheme == "https")
+		if !web || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
 			return nil, fmt.Errorf("%w: the endpoint must be like http://host:port", ErrURL)
 		}
 	}
@@ -113,8 +116,8 @@ func withoutUser(value string) string {
 }
 
 // driverURL is what the bucket library opens for schemes other than file and mem. With an endpoint of their own,
-// S3-compatible servers are addressed in path style unless the URL says otherwise, and asked for no checksums that only the
-// original computes.
+// S3-compatible servers are addressed in path style unless the URL says otherwise, and asked for no checksums that only
+// the original computes.
 func (p place) driverURL() string {
 	query := maps.Clone(p.query)
 	if p.scheme == "s3" {

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"strings"
+	"unicode/utf8"
 
 	"gocloud.dev/blob"
 	"gocloud.dev/blob/memblob"
@@ -27,8 +28,8 @@ type place struct {
 	query  url.Values // of the others; each parameter is known, and has one value
 }
 
-// parseURL takes a URL to the letter or refuses it: what is dropped or rewritten in silence would let two archives meet in
-// one place.
+// parseURL takes a URL to the letter or refuses it: what is dropped or rewritten in silence would let two archives meet
+// in one place.
 func parseURL(raw string) (place, error) {
 	u, err := url.Parse(raw)
 	if err != nil {
@@ -53,8 +54,7 @@ func parseURL(raw string) (place, error) {
 	case "s3", "gs", "azblob":
 		return parseBucket(u)
 	case "":
-		return place{}, fmt.Errorf("%w: %q has no scheme: for a folder write file:///absolute/folder or file://./relative",
-			ErrURL, raw)
+		return place{}, fmt.Errorf("%w: it has no scheme: for a folder write file:///absolute/folder or file://./relative", ErrURL)
 	}
 	return place{}, fmt.Errorf("%w: scheme %q is not known: %s", ErrURL, u.Scheme, urlHelp)
 }
@@ -113,12 +113,14 @@ func parsePrefix(path string) (string, error) {
 			return "", fmt.Errorf("%w: the prefix %q has two slashes in a row", ErrURL, path)
 		case strings.HasSuffix(name, "."):
 			return "", fmt.Errorf("%w: a name of the prefix %q ends with a dot, which not every store keeps", ErrURL, path)
-		case strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == '\\' || r == 0x7f || r == '\uFFFD' }):
+		case strings.ContainsFunc(name, notInPrefix):
 			return "", fmt.Errorf("%w: a name of the prefix %q holds what not every store keeps", ErrURL, path)
 		}
 	}
 	return prefix, nil
 }
+
+func notInPrefix(r rune) bool { return r < ' ' || r == '\\' || r == 0x7f || r == utf8.RuneError }
 
 // openBlob opens what p names, and returns where that is: with what the environment says of the place.
 func (p place) openBlob(ctx context.Context) (*blob.Bucket, place, error) {
