@@ -54,7 +54,7 @@ func AddSource(ctx context.Context, js jetstream.JetStream, name, prefix string,
 			"prefix %s, logs would be in two shards and lose their order",
 			ErrRefused, prefix, n, name, prefix)
 	}
-	used, err := manifests(ctx, js)
+	used, err := Manifests(ctx, js)
 	if err != nil {
 		return err
 	}

@@ -158,9 +158,9 @@ func freeShard(sources []Source, used ...wire.Shard) (free wire.Shard) {
 	return free
 }
 
-// manifests returns the shards that have an archive. One whose stream was deleted has, and a stream of somebody else in its
+// Manifests returns the shards that have an archive, ascending. One whose stream was deleted has, and a stream of somebody else in its
 // place would have the same sequences.
-func manifests(ctx context.Context, js jetstream.JetStream) (shards []wire.Shard, err error) {
+func Manifests(ctx context.Context, js jetstream.JetStream) (shards []wire.Shard, err error) {
 	stream, err := js.Stream(ctx, wire.ManifestStream)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return nil, nil
@@ -173,12 +173,16 @@ func manifests(ctx context.Context, js jetstream.JetStream) (shards []wire.Shard
 		return nil, fmt.Errorf("reading stream %s: %w", wire.ManifestStream, err)
 	}
 	for subject := range info.State.Subjects {
+		if subject == wire.SystemSubject {
+			continue
+		}
 		shard, err := wire.ParseShard(subject[strings.LastIndexByte(subject, '.')+1:])
 		if err != nil {
 			return nil, fmt.Errorf("stream %s: subject %s: %w", wire.ManifestStream, subject, err)
 		}
 		shards = append(shards, shard)
 	}
+	slices.Sort(shards)
 	return shards, nil
 }
 

@@ -218,6 +218,9 @@ func TestNumbersWithAnArchiveStayTheirs(t *testing.T) {
 	if _, err := js.Publish(t.Context(), wire.Shard(2).ManifestSubject(), []byte("a record")); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := js.Publish(t.Context(), wire.SystemSubject, []byte("no shard's")); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "USERS", Subjects: []string{"orders.>"}}); err != nil {
 		t.Fatal(err)
 	}

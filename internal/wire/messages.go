@@ -75,6 +75,7 @@ type Piece struct {
 type CommitRequest struct {
 	Segment extent.Segment  `cbor:"1,keyasint"`
 	Extents []extent.Extent `cbor:"2,keyasint"`
+	Bucket  string          `cbor:"3,keyasint,omitempty"` // ID of the bucket that has the segment
 }
 
 // Validate reports what makes the whole request unacceptable.

@@ -23,6 +23,8 @@ const (
 	SyncQueueSubjects = "dormouse.sync.*"
 	ManifestSubjects  = "dormouse.manifest.*"
 	RejectedSubjects  = "dormouse.rejected.*"
+	// SystemSubject, in the manifest stream, holds the system's identity: which bucket is its archive.
+	SystemSubject = "dormouse.manifest.system"
 
 	// MetadataShard, in a source stream's metadata, holds its Shard number: shards are found by it.
 	MetadataShard = "dormouse.shard"
