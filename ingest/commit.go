@@ -94,7 +94,7 @@ func (o *owner) collect(first commitCall) (group []commitCall, carried *commitCa
 // each leaves: (1) validated: nothing has happened, the segments are orphans; (2) appended to the manifest: committed for
 // good, and the next owner applies the record before it does anything else; (3) applied to Pebble; (4) answered.
 func (o *owner) commitGroup(ctx context.Context, group []commitCall) error {
-	accepted, err := o.validate(group)
+	accepted, err := o.validate(ctx, group)
 	if err != nil {
 		o.answer(group, wire.StatusOf(err))
 		return fmt.Errorf("looking a commit over: %w", err)

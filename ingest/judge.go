@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -8,6 +9,7 @@ import (
 	"dormouse/internal/wire"
 	"dormouse/scheduler"
 	"dormouse/store/buffer"
+	"dormouse/store/identity"
 	"dormouse/store/manifest"
 )
 
@@ -24,7 +26,7 @@ type judgement struct {
 }
 
 // validate decides on every extent of the group and returns what is to be committed.
-func (o *owner) validate(group []commitCall) (accepted []manifest.Committed, err error) {
+func (o *owner) validate(ctx context.Context, group []commitCall) (accepted []manifest.Committed, err error) {
 	o.mu.Lock()
 	j := &judgement{owner: o, newest: o.newest, taken: make(map[string]string)}
 	o.mu.Unlock()
@@ -38,6 +40,10 @@ func (o *owner) validate(group []commitCall) (accepted []manifest.Committed, err
 		call := &group[i]
 		if call.err = o.decodeCommit(call); call.err != nil {
 			o.outages.malformed.Failed(call.err)
+			continue
+		}
+		if call.err = o.inOurBucket(ctx, call.request); call.err != nil {
+			o.outages.elsewhere.Failed(call.err, "segment", call.request.Segment.Key)
 			continue
 		}
 		key := call.request.Segment.Key
@@ -62,6 +68,17 @@ func (o *owner) decodeCommit(call *commitCall) error {
 		return fmt.Errorf("%w: %.100q with %d bytes is no segment of shard %s", wire.ErrBadRequest, s.Key, s.Size, o.source.Shard)
 	}
 	return nil
+}
+
+// inOurBucket returns nil when a commit's segment is where the readers of this system look.
+func (o *owner) inOurBucket(ctx context.Context, request wire.CommitRequest) error {
+	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
+	defer cancel()
+	err := o.cfg.Accepts(ctx, request.Bucket)
+	if errors.Is(err, identity.ErrRefused) {
+		err = fmt.Errorf("%w: %w", wire.ErrBadRequest, err)
+	}
+	return err
 }
 
 // call returns the extents of one request that are to be committed, and notes which are refused. A segment that was committed

@@ -47,10 +47,13 @@ const (
 
 // Config is what a Node needs. Durations and sizes without a stated default must be positive.
 type Config struct {
-	NC         *nats.Conn
-	JS         jetstream.JetStream
-	DB         *store.DB
-	Bucket     Bucket // for snapshots of the catalogs; a node whose bucket does not answer takes no shard from others
+	NC     *nats.Conn
+	JS     jetstream.JetStream
+	DB     *store.DB
+	Bucket Bucket // for snapshots of the catalogs; a node whose bucket does not answer takes no shard from others
+	// Accepts returns nil when a segment in the bucket with that ID may be committed; an error that wraps identity.ErrRefused
+	// lasts. nil accepts every one.
+	Accepts    func(ctx context.Context, bucketID string) error
 	NodeID     string // stable over restarts: a process that comes back takes its own lease over at once
 	ArchiveURL string // told to readers; without secrets
 
@@ -117,6 +120,9 @@ func New(cfg Config) (*Node, error) {
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
+	}
+	if cfg.Accepts == nil {
+		cfg.Accepts = func(context.Context, string) error { return nil }
 	}
 	cfg.SnapshotRecords = cmp.Or(cfg.SnapshotRecords, snapshotRecords)
 	cfg.SnapshotExtents = cmp.Or(cfg.SnapshotExtents, snapshotExtents)

@@ -8,7 +8,7 @@ import (
 
 // outages are what an owner tries again and again, and how its log speaks of that.
 type outages struct {
-	source, full, aside, trim, snapshot, shorten, part, requests, malformed *outage.Log
+	source, full, aside, trim, snapshot, shorten, part, requests, malformed, elsewhere *outage.Log
 }
 
 func newOutages(log *slog.Logger) outages {
@@ -29,5 +29,6 @@ func newOutages(log *slog.Logger) outages {
 		requests: outage.New(log, "a request was not answered, since reading the local cache failed", "requests are "+
 			"answered again"),
 		malformed: outage.New(log, "refused a malformed commit", ""),
+		elsewhere: outage.New(log, "refused a commit: its worker has another --archive, or none that it can name", ""),
 	}
 }

@@ -38,6 +38,8 @@ type Config struct {
 	JS     jetstream.JetStream
 	Bucket Putter
 
+	BucketID func() string // says after a put which bucket has it, see store/identity; nil: none, for an owner that does not ask
+
 	Size           int           // workers; 2 x GOMAXPROCS
 	SegmentBytes   int           // a segment is closed at this size; 8 MiB
 	ItemsPerFetch  int           // work items that a worker packs together, at most 8, the default
@@ -65,6 +67,9 @@ func (c *Config) complete() error {
 	orDefault(&c.GiveUpAfter, time.Minute)
 	orDefault(&c.Grace, 10*time.Second)
 	c.ItemsPerFetch = min(c.ItemsPerFetch, maxItems)
+	if c.BucketID == nil {
+		c.BucketID = func() string { return "" }
+	}
 	if c.Metrics == nil {
 		c.Metrics = NewMetrics(nil)
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"github.com/google/uuid"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -25,6 +26,7 @@ import (
 	"dormouse/internal/wire"
 	"dormouse/store"
 	"dormouse/store/archive"
+	"dormouse/store/identity"
 	"dormouse/workers"
 )
 
@@ -48,6 +50,7 @@ type program struct {
 	nc     *nats.Conn
 	js     jetstream.JetStream
 	bucket *archive.Bucket
+	ours   *identity.Bucket // the same, used while it is the system's
 	node   *ingest.Node  // nil without the role
 	pool   *workers.Pool // nil without the role
 	http   *httpServer
@@ -57,7 +60,7 @@ type program struct {
 func newProgram(ctx context.Context, cfg *serveConfig, log *slog.Logger) (*program, error) {
 	p := &program{cfg: cfg, log: log, registry: prometheus.NewRegistry(), id: uuid.NewString()}
 	p.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	steps := []func(context.Context) error{p.openNATS, p.openBucket, p.openStreams, p.openIngest, p.openWorkers, p.openHTTP, p.openStatus}
+	steps := []func(context.Context) error{p.openNATS, p.openBucket, p.openStreams, p.openIdentity, p.openIngest, p.openWorkers, p.openHTTP, p.openStatus}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return nil, errors.Join(err, p.close())
@@ -157,6 +160,42 @@ func (p *program) mapTenants(ctx context.Context) error {
 	return p.server.Map(mapping.From, mapping.To)
 }
 
+// identityTimeout bounds the first look at whose bucket it is: a process can serve without the bucket for a while.
+const identityTimeout = 5 * time.Second
+
+// openIdentity makes sure that the bucket is the system's. One that does not answer is asked again while the process serves.
+func (p *program) openIdentity(ctx context.Context) error {
+	p.ours = identity.New(identity.Config{JS: p.js, Bucket: p.bucket, Registerer: p.registry, Logger: p.log})
+	first, cancel := context.WithTimeout(ctx, identityTimeout)
+	defer cancel()
+	err := p.ours.Check(first)
+	if err != nil && ctx.Err() == nil && !errors.Is(err, identity.ErrRefused) {
+		p.log.Warn("whose archive this is is not known yet, and nothing is put into it; asking again", "error", err)
+		return nil
+	}
+	return err
+}
+
+// identify asks until the bucket has said whose it is, and fails when it is not the system's.
+func (p *program) identify(ctx context.Context) error {
+	between := backoff.NewExponentialBackOff()
+	between.MaxInterval = identityTimeout
+	_, err := backoff.Retry(ctx, func() (struct{}, error) {
+		if p.ours.ID() != "" {
+			return struct{}{}, nil
+		}
+		err := p.ours.Check(ctx)
+		if errors.Is(err, identity.ErrRefused) {
+			err = backoff.Permanent(err)
+		}
+		return struct{}{}, err
+	}, backoff.WithBackOff(between), backoff.WithMaxElapsedTime(0))
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
 func (p *program) openIngest(context.Context) error {
 	if !p.cfg.has(roleIngest) {
 		return nil
@@ -171,7 +210,7 @@ func (p *program) openIngest(context.Context) error {
 	}
 	p.onClose(db.Close)
 	p.node, err = ingest.New(ingest.Config{
-		NC: p.nc, JS: p.js, DB: db, Bucket: p.bucket, NodeID: p.id, ArchiveURL: p.bucket.URL(),
+		NC: p.nc, JS: p.js, DB: db, Bucket: p.ours, Accepts: p.ours.Accepts, NodeID: p.id, ArchiveURL: p.bucket.URL(),
 		MaxDelay: p.cfg.maxDelay, RequeueAfter: p.cfg.requeueAfter, Tick: p.cfg.tick, Lease: p.cfg.lease,
 		MaxBytes: uint64(p.cfg.maxBytes), BufferLimit: uint64(p.cfg.bufferLimit),
 		Trim: ingest.Trim(p.cfg.trim.value), TrimDelay: p.cfg.trimDelay,
@@ -207,7 +246,7 @@ func (p *program) openWorkers(context.Context) error {
 	}
 	var err error
 	p.pool, err = workers.New(workers.Config{
-		NC: p.nc, JS: p.js, Bucket: p.bucket, Size: p.cfg.workers, SegmentBytes: int(p.cfg.segmentBytes),
+		NC: p.nc, JS: p.js, Bucket: p.ours, BucketID: p.ours.ID, Size: p.cfg.workers, SegmentBytes: int(p.cfg.segmentBytes),
 		Linger: p.cfg.linger, GiveUpAfter: p.cfg.requeueAfter, Grace: p.cfg.grace, Compression: p.cfg.compression.value,
 		Metrics: workers.NewMetrics(p.registry), Logger: p.log,
 	})
@@ -215,7 +254,7 @@ func (p *program) openWorkers(context.Context) error {
 }
 
 func (p *program) openHTTP(context.Context) error {
-	checks := []check{{"nats", p.checkNATS}, {"archive", p.bucket.Check}}
+	checks := []check{{"nats", p.checkNATS}, {"archive", p.ours.Check}, {"puts", func(context.Context) error { return p.ours.Failing() }}}
 	remarks := func() []string { return nil }
 	if p.node != nil {
 		checks = append(checks, check{"ingest", func(context.Context) error { return p.node.Ready() }})
@@ -302,6 +341,13 @@ func (p *program) run(ctx context.Context) (err error) {
 		})
 	}
 	part("http", ctx, p.http.run, func() {})
+	group.Go(func() error {
+		err := p.identify(ctx)
+		if err != nil {
+			cancel()
+		}
+		return err
+	})
 	if p.server != nil {
 		part("nats", ctx, p.watchServer, func() {})
 	}

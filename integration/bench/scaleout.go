@@ -30,7 +30,8 @@ func scaleWorkers(ctx context.Context, r *run) error {
 			return err
 		}
 		r.step(fmt.Sprintf("archiving it with %d worker processes", workers))
-		p, err := r.serve(ctx, "--roles", "ingest", "--archive", server.url)
+		archive := server.of(fmt.Sprint(workers))
+		p, err := r.serve(ctx, "--roles", "ingest", "--archive", archive)
 		if err != nil {
 			return err
 		}
@@ -39,7 +40,7 @@ func scaleWorkers(ctx context.Context, r *run) error {
 			return err
 		}
 		for i := range workers {
-			if _, err := r.join(ctx, fmt.Sprintf("worker%d", i), "--roles", "worker", "--archive", server.url, "--workers", "1", "--segment-bytes", segmentBytes); err != nil {
+			if _, err := r.join(ctx, fmt.Sprintf("worker%d", i), "--roles", "worker", "--archive", archive, "--workers", "1", "--segment-bytes", segmentBytes); err != nil {
 				return err
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/johannesboyne/gofakes3"
@@ -32,7 +33,7 @@ func slowBucket(ctx context.Context, r *run) error {
 			return err
 		}
 		r.step(fmt.Sprintf("archiving it with %d workers", workers))
-		h, _, err := r.archiveBacklog(ctx, mark, logs, "--archive", server.url, "--workers", fmt.Sprint(workers), "--segment-bytes", segmentBytes)
+		h, _, err := r.archiveBacklog(ctx, mark, logs, "--archive", server.of(fmt.Sprint(workers)), "--workers", fmt.Sprint(workers), "--segment-bytes", segmentBytes)
 		if err != nil {
 			return err
 		}
@@ -47,10 +48,13 @@ func slowBucket(ctx context.Context, r *run) error {
 
 // slowS3 is an S3 server in memory that answers late.
 type slowS3 struct {
-	url    string
+	url    string // of the whole bucket
 	server *http.Server
 	served chan error
 }
+
+// of returns the URL of one archive of several: each system has its own.
+func (s *slowS3) of(name string) string { return strings.Replace(s.url, "?", "/"+name+"?", 1) }
 
 func newSlowS3(bucket string, latency time.Duration) (*slowS3, error) {
 	backend := s3mem.New()

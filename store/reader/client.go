@@ -18,6 +18,7 @@ import (
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
 	"dormouse/store/archive"
+	"dormouse/store/identity"
 	"dormouse/store/manifest"
 	"dormouse/store/segment"
 )
@@ -142,11 +143,22 @@ func (c *Client) List(ctx context.Context, shard wire.Shard, request wire.ListRe
 	return askOwner[wire.ListReply](ctx, c, shard, wire.OpList, request)
 }
 
-// Bucket opens segments of a bucket.
-type Bucket struct{ *archive.Bucket }
+// Bucket opens segments of a bucket, after the first look whether it is the system's: who reads but the stream needs
+// none. It is for one reader.
+type Bucket struct {
+	*archive.Bucket
+	js   jetstream.JetStream
+	ours bool // it has said that it is the system's
+}
 
 // Open opens one segment; what it reads of it is only what a scan needs.
-func (b Bucket) Open(ctx context.Context, s extent.Segment) (Segment, error) {
+func (b *Bucket) Open(ctx context.Context, s extent.Segment) (Segment, error) {
+	if !b.ours {
+		if err := identity.Verify(ctx, b.js, b.Bucket); err != nil {
+			return nil, err
+		}
+		b.ours = true
+	}
 	object, err := b.Segment(s)
 	if err != nil {
 		return nil, err
@@ -223,5 +235,5 @@ func (c *Client) Open(ctx context.Context, at Located, bucket *archive.Bucket) (
 		return nil, nil, fmt.Errorf("opening stream %s: %w", at.Source.Stream, err)
 	}
 	tail := &streamTail{js: c.js, stream: stream, prefix: at.Source.Prefix}
-	return &Reader{Owner: &remoteOwner{client: c, shard: at.Source.Shard}, Segments: Bucket{bucket}, Tail: tail}, tail.close, nil
+	return &Reader{Owner: &remoteOwner{client: c, shard: at.Source.Shard}, Segments: &Bucket{Bucket: bucket, js: c.js}, Tail: tail}, tail.close, nil
 }

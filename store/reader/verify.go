@@ -15,6 +15,7 @@ import (
 	"dormouse/internal/wire"
 	"dormouse/store/archive"
 	"dormouse/store/catalog"
+	"dormouse/store/identity"
 	"dormouse/store/manifest"
 )
 
@@ -46,6 +47,9 @@ func (c *Client) Archive(ctx context.Context) (string, error) {
 // archive goes to Bad and into the report.
 func (v *Verifier) Verify(ctx context.Context, log string) (Report, error) {
 	var r Report
+	if err := identity.Verify(ctx, v.Client.js, v.Bucket); err != nil {
+		return r, err
+	}
 	sources, err := v.Client.Sources(ctx)
 	if err != nil {
 		return r, err
