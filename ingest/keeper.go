@@ -24,6 +24,7 @@ type keeper struct {
 	roster *roster
 	log    *slog.Logger
 	outage *outage.Log // the shard cannot be owned
+	unread error       // why the snapshot could not be read at the last try; nil once the shard was owned
 }
 
 // releaseTimeout bounds giving a lease up; if it fails the lease runs out by itself.
@@ -91,6 +92,8 @@ func (k *keeper) run(ctx context.Context) error {
 // reach a bucket that this node does not. It returns when the shard is another node's share or the pause is over.
 func (k *keeper) withoutSnapshot(ctx context.Context, err error, pause time.Duration) {
 	k.log.Warn("could not own the shard; leaving it to other nodes, or trying again if there is none", "reason", outage.Short(err.Error()), "pause", pause)
+	k.node.metrics.claimsFailed.Inc()
+	k.unread = err
 	k.node.shards.set(k.source.Shard, shardStatus{state: wire.ShardStarting, failed: err})
 	k.roster.setFit(false)
 	offer(k.node.unfit, err)
@@ -174,12 +177,13 @@ func (k *keeper) turn(ctx context.Context) error {
 	group.Go(func() error {
 		share := func() int { mine, _ := k.roster.count(); return max(mine, 1) }
 		o := newOwner(k.node, k.source, k.log, share, func() bool { return held.fresh(k.node.cfg.Lease) })
-		k.node.shards.set(k.source.Shard, shardStatus{state: wire.ShardClaiming, holder: k.leases.node, owner: o})
+		k.node.shards.set(k.source.Shard, shardStatus{state: wire.ShardClaiming, holder: k.leases.node, owner: o, failed: k.unread})
 		if err := o.claim(ctx); err != nil {
 			return notOwned{err}
 		}
 		defer k.roster.serve(k.source.Shard, false)
 		return o.run(ctx, func() {
+			k.unread = nil
 			k.roster.serve(k.source.Shard, true)
 			k.node.shards.set(k.source.Shard, shardStatus{state: wire.ShardOwned, holder: k.leases.node, owner: o})
 			k.outage.Over()

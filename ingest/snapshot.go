@@ -14,6 +14,7 @@ import (
 
 	"dormouse/internal/extent"
 	"dormouse/store"
+	"dormouse/store/archive"
 	"dormouse/store/catalog"
 	"dormouse/store/manifest"
 )
@@ -42,6 +43,7 @@ const (
 const (
 	mergeRuns  = 4
 	mergeRatio = 3 // a run is of the size of those after it when it is at most so many times as large as all of them
+	putTries   = 3 // of a part, before the whole snapshot is begun anew
 	mergeTries = 3 // an owner leaves a run alone that it could not read so often; each try may leave orphans in the bucket
 )
 
@@ -240,7 +242,11 @@ func (o *owner) putParts(ctx context.Context, rows iter.Seq2[catalog.Row, error]
 		}
 		s := extent.Segment{Key: o.source.Shard.String() + "/catalog/" + id.String() + ".rows", Size: uint64(len(part))}
 		parts = append(parts, s)
-		return o.cfg.Bucket.Put(ctx, s.Key, part)
+		// What fails may have been stored: the same object again is the same one, and another name would leave an orphan.
+		_, err = backoff.Retry(ctx, func() (struct{}, error) {
+			return struct{}{}, o.cfg.Bucket.Put(ctx, s.Key, part)
+		}, backoff.WithMaxTries(putTries))
+		return err
 	})
 	return parts, err
 }
@@ -327,7 +333,8 @@ func (o *owner) loadPart(ctx context.Context, part extent.Segment) error {
 }
 
 // getPart reads a part, for which it has two leases: nobody serves the shard meanwhile, while another node may be able to.
-// One that is alone comes back, with a new claim. A try that hangs is given up after half of that.
+// One that is alone comes back, with a new claim. A try that hangs is given up after half of that. A part that is gone does
+// not come back by itself.
 func (o *owner) getPart(ctx context.Context, part extent.Segment) ([]byte, error) {
 	limited, cancel := context.WithTimeout(ctx, 2*o.cfg.Lease)
 	defer cancel()
@@ -340,13 +347,18 @@ func (o *owner) getPart(ctx context.Context, part extent.Segment) ([]byte, error
 			last = err // what comes when the time is over says less
 			o.outages.part.Failed(err)
 		}
+		if errors.Is(err, archive.ErrNotFound) {
+			err = backoff.Permanent(fmt.Errorf("%w: restore it, or start the ingest process again that had the shard last, with its --data", err))
+		}
 		return data, err
 	}, backoff.WithMaxElapsedTime(0))
-	if err != nil && ctx.Err() == nil {
-		return nil, fmt.Errorf("%w: object %s, for %s: %w", errSnapshotUnread, part.Key, 2*o.cfg.Lease, cmp.Or(last, err))
-	}
-	if err == nil {
+	switch {
+	case err == nil:
 		o.outages.part.Over()
+	case errors.Is(err, archive.ErrNotFound):
+		return nil, fmt.Errorf("%w: %w", errSnapshotUnread, err)
+	case ctx.Err() == nil:
+		return nil, fmt.Errorf("%w: object %s, for %s: %w", errSnapshotUnread, part.Key, 2*o.cfg.Lease, cmp.Or(last, err))
 	}
 	return data, err
 }

@@ -16,6 +16,7 @@ import (
 
 	"dormouse/internal/extent"
 	"dormouse/internal/wire"
+	"dormouse/store/archive"
 	"dormouse/store/manifest"
 )
 
@@ -213,7 +214,7 @@ func (f *faulty) Get(ctx context.Context, segment extent.Segment) ([]byte, error
 	if lost := f.lost.Load(); lost != nil && *lost == segment.Key {
 		f.failed.Add(1)
 		f.missed()
-		return nil, errors.New(*lost + " is not there")
+		return nil, fmt.Errorf("%s: %w", *lost, archive.ErrNotFound)
 	}
 	if f.gets.Load() {
 		f.failed.Add(1)

@@ -24,7 +24,7 @@ type shardStatus struct {
 	state  wire.ShardState
 	holder string // node that holds the lease, as far as is known
 	owner  *owner // while claiming and owned
-	failed error  // why this node could not own it, while starting
+	failed error  // why this node could not own it when it last tried, while starting and claiming
 }
 
 func newShardStates() *shardStates { return &shardStates{by: make(map[wire.Shard]shardStatus)} }
@@ -59,7 +59,11 @@ func (s *shardStates) ready() error {
 		switch status := s.by[shard]; status.state {
 		case wire.ShardOwned, wire.ShardStandby:
 		case wire.ShardClaiming:
-			errs = append(errs, fmt.Errorf("shard %s is %s: %s", shard, status.state, cmp.Or(status.owner.progress.String(), "asking JetStream")))
+			err := fmt.Errorf("shard %s is %s: %s", shard, status.state, cmp.Or(status.owner.progress.String(), "asking JetStream"))
+			if status.failed != nil {
+				err = fmt.Errorf("%w, and the last try failed: %w", err, status.failed)
+			}
+			errs = append(errs, err)
 		default:
 			err := fmt.Errorf("shard %s is %s: no node is seen to own it yet", shard, status.state)
 			if status.failed != nil {

@@ -1,0 +1,100 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"dormouse/internal/extent"
+	"dormouse/internal/wire"
+	"dormouse/store/archive"
+	"dormouse/store/archive/archivetest"
+	"dormouse/store/identity"
+)
+
+// TestMissingSnapshotIsNamed takes an object of the snapshot out of the bucket. Who needs it says so, and which one it
+// is, for as long as it is missing, and counts that it cannot own the shard; when it is there again the shard is owned.
+func TestMissingSnapshotIsNamed(t *testing.T) {
+	s := newSystem(t)
+	bucket := &faulty{Bucket: s.bucket}
+	n := s.start("a", t.TempDir(), often)
+	s.snapshotOf(n)
+	n.stop()
+	key := s.newestSnapshot().Runs[0].Parts[0].Key
+	bucket.lost.Store(&key)
+	bucket.missed = func() {}
+	n = s.start("b", t.TempDir(), func(c *Config) { often(c); c.Bucket, c.Lease = bucket, time.Second })
+	said := func() bool {
+		err := n.node.Ready()
+		return err != nil && strings.Contains(err.Error(), key) && strings.Contains(err.Error(), "restore it")
+	}
+	s.until("it to name the object", said)
+	s.until("it to try again", func() bool { return said() && n.metric("dormouse_claims_failed_total") >= 3 })
+	bucket.lost.Store(nil)
+	n.awaitOwned()
+	if err := n.node.Ready(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestPartIsPutAgainUnderItsName: what seemed to fail may have been stored, and is no orphan then.
+func TestPartIsPutAgainUnderItsName(t *testing.T) {
+	s := newSystem(t)
+	bucket := &putting{Bucket: s.bucket, puts: &archivetest.Faulty{Bucket: s.bucket}}
+	bucket.puts.Next(archivetest.Fail, archivetest.Lose)
+	n := s.start("a", t.TempDir(), func(c *Config) { often(c); c.Bucket = bucket })
+	s.snapshotOf(n)
+	n.stop()
+	if keys := bucket.keys; len(keys) < 3 || len(slices.Compact(keys[:3])) != 1 {
+		t.Errorf("the first part was put as %v", keys)
+	}
+}
+
+// putting is a bucket whose puts may fail.
+type putting struct {
+	*archive.Bucket
+	puts *archivetest.Faulty
+	keys []string // that were put; snapshots are taken one at a time
+}
+
+func (p *putting) Put(ctx context.Context, key string, data []byte) error {
+	p.keys = append(p.keys, key)
+	return p.puts.Put(ctx, key, data)
+}
+
+// TestSegmentInAnotherBucket: an owner commits nothing that its readers would look for in vain.
+func TestSegmentInAnotherBucket(t *testing.T) {
+	s := newSystem(t)
+	n := s.start("a", t.TempDir(), func(c *Config) {
+		c.Accepts = func(_ context.Context, id string) error {
+			switch id {
+			case "ours":
+				return nil
+			case "later":
+				return errors.New("JetStream does not answer")
+			}
+			return fmt.Errorf("%w: it is another one", identity.ErrRefused)
+		}
+	})
+	n.awaitOwned()
+	s.publish("logs.t.a", "one")
+	s.takeReady("t.a")
+	_, extents := s.drain("t.a")
+	for _, c := range []struct {
+		id   string
+		want error
+	}{{"other", wire.ErrBadRequest}, {"", wire.ErrBadRequest}, {"later", wire.ErrFailed}, {"ours", nil}} {
+		var reply wire.CommitReply
+		request := wire.CommitRequest{Segment: extent.Segment{Key: "0/in-" + c.id + ".sst", Size: 1}, Extents: extents, Bucket: c.id}
+		if err := s.ask(wire.OpCommit, request, &reply); err != nil || !errors.Is(reply.Err(), c.want) || len(reply.Refused) > 0 {
+			t.Errorf("%q: %v, %v, want %v", c.id, err, reply.Err(), c.want)
+		}
+	}
+	if got := s.archived("t.a"); len(got) != 1 {
+		t.Errorf("%d entries are archived, want 1", len(got))
+	}
+}
