@@ -16,13 +16,16 @@ type figures struct {
 	oldest  time.Time // when the oldest buffered entry was stored in the stream; zero without any
 }
 
-// figures needs the database only when there are buffered entries, so that a node at rest stays at rest whoever asks it.
+// figures needs the database only when there are buffered entries, so that a node at rest stays at rest whoever asks it. An owner
+// that has ended does not tell the oldest.
 func (o *owner) figures() (f figures, err error) {
+	o.use.RLock()
+	defer o.use.RUnlock()
 	o.mu.Lock()
 	f.applied, f.Stats = o.pos.Applied, o.sched.Stats()
 	log, first, ok := o.sched.Earliest()
 	var cursor *buffer.Cursor
-	if ok {
+	if ok && !o.ended {
 		cursor, err = o.buffer.Iter()
 	}
 	o.mu.Unlock()

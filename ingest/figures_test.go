@@ -73,7 +73,12 @@ func TestLagOfAFullBuffer(t *testing.T) {
 	if lag := n.metric("dormouse_stream_lag"); lag != entries {
 		t.Errorf("the lag is %v, want %d", lag, entries)
 	}
-	if got := n.node.Status()[0]; got.State != wire.ShardOwned || got.Applied >= entries {
+	if got := n.node.Status()[0]; got.State != wire.ShardOwned || got.Applied >= entries || got.Oldest == 0 {
 		t.Errorf("%+v", got)
+	}
+	owner := n.node.shards.owned()[0]
+	n.stop() // with its database
+	if f, err := owner.figures(); err != nil || !f.oldest.IsZero() || f.Entries == 0 || n.metric("dormouse_oldest_unarchived_seconds") != 0 {
+		t.Errorf("after its end: %+v, %v", f, err)
 	}
 }

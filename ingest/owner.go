@@ -53,6 +53,10 @@ type owner struct {
 	pos    store.Position
 	newest int64 // of all entries that were taken in and are not archived, and maybe of others: the latest time, Unix nanoseconds
 
+	// use is held for reading by who reads the database from outside of run: when run has returned it may be closed.
+	use   sync.RWMutex
+	ended bool // guarded by use
+
 	seen atomic.Uint64 // end of the source stream, as last seen; see sawEnd
 
 	segments segmentMemory // the committer's alone once the owner runs
@@ -109,6 +113,7 @@ const (
 // run serves the shard until ctx is done or the epoch ends, and calls listening once workers can reach it. It returns when
 // no goroutine of the owner is left.
 func (o *owner) run(ctx context.Context, listening func()) error {
+	defer o.end()
 	inbox := make(chan *nats.Msg, inboxLimit)
 	sub, err := o.cfg.NC.ChanSubscribe(wire.OwnerSubjects(o.source.Shard, o.epoch), inbox)
 	if err != nil {
@@ -138,6 +143,13 @@ func (o *owner) run(ctx context.Context, listening func()) error {
 	start(o.consume)
 	start(o.watchSource)
 	return group.Wait()
+}
+
+// end waits for who reads the database, and lets nobody begin to.
+func (o *owner) end() {
+	o.use.Lock()
+	defer o.use.Unlock()
+	o.ended = true
 }
 
 // dispatch hands each request to those who serve it, and never waits for them.
