@@ -51,8 +51,8 @@ type program struct {
 	js     jetstream.JetStream
 	bucket *archive.Bucket
 	ours   *identity.Bucket // the same, used while it is the system's
-	node   *ingest.Node  // nil without the role
-	pool   *workers.Pool // nil without the role
+	node   *ingest.Node     // nil without the role
+	pool   *workers.Pool    // nil without the role
 	http   *httpServer
 }
 
