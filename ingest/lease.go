@@ -128,7 +128,21 @@ func (h *lease) taken(ctx context.Context, timeout time.Duration) bool {
 	return false
 }
 
-// release gives the lease up if it is still held.
+// releasePause is how long to wait before a look whether the last renewal went through after all.
+const releasePause = 20 * time.Millisecond
+
+// release gives the lease up if it is still held. A renewal that was on its way when ctx ended may have gone through: the
+// lease has a revision then that nobody has heard of, and the others would wait for its end.
 func (h *lease) release(ctx context.Context) error {
-	return h.kv.Delete(ctx, h.key, jetstream.LastRevision(h.revision))
+	for {
+		err := h.kv.Delete(ctx, h.key, jetstream.LastRevision(h.revision))
+		if err == nil || ctx.Err() != nil || h.taken(ctx, releaseTimeout) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(releasePause):
+		}
+	}
 }
