@@ -3,14 +3,11 @@ package main
 import (
 	"bufio"
 	"context"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"strconv"
 	"time"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -29,8 +26,8 @@ func newReadCommand() *cobra.Command {
 		Short: "Print the entries of a log: archived ones, then those still in the stream",
 		Long: `Read prints each entry of a log once, in the order of its sequences, whether it is archived or not yet.
 
-raw prints payload and newline; jsonl prints {"log","seq","time","headers","data"} with, where the payload is not
-UTF-8, data in base64 and "encoding":"base64".`,
+raw prints payload and newline; jsonl prints {"log","seq","time","headers","data"}. What is not UTF-8 is in base64, and says
+so: a payload by "encoding":"base64"; headers, with all their values, by being in "headers_base64" instead of "headers".`,
 		Example: `  dormouse read acme.web
   dormouse read acme.web --from 2026-01-31T08:00:00Z --to 15m --output jsonl
   dormouse read acme.web --from 10m --follow`,
@@ -182,27 +179,4 @@ func (p *printer) raw(e entry.Entry) error {
 		return err
 	}
 	return p.out.WriteByte('\n')
-}
-
-// line is the jsonl form of an entry.
-type line struct {
-	Log      string              `json:"log"`
-	Seq      uint64              `json:"seq"`
-	Time     time.Time           `json:"time"`
-	Headers  map[string][]string `json:"headers"`
-	Data     string              `json:"data"`
-	Encoding string              `json:"encoding,omitempty"`
-}
-
-func (p *printer) jsonl(e entry.Entry) error {
-	l := line{Log: e.Log, Seq: e.Seq, Time: e.Time, Headers: e.Headers, Data: string(e.Data)}
-	if l.Headers == nil {
-		l.Headers = map[string][]string{}
-	}
-	if !utf8.Valid(e.Data) {
-		l.Data, l.Encoding = base64.StdEncoding.EncodeToString(e.Data), "base64"
-	}
-	enc := json.NewEncoder(p.out)
-	enc.SetEscapeHTML(false)
-	return enc.Encode(l)
 }
