@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"dormouse/internal/entry"
 	"dormouse/internal/natstest"
 	"dormouse/internal/ordered"
 )
@@ -24,6 +25,7 @@ func TestReadOfPublishersWords(t *testing.T) {
 		t.Fatal(err)
 	}
 	raw := natstest.NewRaw(t, conn)
+	s.mu.behind = true // so that all comes from the stream
 	var want []string
 	for i, block := range natstest.ControlLike {
 		want = append(want, fmt.Sprintf("%d=", raw.Publish("logs.a.b", block, nil)))
@@ -101,5 +103,43 @@ func TestRefusedConsumer(t *testing.T) {
 			t.Error(err)
 		}
 		tail.close()
+	}
+}
+
+// TestTailHasWhatTheArchiveWillHave: of blocks that are not usual the names and values, and nothing of what is rejected.
+func TestTailHasWhatTheArchiveWillHave(t *testing.T) {
+	s := newSystem(t)
+	s.claim(1)
+	s.own(1)
+	conn, err := s.srv.InProcessConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw := natstest.NewRaw(t, conn)
+	const malformed = "NATS/1.0\r\nno colon\r\n\r\n"
+	for _, block := range []string{malformed, "NATS/1.0\nA:   1\nB: J\xf6rg\n\n", malformed, "NATS/1.0\r\nA: 1\r\n\r\ntrailing", "", malformed, "NATS/1.0\r\nA: 1\r\n", malformed} {
+		raw.Publish("logs.a.b", block, []byte("x"))
+	}
+	const want = "2=map[A:[1] B:[J\xf6rg]] 5=map[]"
+	read := func(q Query) string {
+		t.Helper()
+		var got []string
+		if err := s.open("a.b").Read(t.Context(), q, func(e entry.Entry) error {
+			got = append(got, fmt.Sprintf("%d=%s", e.Seq, e.Headers))
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return strings.Join(got, " ")
+	}
+	if got := read(Query{Log: "a.b"}); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	time.AfterFunc(100*time.Millisecond, func() { _ = s.nc.Publish("logs.a.b", nil) })
+	if got := read(Query{Log: "a.b", Follow: true, To: 9}); got != want+" 9=map[]" {
+		t.Errorf("following: got %q, want %q and 9", got, want)
+	}
+	if got := read(Query{Log: "a.b", From: 6}); !strings.HasPrefix(got, "9=") {
+		t.Errorf("from 6: got %q", got)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"dormouse/internal/entry"
+	"dormouse/internal/header"
 	"dormouse/internal/jsapi"
 	"dormouse/internal/ordered"
 )
@@ -53,6 +54,7 @@ type streamTail struct {
 	consumer *ordered.Consumer
 	log      string
 	after    uint64 // what the consumer's next message comes after
+	asked    uint64 // what the last fetch was asked for: from there to after there is no entry
 	pending  uint64 // messages that the server had not sent yet
 	end      uint64 // the log's last entry when the consumer was made, if the server cannot count them
 }
@@ -111,6 +113,10 @@ func (t *streamTail) state(ctx context.Context, good func(r *jetstream.PeerInfo,
 }
 
 func (t *streamTail) Fetch(ctx context.Context, log string, after uint64, wait bool) ([]entry.Entry, error) {
+	asked := after
+	if t.log == log && t.asked == asked {
+		after = max(after, t.after) // what lies between is none of the log's entries
+	}
 	var behind, failing time.Time // since when the replica is seen to be behind, and nothing comes
 	for {
 		if t.consumer == nil || t.log != log || t.after != after || !wait && t.pending == 0 {
@@ -118,6 +124,7 @@ func (t *streamTail) Fetch(ctx context.Context, log string, after uint64, wait b
 				return nil, fmt.Errorf("reading from stream %s: %w", t.name(), err)
 			}
 		}
+		t.asked = asked
 		if t.pending == 0 && !wait {
 			last, err := t.last(ctx, log)
 			if err != nil {
@@ -139,6 +146,14 @@ func (t *streamTail) Fetch(ctx context.Context, log string, after uint64, wait b
 			continue
 		}
 		batch, err := t.collect(ctx, after)
+		if len(batch) > 0 {
+			t.asked = batch[len(batch)-1].Seq
+		} else if t.after > after {
+			after = t.after
+			if err == nil && ctx.Err() == nil {
+				continue
+			}
+		}
 		if err != nil || len(batch) == 0 {
 			t.close() // a new consumer knows whether what was announced is still there, and replaces one that died
 		}
@@ -265,8 +280,13 @@ func (t *streamTail) collect(ctx context.Context, after uint64) (batch []entry.E
 	defer cancel()
 	for size := 0; msg.Sequence > 0 && err == nil; msg, err = t.next(ctx, rest) {
 		if msg.Sequence > after { // a consumer that is to start above the stream's end starts at its end
-			t.after = msg.Sequence
-			batch = append(batch, entry.Entry{Log: t.log, Seq: msg.Sequence, Time: msg.Time.UTC(), Headers: msg.Header, Data: msg.Data})
+			headers, isEntry, err := t.headers(ctx, msg)
+			if err != nil {
+				return batch, err
+			}
+			if t.after = msg.Sequence; isEntry {
+				batch = append(batch, entry.Entry{Log: t.log, Seq: msg.Sequence, Time: msg.Time.UTC(), Headers: headers, Data: msg.Data})
+			}
 			size += len(msg.Data) + msg.HeaderBytes
 		}
 		t.count(msg.Pending)
@@ -275,6 +295,25 @@ func (t *streamTail) collect(ctx context.Context, after uint64) (batch []entry.E
 		}
 	}
 	return batch, err
+}
+
+// headers returns a message's headers as the archive will have them. Without a header block of names and values it is not an
+// entry, but rejected. One that is gone was deleted, or is archived by now, which the reader looks at afterwards.
+func (t *streamTail) headers(ctx context.Context, msg ordered.Message) (headers map[string][]string, isEntry bool, err error) {
+	if header.Fits(msg.HeaderBytes, msg.Header) {
+		return msg.Header, true, nil
+	}
+	stored, err := persist(ctx, func(ctx context.Context) (jsapi.Message, error) {
+		return jsapi.Get(ctx, t.js, t.name(), msg.Sequence)
+	})
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, fmt.Errorf("reading the headers of entry %d: %w", msg.Sequence, err)
+	}
+	headers, err = header.Parse(stored.Header)
+	return headers, err == nil, nil
 }
 
 // next returns the next message, or one without a sequence when the wait is over before ctx is.
