@@ -12,7 +12,7 @@ import (
 
 	"dormouse/internal/entry"
 	"dormouse/internal/extent"
-	"dormouse/internal/ordered"
+	"dormouse/internal/rejected"
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
 	"dormouse/store/manifest"
@@ -27,7 +27,7 @@ func TestRejectedEntriesAreKeptAside(t *testing.T) {
 	s.publish("logs.t."+long, "too long")
 	big := nats.NewMsg("logs.big")
 	big.Header.Set("Nats-Msg-Id", "id")
-	big.Data = []byte(strings.Repeat("b", int(s.nc.MaxPayload())-1000))
+	big.Data = []byte(strings.Repeat("b", int(s.nc.MaxPayload())-100))
 	if _, err := s.js.PublishMsg(t.Context(), big); err != nil {
 		t.Fatal(err)
 	}
@@ -45,14 +45,14 @@ func TestRejectedEntriesAreKeptAside(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if msg.Header.Get(headerSubject) == "" || msg.Header.Get(headerSequence) == "" || msg.Header.Get(headerTime) == "" {
+		if msg.Header.Get(rejected.Subject) == "" || msg.Header.Get(rejected.Sequence) == "" || msg.Header.Get(rejected.Time) == "" {
 			t.Errorf("headers missing: %v", msg.Header)
 		}
-		if msg.Header.Get(headerPart) != "" {
+		if msg.Header.Get(rejected.Part) != "" {
 			value = append(value, msg.Data...)
 			continue
 		}
-		reasons = append(reasons, msg.Header.Get(headerReason))
+		reasons = append(reasons, msg.Header.Get(rejected.Reason))
 	}
 	if len(reasons) != 2 || !strings.Contains(reasons[0], "no log token") || !strings.Contains(reasons[1], "302 bytes") {
 		t.Errorf("reasons %q", reasons)
@@ -164,7 +164,7 @@ func TestRefusedRepublicationIsKeptAside(t *testing.T) {
 		}
 	}
 	kept := s.stored(wire.RejectedStream, 1)
-	if len(kept.Data) != 2000 || kept.Header.Get(headerSequence) != "1" || !strings.Contains(kept.Header.Get(headerReason), "exceeds maximum") {
+	if len(kept.Data) != 2000 || kept.Header.Get(rejected.Sequence) != "1" || !strings.Contains(kept.Header.Get(rejected.Reason), "exceeds maximum") {
 		t.Errorf("put aside: %d bytes, %v", len(kept.Data), kept.Header)
 	}
 }
@@ -191,7 +191,7 @@ func TestTransformedEntryIsNotPublishedAgain(t *testing.T) {
 		}
 	}
 	kept := s.stored(wire.RejectedStream, 1)
-	if string(kept.Data) != "reused" || !strings.Contains(kept.Header.Get(headerReason), "subject transform") {
+	if string(kept.Data) != "reused" || !strings.Contains(kept.Header.Get(rejected.Reason), "subject transform") {
 		t.Errorf("put aside: %q, %v", kept.Data, kept.Header)
 	}
 }
@@ -208,7 +208,7 @@ func TestRejectedWithAllTheHeadersThatFit(t *testing.T) {
 	}
 	n.awaitMetric("dormouse_entries_rejected_total", 1)
 	kept := s.stored(wire.RejectedStream, 1)
-	if v, err := entry.DecodeValue(kept.Data); kept.Header.Get(headerPart) != "1/1" || err != nil || len(v.Headers["Large"][0]) != 65_450 {
+	if v, err := entry.DecodeValue(kept.Data); kept.Header.Get(rejected.Part) != "1/1" || err != nil || len(v.Headers["Large"][0]) != 65_450 {
 		t.Errorf("put aside with headers %v, %v", kept.Header, err)
 	}
 }
@@ -284,23 +284,5 @@ func TestStopWhilePuttingAside(t *testing.T) {
 	n.stop()
 	if took := time.Since(began); took > asideTimeout/2 {
 		t.Errorf("stopped after %s", took)
-	}
-}
-
-// TestAsideID: a sequence that is used again, or another reason to put a message aside, makes another id.
-func TestAsideID(t *testing.T) {
-	o := &owner{source: topology.Source{Stream: "LOGS"}}
-	at := func(seq uint64, nanos int64, what string) string {
-		return o.asideID(ordered.Message{Sequence: seq, Time: time.Unix(0, nanos)}, what)
-	}
-	seen := make(map[string]bool)
-	for _, id := range []string{at(1, 1, ""), at(1, 1, "1"), at(1, 1, "again"), at(1, 2, "again"), at(2, 1, "again"), at(12, 1, "1"), at(1, 21, "1")} {
-		if seen[id] {
-			t.Errorf("two messages have the id %s", id)
-		}
-		seen[id] = true
-	}
-	if again := at(1, 1, "again"); !seen[again] {
-		t.Error("the same message gets two ids")
 	}
 }

@@ -25,6 +25,7 @@ func (o *owner) claim(ctx context.Context) (err error) {
 	}
 	last, _ := o.manifest.Last()
 	o.epoch = last.Epoch + 1
+	o.manifest.Failing = func(err error) { o.advance.fails(committing, err) }
 	record := manifest.Record{Kind: manifest.Claim, Epoch: o.epoch, Owner: o.cfg.NodeID}
 	if record.Floor, record.Source, err = o.beginning(ctx, last); err != nil {
 		return err
@@ -35,6 +36,7 @@ func (o *owner) claim(ctx context.Context) (err error) {
 	if _, err := o.manifest.Append(ctx, record); err != nil {
 		return err
 	}
+	o.advance.done(committing)
 	if o.sched, err = scheduler.New(scheduler.Config{
 		Tick: o.cfg.Tick, MaxDelay: o.cfg.MaxDelay, RequeueAfter: o.cfg.RequeueAfter, MaxBytes: o.cfg.MaxBytes,
 		Publish: o.publishReady, Metrics: o.schedules, Logger: o.log,
@@ -67,6 +69,7 @@ func (o *owner) recover(ctx context.Context) error {
 	err = manifest.Scan(ctx, o.cfg.JS, o.source.Shard, manifest.Mark{Seq: pos.ManifestSeq, ID: pos.ManifestID}, o.manifest.Mark(),
 		func(seq, left uint64, r manifest.Record) error {
 			o.progress.records.Store(left + 1)
+			o.advance.claimedTo(seq)
 			return o.applyRecord(seq, r)
 		})
 	if errors.Is(err, manifest.ErrGap) { // what was applied may count for nothing, and is trusted no more

@@ -129,6 +129,7 @@ func (o *owner) append(ctx context.Context, record manifest.Record) error {
 	if err != nil {
 		return err
 	}
+	o.advance.done(committing)
 	record, _ = o.manifest.Last() // with what Append has set
 	if err := o.applyRecord(seq, record); err != nil {
 		return err

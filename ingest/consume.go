@@ -49,6 +49,7 @@ func (o *owner) consume(ctx context.Context) (err error) {
 		}
 		wait := pause.NextBackOff()
 		o.outages.source.Failed(err)
+		o.advance.fails(taking, err)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -88,6 +89,7 @@ func (o *owner) consumeOnce(ctx context.Context, from uint64) error {
 	}
 	defer consumer.Stop()
 	o.outages.source.Over()
+	o.notePending(consumer.Pending())
 	defer o.sched.Release()
 	for checked := false; ; {
 		if err := o.awaitRoom(ctx); err != nil {
@@ -121,6 +123,7 @@ const collectBytes = 128 << 20
 
 // takeIn applies a batch. Logs of a backlog wait for each other until it is caught up with or collectBytes came.
 func (o *owner) takeIn(ctx context.Context, batch *intake) error {
+	o.advance.begins(taking)
 	behind := batch.pending > 0
 	if behind {
 		o.sched.Collect()
@@ -128,6 +131,7 @@ func (o *owner) takeIn(ctx context.Context, batch *intake) error {
 	if err := o.apply(ctx, batch); err != nil {
 		return err
 	}
+	o.notePending(batch.pending)
 	o.collected += uint64(batch.bytes + entryCost*batch.messages)
 	if !behind || o.collected >= min(collectBytes, o.cfg.BufferLimit/2)/uint64(o.share()) {
 		o.collected = 0
@@ -215,6 +219,8 @@ func (o *owner) awaitRoom(ctx context.Context) error {
 		return nil
 	}
 	o.outages.full.Failed(nil, "limit", o.cfg.BufferLimit)
+	o.advance.setFull(true)
+	defer o.advance.setFull(false)
 	for cost() > o.cfg.BufferLimit-o.cfg.BufferLimit/freeShare {
 		o.sched.Expedite()
 		select {

@@ -10,9 +10,11 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"dormouse/internal/entry"
+	"dormouse/internal/header"
 	"dormouse/internal/jsapi"
 	"dormouse/internal/logid"
 	"dormouse/internal/ordered"
+	"dormouse/internal/rejected"
 	"dormouse/internal/topology"
 	"dormouse/scheduler"
 	"dormouse/store"
@@ -24,7 +26,8 @@ type intake struct {
 	owner    *owner
 	batch    *store.Batch // nil until the first message: waiting for one must not keep the database from resting
 	arrivals []scheduler.Arrival
-	aside    []aside // to be published elsewhere before the batch counts as applied: rejected, or published again
+	doubts   []ordered.Message // whose headers may not be all that their publishers sent
+	aside    []aside           // to be published elsewhere before the batch counts as applied: rejected, or published again
 
 	came                      int // messages, those included that were taken in before
 	messages, bytes           int
@@ -32,7 +35,7 @@ type intake struct {
 	expected, applied         uint64 // the sequence that should come next; the last that came
 	appliedTime               time.Time
 	skipped, rejected, reused int
-	lost                      uint64
+	gaps                      []span // sequences that did not come
 	highest                   uint64 // at or below it, an entry may be archived already
 	key, value                []byte // scratch
 }
@@ -59,15 +62,26 @@ func (in *intake) take(msg ordered.Message) error {
 	if in.batch == nil {
 		in.batch = o.cfg.DB.NewBatch()
 	}
-	in.lost += seq - in.expected
+	if seq > in.expected {
+		in.gaps = append(in.gaps, span{in.expected, seq - 1})
+	}
 	in.expected, in.applied, in.appliedTime = seq+1, seq, msg.Time
 	in.messages++
 	in.bytes += msg.HeaderBytes + len(msg.Data)
 
+	if !header.Fits(msg.HeaderBytes, msg.Header) {
+		in.doubts = append(in.doubts, msg)
+		return nil
+	}
+	return in.sort(msg)
+}
+
+// sort takes a message whose headers are known.
+func (in *intake) sort(msg ordered.Message) error {
+	seq, o := msg.Sequence, in.owner
 	log, err := logid.FromSubject(o.source.Prefix, msg.Subject)
 	if err != nil {
-		in.rejected++
-		in.aside = append(in.aside, o.rejection(msg, err.Error())...)
+		in.reject(o.message(msg), err)
 		return nil
 	}
 	if seq <= in.highest {
@@ -78,7 +92,7 @@ func (in *intake) take(msg ordered.Message) error {
 			in.skipped++
 			return nil
 		case known == archivedAnother:
-			again := o.republication(msg)
+			again := o.republication(o.message(msg))
 			if in.aside = append(in.aside, again...); again[0].refused != nil {
 				in.reused++
 			} else {
@@ -97,16 +111,31 @@ func (in *intake) take(msg ordered.Message) error {
 	return nil
 }
 
+func (in *intake) reject(m rejected.Message, reason error) {
+	in.rejected++
+	in.aside = append(in.aside, in.owner.rejection(m, reason.Error())...)
+	in.owner.outages.rejected.Failed(reason, "subject", m.Subject, "sequence", m.Seq)
+}
+
+// message is one of the source stream, to be put aside.
+func (o *owner) message(msg ordered.Message) rejected.Message {
+	return rejected.Message{Stream: o.source.Stream, Subject: msg.Subject, Seq: msg.Sequence, Time: msg.Time, Headers: msg.Header, Data: msg.Data}
+}
+
 // apply makes a batch part of the buffer: first what goes elsewhere, then entries and applied sequence in one Pebble
 // batch, then the log states.
 func (o *owner) apply(ctx context.Context, in *intake) error {
 	defer in.close()
+	if err := in.lookAgain(ctx); err != nil {
+		return err
+	}
 	refused, err := o.publishAside(ctx, in.aside)
 	if err != nil {
 		return err
 	}
 	in.reused, in.rejected = in.reused-refused, in.rejected+refused
-	if err := o.reportLoss(ctx, in.lost, in.applied); err != nil {
+	skipped, err := o.reportLoss(ctx, in.gaps)
+	if err != nil {
 		return err
 	}
 	if in.messages == 0 {
@@ -128,7 +157,7 @@ func (o *owner) apply(ctx context.Context, in *intake) error {
 	}
 	o.sched.Append(in.arrivals)
 	o.metrics.ingested.Add(float64(len(in.arrivals)))
-	o.metrics.rejected.Add(float64(in.rejected))
+	o.metrics.rejected.Add(float64(in.rejected) + float64(skipped))
 	o.metrics.skipped.Add(float64(in.skipped))
 	o.metrics.republished.Add(float64(in.reused))
 	return nil
@@ -161,9 +190,11 @@ func (o *owner) passOver(ctx context.Context, passed uint64) error {
 
 // skipGap moves the applied sequence over entries that the stream has dropped.
 func (o *owner) skipGap(ctx context.Context, to uint64) error {
-	if err := o.reportLoss(ctx, to-o.applied(), to); err != nil {
+	skipped, err := o.reportLoss(ctx, []span{{o.applied() + 1, to}})
+	if err != nil {
 		return err
 	}
+	o.metrics.rejected.Add(float64(skipped))
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	pos := o.pos
@@ -182,22 +213,36 @@ func (o *owner) skipGap(ctx context.Context, to uint64) error {
 
 // reportLoss says what a gap in the sequences is: entries that the stream's own limits, or somebody's purge or delete,
 // took away before they could be archived. But an owner that was stopped and goes on meets what its successor has archived and
-// trimmed; it has to step down, and the error wraps manifest.ErrFenced.
-func (o *owner) reportLoss(ctx context.Context, lost, through uint64) error {
-	if lost == 0 {
-		return nil
+// trimmed; it has to step down, and the error wraps manifest.ErrFenced. What an operator has put aside is no loss: skipped is how
+// many those are.
+func (o *owner) reportLoss(ctx context.Context, gaps []span) (skipped uint64, err error) {
+	if len(gaps) == 0 {
+		return 0, nil
 	}
 	_, epoch, err := manifest.Head(ctx, o.cfg.JS, o.source.Shard)
-	if err != nil {
-		return fmt.Errorf("%w: %w", errSource, err)
+	if err == nil && epoch != o.epoch {
+		return 0, fmt.Errorf("%w: shard %s, epoch %d", manifest.ErrFenced, o.source.Shard, epoch)
 	}
-	if epoch != o.epoch {
-		return fmt.Errorf("%w: shard %s, epoch %d", manifest.ErrFenced, o.source.Shard, epoch)
+	if err == nil {
+		skipped, err = o.skippedIn(ctx, gaps)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("%w: %w", errSource, err)
+	}
+	if skipped > 0 {
+		o.log.Warn("stepping over what an operator has put aside in DORMOUSE_REJECTED", "messages", skipped, "from_sequence", gaps[0].first)
+	}
+	lost := -skipped
+	for _, gap := range gaps {
+		lost += gap.count()
+	}
+	if lost == 0 {
+		return skipped, nil
 	}
 	o.metrics.lost.Add(float64(lost))
-	o.log.Error("data loss: the source stream dropped entries before they were archived", "entries", lost, "before_sequence", through,
-		"why", lossCause(o.stream.CachedInfo().Config))
-	return nil
+	o.log.Error("data loss: the source stream dropped entries before they were archived", "entries", lost,
+		"from_sequence", gaps[0].first, "to_sequence", gaps[len(gaps)-1].last, "why", lossCause(o.stream.CachedInfo().Config))
+	return skipped, nil
 }
 
 // lossCause says what can have taken entries out of a stream that is configured like that.

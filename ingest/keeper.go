@@ -13,6 +13,7 @@ import (
 	"dormouse/internal/outage"
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
+	"dormouse/store/manifest"
 )
 
 // keeper tends one shard for as long as the node runs: while the roster says that this node should own it, it waits for the
@@ -25,6 +26,8 @@ type keeper struct {
 	log    *slog.Logger
 	outage *outage.Log // the shard cannot be owned
 	unread error       // why the snapshot could not be read at the last try; nil once the shard was owned
+
+	advance *advance
 }
 
 // releaseTimeout bounds giving a lease up; if it fails the lease runs out by itself.
@@ -32,6 +35,11 @@ const releaseTimeout = 2 * time.Second
 
 // run returns nil when ctx is done, and an error only for what trying again cannot mend.
 func (k *keeper) run(ctx context.Context) error {
+	watching, unwatch := context.WithCancel(ctx)
+	defer unwatch()
+	watched := make(chan struct{})
+	go func() { defer close(watched); k.watchAdvance(watching) }()
+	defer func() { unwatch(); <-watched }()
 	pause := backoff.NewExponentialBackOff()
 	pause.InitialInterval, pause.MaxInterval = 100*time.Millisecond, 5*time.Second
 	starved := backoff.NewExponentialBackOff() // paces claims that cannot read their snapshot
@@ -48,6 +56,7 @@ func (k *keeper) run(ctx context.Context) error {
 		}
 		began := time.Now()
 		err := k.turn(ctx)
+		k.note(err)
 		if errors.Is(err, errSnapshotUnread) {
 			k.withoutSnapshot(ctx, err, starved.NextBackOff())
 			continue
@@ -114,6 +123,18 @@ func (k *keeper) withoutSnapshot(ctx context.Context, err error, pause time.Dura
 	}
 }
 
+// note tells how the shard gets on after a turn that ended in err.
+func (k *keeper) note(err error) {
+	switch {
+	case errors.Is(err, errHandedOver) || errors.Is(err, errLeaseHeld) || errors.Is(err, manifest.ErrFenced):
+		k.advance.reset()
+	case errors.As(err, &notOwned{}):
+		k.advance.fails(claiming, err)
+	case !errors.Is(err, context.Canceled):
+		k.advance.fails(taking, err)
+	}
+}
+
 // standBy notes who has the shard.
 func (k *keeper) standBy(p place) {
 	k.outage.Over()
@@ -121,6 +142,7 @@ func (k *keeper) standBy(p place) {
 	if p.holder == "" || p.holder == k.leases.node {
 		state = wire.ShardStarting
 	}
+	k.advance.reset()
 	k.node.shards.set(k.source.Shard, shardStatus{state: state, holder: p.holder})
 }
 
@@ -181,6 +203,7 @@ func (k *keeper) turn(ctx context.Context) error {
 		if err := o.claim(ctx); err != nil {
 			return notOwned{err}
 		}
+		k.advance.done(claiming)
 		defer k.roster.serve(k.source.Shard, false)
 		return o.run(ctx, func() {
 			k.unread = nil

@@ -27,6 +27,8 @@ func newMetrics(reg prometheus.Registerer, shards *shardStates) *metrics {
 		func(l load) float64 { return float64(l.owned) })
 	gauge("dormouse_shards_claiming", "Shards that this process is taking over: it applies the manifest.",
 		func(l load) float64 { return float64(l.claiming) })
+	gauge("dormouse_shard_stuck", "Shards of this process that have not got past a sequence for longer than a lease; the log and /readyz say which.",
+		func(l load) float64 { return float64(l.stuck) })
 	gauge("dormouse_takeover_records", "Manifest records that takeovers still have to apply.",
 		func(l load) float64 { return float64(l.recordsLeft) })
 	gauge("dormouse_takeover_entries", "Source entries that takeovers still have to replay, up to where the streams ended at the claims.",

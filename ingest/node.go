@@ -230,7 +230,7 @@ func (n *Node) keepShards(ctx context.Context, sources []topology.Source, leases
 				have.stop()
 			}
 			n.shards.set(source.Shard, shardStatus{state: wire.ShardStarting})
-			k := &keeper{node: n, source: source, leases: leases, roster: roster,
+			k := &keeper{node: n, source: source, leases: leases, roster: roster, advance: n.shards.advance(source.Shard),
 				log: n.cfg.Logger.With("shard", source.Shard.String(), "stream", source.Stream)}
 			k.outage = outage.New(k.log, "could not own the shard; trying again", "the shard is owned, or another node's")
 			keeping, stop := context.WithCancel(ctx)
@@ -315,5 +315,6 @@ func (n *Node) Status() []wire.ShardStatus { return n.shards.report() }
 // error says how far those are that are not.
 func (n *Node) Ready() error { return n.shards.ready() }
 
-// Replaying says of each shard that is served here, but behind where its stream ended at the takeover, how far it is.
-func (n *Node) Replaying() []string { return n.shards.replaying() }
+// Remarks says of each shard that is served here, but behind where its stream ended at the takeover, how far it is, and of each
+// that takes nothing in for want of room in its buffer.
+func (n *Node) Remarks() []string { return n.shards.remarks() }

@@ -8,7 +8,7 @@ import (
 
 // outages are what an owner tries again and again, and how its log speaks of that.
 type outages struct {
-	source, full, aside, trim, snapshot, shorten, part, requests, malformed, elsewhere *outage.Log
+	source, full, aside, trim, snapshot, shorten, part, requests, malformed, elsewhere, rejected *outage.Log
 }
 
 func newOutages(log *slog.Logger) outages {
@@ -30,5 +30,6 @@ func newOutages(log *slog.Logger) outages {
 			"answered again"),
 		malformed: outage.New(log, "refused a malformed commit", ""),
 		elsewhere: outage.New(log, "refused a commit: its worker has another --archive, or none that it can name", ""),
+		rejected:  outage.New(log, "a message is no entry of a log; it is put aside in DORMOUSE_REJECTED", ""),
 	}
 }

@@ -33,6 +33,7 @@ type owner struct {
 	share     func() int // one in so many of what the node may hold in memory for its shards
 	log       *slog.Logger
 	outages   outages
+	advance   *advance
 
 	sourceCheck time.Duration // the constant, but for tests
 
@@ -82,7 +83,7 @@ type owner struct {
 func newOwner(n *Node, source topology.Source, log *slog.Logger, share func() int, fresh func() bool) *owner {
 	return &owner{
 		cfg: n.cfg, metrics: n.metrics, schedules: n.schedules, load: n.shards.load, trims: &n.trims, fresh: fresh,
-		source: source, share: share, log: log, outages: newOutages(log), sourceCheck: sourceCheck,
+		source: source, share: share, log: log, outages: newOutages(log), advance: n.shards.advance(source.Shard), sourceCheck: sourceCheck,
 		buffer:  buffer.New(n.cfg.DB, source.Shard),
 		catalog: catalog.New(n.cfg.DB, source.Shard),
 		roomy:   make(chan struct{}, 1),
@@ -213,6 +214,9 @@ func (o *owner) publishReady(ctx context.Context, logs []string) error {
 
 // moveLocked takes over a position that Pebble has. mu must be held.
 func (o *owner) moveLocked(pos store.Position) {
+	if pos.Applied != o.pos.Applied {
+		o.advance.done(taking)
+	}
 	o.pos = pos
 	o.progress.taken(pos.Applied)
 	offer(o.moved, struct{}{})

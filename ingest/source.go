@@ -124,6 +124,8 @@ func (o *owner) watchSource(ctx context.Context) error {
 			o.log.Debug("the source stream could not be looked at; trying again", "in", o.sourceCheck, "error", err)
 		case err != nil:
 			return err
+		case o.stream.CachedInfo().State.LastSeq > o.applied():
+			o.advance.begins(taking)
 		}
 	}
 }

@@ -188,7 +188,7 @@ func TestGapOfAFencedOwner(t *testing.T) {
 			var err error
 			if tc.consumed { // entry 3 comes right after the position
 				in := o.newIntake()
-				in.lost, in.messages, in.applied = 2, 1, 3
+				in.gaps, in.messages, in.applied = []span{{1, 2}}, 1, 3
 				in.batch = o.cfg.DB.NewBatch()
 				err = o.apply(t.Context(), in)
 			} else {

@@ -16,6 +16,7 @@ import (
 type shardStates struct {
 	mu sync.Mutex
 	by map[wire.Shard]shardStatus
+	on map[wire.Shard]*advance // how they get on
 	// begun is set once the sources are known: before, an empty map must not look ready.
 	begun bool
 }
@@ -27,7 +28,9 @@ type shardStatus struct {
 	failed error  // why this node could not own it when it last tried, while starting and claiming
 }
 
-func newShardStates() *shardStates { return &shardStates{by: make(map[wire.Shard]shardStatus)} }
+func newShardStates() *shardStates {
+	return &shardStates{by: make(map[wire.Shard]shardStatus), on: make(map[wire.Shard]*advance)}
+}
 
 func (s *shardStates) begin() {
 	s.mu.Lock()
@@ -45,6 +48,17 @@ func (s *shardStates) drop(shard wire.Shard) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.by, shard)
+	delete(s.on, shard)
+}
+
+// advance returns what tells how a shard gets on.
+func (s *shardStates) advance(shard wire.Shard) *advance {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.on[shard] == nil {
+		s.on[shard] = &advance{}
+	}
+	return s.on[shard]
 }
 
 // ready returns nil when every shard is served, here or elsewhere.
@@ -56,6 +70,9 @@ func (s *shardStates) ready() error {
 	}
 	var errs []error
 	for _, shard := range slices.Sorted(maps.Keys(s.by)) {
+		if stuck := s.on[shard].stuck(); stuck != nil {
+			errs = append(errs, stuckError(shard, stuck))
+		}
 		switch status := s.by[shard]; status.state {
 		case wire.ShardOwned, wire.ShardStandby:
 		case wire.ShardClaiming:
@@ -75,13 +92,17 @@ func (s *shardStates) ready() error {
 	return errors.Join(errs...)
 }
 
-// replaying says, for each shard that is served but behind where its stream was at the takeover, how far it is.
-func (s *shardStates) replaying() (lines []string) {
+// remarks says, for each shard that is served but behind where its stream was at the takeover, how far it is, and which take
+// nothing in for want of room.
+func (s *shardStates) remarks() (lines []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, shard := range slices.Sorted(maps.Keys(s.by)) {
 		if status := s.by[shard]; status.state == wire.ShardOwned && status.owner.progress.left() > 0 {
 			lines = append(lines, fmt.Sprintf("shard %s: %s", shard, &status.owner.progress))
+		}
+		if s.on[shard].isFull() {
+			lines = append(lines, fmt.Sprintf("shard %s: the buffer is at its limit: taking nothing in until workers have drained it", shard))
 		}
 	}
 	return lines
@@ -91,11 +112,12 @@ func (s *shardStates) replaying() (lines []string) {
 func (s *shardStates) report() []wire.ShardStatus {
 	s.mu.Lock()
 	by := maps.Clone(s.by) // which the disk, that figures read, must not hold up
+	on := maps.Clone(s.on)
 	s.mu.Unlock()
 	all := make([]wire.ShardStatus, 0, len(by))
 	for _, shard := range slices.Sorted(maps.Keys(by)) {
 		status := by[shard]
-		one := wire.ShardStatus{Shard: shard, State: status.state, Holder: status.holder}
+		one := wire.ShardStatus{Shard: shard, State: status.state, Holder: status.holder, Full: on[shard].isFull(), Stuck: on[shard].stuck()}
 		if o := status.owner; o != nil {
 			one.RecordsLeft, one.EntriesLeft = o.progress.records.Load(), o.progress.left()
 			if status.state == wire.ShardOwned {
@@ -124,6 +146,7 @@ func (o *owner) tell(one *wire.ShardStatus) {
 type load struct {
 	scheduler.Stats
 	owned                    int    // shards
+	stuck                    int    // shards that do not get past a sequence
 	claiming                 int    // shards
 	recordsLeft, entriesLeft uint64 // of takeovers
 }
@@ -133,7 +156,10 @@ func (s *shardStates) load() load {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var all load
-	for _, status := range s.by {
+	for shard, status := range s.by {
+		if s.on[shard].stuck() != nil {
+			all.stuck++
+		}
 		if status.owner == nil {
 			continue
 		}

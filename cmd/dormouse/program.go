@@ -258,7 +258,7 @@ func (p *program) openHTTP(context.Context) error {
 	remarks := func() []string { return nil }
 	if p.node != nil {
 		checks = append(checks, check{"ingest", func(context.Context) error { return p.node.Ready() }})
-		remarks = p.node.Replaying
+		remarks = p.node.Remarks
 	}
 	var err error
 	if p.http, err = newHTTPServer(p.cfg.http, p.registry, checks, remarks, p.log); err != nil {

@@ -22,6 +22,7 @@ import (
 type provisioning struct {
 	topology.Config
 	add    []string // NAME or NAME=PREFIX
+	skip   []string // SHARD:SEQUENCE
 	output *choice
 }
 
@@ -40,10 +41,15 @@ below logs. The number is fixed when the shards are made.
 With --add-stream a stream that exists becomes a shard: its messages are archived, under the LogID that follows the prefix
 of the subject under which they are stored, which a subject transform may have changed. A prefix under which there never was
 a log is put right by adding the stream again with another one: it is archived anew then, from its beginning. Dormouse does
-not trim such a stream, unless serve is told --trim always. A tenant must be in one shard only.`,
+not trim such a stream, unless serve is told --trim always. A tenant must be in one shard only.
+
+With --skip it makes nothing: it moves one message that a shard does not get past, as the log, /readyz and dormouse status
+name it, from the shard's stream to DORMOUSE_REJECTED, whole and with the reason "skipped by an operator". The owner, if one
+runs, steps over it at once. What is archived, or taken in, is refused.`,
 		Example: `  dormouse provision --shards 8 --replicas 3 --nats-context prod
   dormouse provision --add-stream ORDERS --add-stream METRICS=edge.metrics
-  dormouse provision --output json | jq -r .mapping.to`,
+  dormouse provision --output json | jq -r .mapping.to
+  dormouse provision --skip 0:1234`,
 		Args:              usageArgs(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE:              func(cmd *cobra.Command, _ []string) error { return p.run(cmd) },
@@ -52,6 +58,7 @@ not trim such a stream, unless serve is told --trim always. A tenant must be in 
 	f.IntVar(&p.Shards, "shards", 0, "source streams that tenants are spread over, fixed when they are made (default what there is, or 1)")
 	f.IntVar(&p.Replicas, "replicas", 1, "replicas of the streams that are made: 1, 3 or 5")
 	f.StringSliceVar(&p.add, "add-stream", nil, "make an existing stream a shard: NAME, or NAME=PREFIX with what stands before the LogIDs; repeatable")
+	f.StringSliceVar(&p.skip, "skip", nil, "put one message aside that a shard does not get past: SHARD:SEQUENCE; repeatable")
 	f.DurationVar(&p.RequeueAfter, "requeue-after", time.Minute, "as in serve")
 	f.DurationVar(&p.Lease, "lease", 10*time.Second, "as in serve")
 	p.output = addChoice(cmd, "output", "output format", "text", "json")
@@ -62,6 +69,9 @@ not trim such a stream, unless serve is told --trim always. A tenant must be in 
 func (p *provisioning) run(cmd *cobra.Command) error {
 	if err := errors.Join(checkSystem(p.Replicas, p.Shards), checkBounds(sharedBounds(p.RequeueAfter, p.Lease)...)); err != nil {
 		return usageError{err}
+	}
+	if len(p.skip) > 0 {
+		return skipMessages(cmd, p.skip)
 	}
 	ctx := cmd.Context()
 	nc, js, err := connect(ctx, cmd)

@@ -75,29 +75,38 @@ type processReport struct {
 }
 
 type shardReport struct {
-	Shard    wire.Shard `json:"shard"`
-	Stream   string     `json:"stream"`
-	Leader   string     `json:"leader,omitempty"`
-	Replicas int        `json:"replicas"`
-	State    string     `json:"state"`
-	Owner    string     `json:"owner"` // ID of the process that answers as the owner; "" when none does
-	Holder   string     `json:"lease_holder,omitempty"`
-	Epoch    uint64     `json:"epoch"`
-	Messages uint64     `json:"messages"`
-	Bytes    uint64     `json:"bytes"`
-	Last     uint64     `json:"last"`
-	Floor    uint64     `json:"floor"`
-	Lag      uint64     `json:"lag"`                    // sequences of the stream that are not archived
-	Bound    bool       `json:"lag_is_bound,omitempty"` // lag and oldest are not above this: no owner knows them
-	Applied  uint64     `json:"applied,omitempty"`
-	Logs     int        `json:"active_logs"`
-	Buffered uint64     `json:"buffered_entries"`
-	Queued   uint64     `json:"queued_items"`
+	Shard    wire.Shard   `json:"shard"`
+	Stream   string       `json:"stream"`
+	Leader   string       `json:"leader,omitempty"`
+	Replicas int          `json:"replicas"`
+	State    string       `json:"state"`
+	Owner    string       `json:"owner"` // ID of the process that answers as the owner; "" when none does
+	Holder   string       `json:"lease_holder,omitempty"`
+	Epoch    uint64       `json:"epoch"`
+	Messages uint64       `json:"messages"`
+	Bytes    uint64       `json:"bytes"`
+	Last     uint64       `json:"last"`
+	Floor    uint64       `json:"floor"`
+	Lag      uint64       `json:"lag"`                    // sequences of the stream that are not archived
+	Bound    bool         `json:"lag_is_bound,omitempty"` // lag and oldest are not above this: no owner knows them
+	Applied  uint64       `json:"applied,omitempty"`
+	Logs     int          `json:"active_logs"`
+	Buffered uint64       `json:"buffered_entries"`
+	Queued   uint64       `json:"queued_items"`
+	Full     bool         `json:"buffer_full,omitempty"` // the owner takes nothing in until workers have made room
+	Stuck    *stuckReport `json:"stuck,omitempty"`       // what the shard has not got past for longer than a lease
 	// RecordsLeft and EntriesLeft are what a takeover still has to apply and to replay.
 	RecordsLeft uint64     `json:"takeover_records,omitempty"`
 	EntriesLeft uint64     `json:"takeover_entries,omitempty"`
 	Oldest      *time.Time `json:"oldest,omitempty"` // arrival of the oldest entry that is not archived
 	OldestAge   float64    `json:"oldest_age_seconds"`
+}
+
+type stuckReport struct {
+	Seq     uint64    `json:"seq"`
+	Subject string    `json:"subject"`
+	Since   time.Time `json:"since"`
+	Reason  string    `json:"reason"`
 }
 
 type queueReport struct {
@@ -126,9 +135,12 @@ func reportOf(s reader.Status, now time.Time) statusReport {
 		case owner != nil:
 			one.State, one.Owner, one.Applied = string(owner.State), shard.Holder, owner.Applied
 			one.Logs, one.Buffered = owner.Logs, owner.Entries
-			one.RecordsLeft, one.EntriesLeft = owner.RecordsLeft, owner.EntriesLeft
+			one.RecordsLeft, one.EntriesLeft, one.Full = owner.RecordsLeft, owner.EntriesLeft, owner.Full
 		case shard.Holder != "":
 			one.State = "silent"
+		}
+		if stuck := stuckIn(s.Processes, one.Shard); stuck != nil {
+			one.Stuck = &stuckReport{stuck.Seq, stuck.Subject, stuck.Since, stuck.Reason}
 		}
 		if !shard.Oldest.IsZero() {
 			one.Oldest, one.OldestAge = &shard.Oldest, now.Sub(shard.Oldest).Seconds()
@@ -136,6 +148,18 @@ func reportOf(s reader.Status, now time.Time) statusReport {
 		r.Shards = append(r.Shards, one)
 	}
 	return r
+}
+
+// stuckIn returns what a process says that a shard does not get past: its owner, or one that cannot own it.
+func stuckIn(processes []wire.Process, shard wire.Shard) *wire.Stuck {
+	for _, p := range processes {
+		for _, one := range p.Shards {
+			if one.Shard == shard && one.Stuck != nil {
+				return one.Stuck
+			}
+		}
+	}
+	return nil
 }
 
 // print writes tables for people.
@@ -156,10 +180,14 @@ func (r statusReport) print(w io.Writer) error {
 			oldest = bound + time.Duration(s.OldestAge*float64(time.Second)).Round(100*time.Millisecond).String()
 		}
 		switch {
+		case s.Stuck != nil:
+			note = fmt.Sprintf("stuck at sequence %d (%.200q): %.300s", s.Stuck.Seq, s.Stuck.Subject, s.Stuck.Reason)
 		case s.RecordsLeft > 0:
 			note = fmt.Sprintf("taking over: %s manifest records to go", humanize.Comma(int64(s.RecordsLeft)))
 		case s.EntriesLeft > 0:
 			note = fmt.Sprintf("replaying: %s entries to go", humanize.Comma(int64(s.EntriesLeft)))
+		case s.Full:
+			note = "its owner's buffer is at its limit: waiting for workers"
 		case s.Owner == "" && s.Holder != "":
 			note = "its owner does not answer"
 		}

@@ -43,4 +43,15 @@ type ShardStatus struct {
 	Entries uint64 `cbor:"10,keyasint,omitempty"`
 	Bytes   uint64 `cbor:"11,keyasint,omitempty"`
 	Oldest  int64  `cbor:"12,keyasint,omitempty"` // arrival of the oldest buffered entry, Unix nanoseconds; 0: none
+	Full    bool   `cbor:"13,keyasint,omitempty"` // it takes nothing in until workers have made room in its buffer
+
+	Stuck *Stuck `cbor:"14,keyasint,omitempty"` // of a process that owns the shard or should; nil while it gets on
+}
+
+// Stuck is what a shard has not got past for longer than a lease.
+type Stuck struct {
+	Seq     uint64    `cbor:"1,keyasint"`           // in the source stream; 0 when that is not known
+	Subject string    `cbor:"2,keyasint,omitempty"` // of that message, likewise
+	Since   time.Time `cbor:"3,keyasint"`
+	Reason  string    `cbor:"4,keyasint"`
 }

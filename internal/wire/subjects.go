@@ -90,6 +90,9 @@ const (
 // RejectedSubject takes the shard's entries that are no log.
 func (s Shard) RejectedSubject() string { return "dormouse.rejected." + s.String() }
 
+// SkippedSubject takes those that an operator has put aside. The owner takes no gap for a loss of which this tells.
+func (s Shard) SkippedSubject() string { return s.RejectedSubject() + "-skipped" }
+
 // Operation is one request that an owner answers.
 type Operation string
 

@@ -36,6 +36,9 @@ type Manifest struct {
 	endID  string // that message's ID
 	last   uint64 // sequence of the last record; below end when what follows it counts for nothing
 	record Record // the last record
+
+	// Failing is called, if it is not nil, with what each try of an append failed with that is tried again.
+	Failing func(error)
 }
 
 // Open reads the shard's last record. The manifest stream must exist.
@@ -206,7 +209,11 @@ func (m *Manifest) Append(ctx context.Context, r Record) (uint64, error) {
 		tries++
 		r.ID = id + "." + strconv.Itoa(tries)
 		return m.try(ctx, &r, id)
-	}, backoff.WithBackOff(retryPolicy()), backoff.WithMaxElapsedTime(0))
+	}, backoff.WithBackOff(retryPolicy()), backoff.WithMaxElapsedTime(0), backoff.WithNotify(func(err error, _ time.Duration) {
+		if m.Failing != nil {
+			m.Failing(err)
+		}
+	}))
 	if err == nil {
 		err = m.confirm(ctx, r)
 	}

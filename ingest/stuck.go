@@ -1,0 +1,256 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"dormouse/internal/jsapi"
+	"dormouse/internal/wire"
+)
+
+// concern is what a shard can be held up at.
+type concern int
+
+const (
+	taking   concern = iota // entries in from the source stream
+	claiming                // the shard
+	committing
+	concerns
+)
+
+var concernNames = [concerns]string{"taking entries in", "claiming the shard", "committing what is archived"}
+
+// advance says whether a shard gets on at this node, over all its turns as the owner. Idle, back-pressure and another node's
+// turn are no trouble. It costs nothing at rest: who works on the shard tells it what happens.
+type advance struct {
+	mu struct {
+		sync.Mutex
+		since    [concerns]time.Time // it has been held up; zero: it is not
+		why      [concerns]error     // the last failure, if there was one
+		claimed  uint64              // the highest manifest record that a claim has come to
+		full     bool                // the buffer is at its limit
+		reported *wire.Stuck         // what was said of it, nil while it gets on
+	}
+}
+
+// begins notes that the concern has something to do from now on, unless it has had already.
+func (a *advance) begins(c concern) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.beginsLocked(c)
+}
+
+func (a *advance) beginsLocked(c concern) {
+	if a.mu.since[c].IsZero() && !(c == taking && a.mu.full) {
+		a.mu.since[c] = time.Now()
+	}
+}
+
+// moves notes that a part of it was done; what failed before may still be undone.
+func (a *advance) moves(c concern) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.mu.since[c].IsZero() {
+		a.mu.since[c] = time.Now()
+	}
+}
+
+// fails notes that it was tried in vain.
+func (a *advance) fails(c concern, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.beginsLocked(c)
+	a.mu.why[c] = err
+}
+
+// done notes that it got on, or has nothing left to do.
+func (a *advance) done(c concern) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.doneLocked(c)
+}
+
+func (a *advance) doneLocked(c concern) {
+	a.mu.since[c], a.mu.why[c] = time.Time{}, nil
+}
+
+// claimedTo notes how far into the manifest a claim has come. One that fails there again and again does not get on.
+func (a *advance) claimedTo(record uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if record > a.mu.claimed {
+		a.mu.claimed = record
+		if !a.mu.since[claiming].IsZero() {
+			a.mu.since[claiming] = time.Now()
+		}
+	}
+}
+
+// reset notes that the shard is none of this node's business.
+func (a *advance) reset() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for c := range concerns {
+		a.doneLocked(c)
+	}
+	a.mu.full = false
+}
+
+// setFull notes whether the owner waits for room in its buffer.
+func (a *advance) setFull(full bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.mu.full = full
+	a.doneLocked(taking)
+	if !full {
+		a.beginsLocked(taking) // perhaps there is nothing any more: that shows
+	}
+}
+
+func (a *advance) isFull() bool {
+	if a == nil { // of a shard without a keeper
+		return false
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.mu.full
+}
+
+// heldUp returns the concern that has been held up longest, if that is longer than patience.
+func (a *advance) heldUp(patience time.Duration) (c concern, since time.Time, why error, ok bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for i, at := range a.mu.since {
+		if !at.IsZero() && time.Since(at) > patience && (!ok || at.Before(since)) {
+			c, since, why, ok = concern(i), at, a.mu.why[i], true
+		}
+	}
+	return c, since, why, ok
+}
+
+func (a *advance) report(s *wire.Stuck) (before *wire.Stuck) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	before, a.mu.reported = a.mu.reported, s
+	return before
+}
+
+// stuck returns what was last reported, nil if the shard got on since.
+func (a *advance) stuck() *wire.Stuck {
+	if a == nil {
+		return nil
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, since := range a.mu.since {
+		if a.mu.reported != nil && since.Equal(a.mu.reported.Since) {
+			return a.mu.reported
+		}
+	}
+	return nil
+}
+
+// watchAdvance looks several times in a lease whether the shard gets on, until ctx is done. It asks JetStream only for one
+// that does not.
+func (k *keeper) watchAdvance(ctx context.Context) {
+	lease := k.node.cfg.Lease
+	tick := time.NewTicker(lease / 4)
+	defer tick.Stop()
+	defer k.advance.report(nil)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		now := k.lookAtAdvance(ctx, lease)
+		if ctx.Err() != nil {
+			return
+		}
+		before := k.advance.report(now)
+		tellAdvance(k.log, before, now)
+	}
+}
+
+// lookAtAdvance returns what the shard does not get past, nil if it gets on.
+func (k *keeper) lookAtAdvance(ctx context.Context, patience time.Duration) *wire.Stuck {
+	c, since, why, ok := k.advance.heldUp(patience)
+	if !ok {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	s := &wire.Stuck{Since: since, Reason: concernNames[c]}
+	if why != nil {
+		s.Reason = fmt.Sprintf("%s: %v", concernNames[c], why)
+	}
+	var at aheadError
+	if errors.As(why, &at) {
+		s.Seq, s.Subject = at.seq, at.subject
+		return s
+	}
+	first, err := k.firstWaiting(ctx, c)
+	switch {
+	case err == nil:
+		s.Seq, s.Subject = first.Sequence, first.Subject
+	case errors.Is(err, jetstream.ErrMsgNotFound) && c == taking: // its end was deleted, or archived by another owner
+		k.advance.done(taking)
+		return nil
+	}
+	return s
+}
+
+// firstWaiting returns the first message of the stream that the shard waits with.
+func (k *keeper) firstWaiting(ctx context.Context, c concern) (jsapi.Message, error) {
+	pos, err := k.node.cfg.DB.Position(k.source.Shard)
+	if err != nil {
+		return jsapi.Message{}, err
+	}
+	above := pos.Applied
+	if c == committing {
+		above = pos.Floor
+	}
+	return jsapi.GetNext(ctx, k.node.cfg.JS, k.source.Stream, ">", above+1)
+}
+
+// tellAdvance logs what has changed.
+func tellAdvance(log *slog.Logger, before, now *wire.Stuck) {
+	switch {
+	case now == nil && before != nil:
+		log.Info("the shard gets on again", "held_up", time.Since(before.Since).Round(time.Millisecond),
+			"sequence", before.Seq)
+	case now != nil && (before == nil || before.Seq != now.Seq):
+		log.Error("the shard does not get past a sequence; if it is that message's fault, "+
+			"dormouse provision --skip puts it aside", "sequence", now.Seq, "subject", now.Subject, "since", now.Since, "reason", now.Reason)
+	}
+}
+
+// aheadError is a failure at a certain message.
+type aheadError struct {
+	seq     uint64
+	subject string
+	error
+}
+
+func (e aheadError) Unwrap() error { return e.error }
+
+// notePending notes that the stream has, or has not, something above what was taken in.
+func (o *owner) notePending(pending uint64) {
+	if pending > 0 {
+		o.advance.begins(taking)
+		return
+	}
+	o.advance.done(taking)
+}
+
+// stuckError is how readiness puts it.
+func stuckError(shard wire.Shard, s *wire.Stuck) error {
+	return fmt.Errorf("shard %s has not got past sequence %d (%.200q) for %s: %s (if it is that message's fault: "+
+		"dormouse provision --skip %s:%d)", shard, s.Seq, s.Subject, time.Since(s.Since).Round(time.Second), s.Reason, shard, s.Seq)
+}

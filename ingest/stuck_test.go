@@ -1,0 +1,158 @@
+package ingest
+
+import (
+	"context"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"dormouse/internal/natstest"
+	"dormouse/internal/wire"
+)
+
+// gated is a JetStream of which requests about streams and consumers pass through a gate. Those of buckets would not come back.
+type gated struct {
+	jetstream.JetStream
+	gate jetstream.JetStream
+}
+
+func (g gated) Options() jetstream.JetStreamOptions { return g.gate.Options() }
+
+func (g gated) Stream(ctx context.Context, name string) (jetstream.Stream, error) {
+	return g.gate.Stream(ctx, name)
+}
+
+// refusing is a JetStream that refuses requests of a kind while it is on.
+func (s *system) refusing(prefix string) (js jetstream.JetStream, on *atomic.Bool) {
+	s.t.Helper()
+	on = new(atomic.Bool)
+	return gated{s.js, natstest.Gate(s.t, s.nc, func(request string, msg *nats.Msg) bool {
+		if !on.Load() || !strings.HasPrefix(request, prefix) {
+			return false
+		}
+		natstest.Refuse(s.t, msg, jetstream.APIError{Code: 400, ErrorCode: 10026, Description: "no more of these"})
+		return true
+	})}, on
+}
+
+func (n *node) awaitStuck(at string) {
+	n.s.t.Helper()
+	n.awaitMetric("dormouse_shard_stuck", 1)
+	if err := n.node.Ready(); err == nil || !strings.Contains(err.Error(), at) {
+		n.s.t.Errorf("readiness says %v, want %q", err, at)
+	}
+	if s := n.node.Status()[0].Stuck; s == nil || s.Since.IsZero() {
+		n.s.t.Errorf("the status says %+v", s)
+	}
+}
+
+func (n *node) awaitMoving() {
+	n.s.t.Helper()
+	n.awaitMetric("dormouse_shard_stuck", 0)
+	n.s.until("readiness", func() bool { return n.node.Ready() == nil })
+}
+
+// TestStuck: whatever keeps a shard from getting on shows after a lease, with the message that it does not get past, and is over
+// when that is.
+func TestStuck(t *testing.T) {
+	t.Run("a message cannot be put aside", func(t *testing.T) {
+		t.Parallel()
+		s := newSystem(t)
+		callOff := s.silence()
+		s.publish("logs.t.a", "1")
+		s.publish("logs.x", "no log token")
+		n := s.start("a", t.TempDir())
+		n.awaitStuck(`sequence 2 ("logs.x")`)
+		callOff()
+		n.awaitMoving()
+	})
+	t.Run("no consumer", func(t *testing.T) {
+		t.Parallel()
+		s := newSystem(t)
+		js, refuse := s.refusing("CONSUMER.CREATE." + wire.DefaultSource)
+		refuse.Store(true)
+		s.publish("logs.t.a", "1")
+		n := s.start("a", t.TempDir(), func(c *Config) { c.JS = js })
+		n.awaitStuck(`sequence 1 ("logs.t.a")`)
+		refuse.Store(false)
+		n.awaitMoving()
+	})
+	t.Run("claims fail", func(t *testing.T) {
+		t.Parallel()
+		s := newSystem(t)
+		js, refuse := s.refusing("STREAM.INFO." + wire.DefaultSource)
+		refuse.Store(true)
+		s.publish("logs.t.a", "1")
+		n := s.start("a", t.TempDir(), func(c *Config) { c.JS = js })
+		n.awaitStuck("claiming the shard")
+		refuse.Store(false)
+		n.awaitMoving()
+	})
+	t.Run("the manifest takes no record", func(t *testing.T) {
+		t.Parallel()
+		s := newSystem(t)
+		n := s.start("a", t.TempDir())
+		n.awaitOwned()
+		limit := func(bytes int64) {
+			manifest, err := s.js.Stream(t.Context(), wire.ManifestStream)
+			if err != nil {
+				t.Fatal(err)
+			}
+			cfg := manifest.CachedInfo().Config
+			cfg.MaxMsgSize = int32(bytes)
+			if _, err := s.js.UpdateStream(t.Context(), cfg); err != nil {
+				t.Fatal(err)
+			}
+		}
+		limit(10)
+		s.publish("logs.x", "no log token") // moves the floor
+		n.awaitStuck("committing what is archived")
+		limit(-1)
+		n.awaitMoving()
+	})
+}
+
+// TestNotStuck: what has nothing to do, or waits for workers, is not stuck.
+func TestNotStuck(t *testing.T) {
+	t.Parallel()
+	const lease = 200 * time.Millisecond
+	short := func(c *Config) { c.Lease = lease }
+	s := newSystem(t)
+	n := s.start("a", t.TempDir(), short)
+	n.awaitOwned()
+	looks := func(what string) {
+		t.Helper()
+		tick := time.NewTicker(lease / 4)
+		defer tick.Stop()
+		for range 24 { // six leases
+			<-tick.C
+			if n.metric("dormouse_shard_stuck") != 0 {
+				t.Fatalf("%s: %v", what, n.node.Ready())
+			}
+		}
+	}
+	looks("idle")
+	stream, err := s.js.Stream(t.Context(), wire.DefaultSource)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.stop()
+	s.publish("logs.t.a", strings.Repeat("x", 1000), strings.Repeat("x", 1000), "deleted")
+	if err := stream.DeleteMsg(t.Context(), 3); err != nil {
+		t.Fatal(err)
+	}
+	n = s.start("a", t.TempDir(), short, func(c *Config) { c.BufferLimit = 1500 })
+	n.awaitMetric("dormouse_entries_ingested_total", 2)
+	looks("at the limit of the buffer")
+	s.publish("logs.t.a", "not taken in")
+	looks("at the limit of the buffer, with more in the stream")
+	if lines := strings.Join(n.node.Remarks(), "\n"); !strings.Contains(lines, "buffer is at its limit") {
+		t.Errorf("it remarks %q", lines)
+	}
+	s.archiveAll("t.a", 2)
+	looks("when all is archived")
+}
