@@ -4,7 +4,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 TESTFLAGS ?=
 
-.PHONY: help run build test lint bench fuzz crash chaos model clean
+.PHONY: help run build test lint bench fuzz crash chaos hostile model clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-8s %s\n", $$1, $$2}'
@@ -39,6 +39,9 @@ model: ## Check a model of the protocol with Spin, and that mutations of it are 
 
 chaos: ## Long chaos campaign: half an hour of kills, freezes and network cuts, judged likewise
 	DORMOUSE_CHAOS_TIME=30m go test -race -timeout 90m -count=1 -v -run 'TestChaos' ./integration/chaos
+
+hostile: ## Long campaign of a hostile publisher: ten minutes of whatever the protocol allows, and kills, judged likewise
+	DORMOUSE_HOSTILE_TIME=10m go test -race -timeout 60m -count=1 -v -run 'TestHostilePublisher' ./integration/hostile
 
 clean: ## Remove what make build and make run leave
 	rm -rf bin data

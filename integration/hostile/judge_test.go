@@ -1,0 +1,204 @@
+package hostile
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/nats-io/nats.go"
+
+	"dormouse/internal/entry"
+	"dormouse/internal/header"
+	"dormouse/internal/logid"
+)
+
+// judge knows what hostile publishers were acked, and what became of it.
+type judge struct {
+	mu       sync.Mutex
+	acked    map[uint64]publication // by sequence
+	sent     int
+	rejected map[uint64][]*nats.Msg // by sequence in the source stream
+}
+
+func newJudge() *judge {
+	return &judge{acked: make(map[uint64]publication), rejected: make(map[uint64][]*nats.Msg)}
+}
+
+// tell takes the answers to publications. stored returns a message as the stream has it, which is what counts: the server
+// takes a status off the first line, for one, and of what comes through an import it takes the shortest blocks for payload.
+func (j *judge) tell(all []publication, acks map[int]ack, stored func(seq uint64) (publication, error)) {
+	for i, a := range acks {
+		if a.Error != nil || a.Duplicate || a.Seq == 0 {
+			continue
+		}
+		p, err := stored(a.Seq)
+		if err != nil { // archived and trimmed so soon
+			continue
+		}
+		j.mu.Lock()
+		p.subject = all[i].subject // JSON does not tell what is not UTF-8
+		j.acked[a.Seq] = p
+		j.mu.Unlock()
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.sent += len(all)
+}
+
+// tellRejected takes a message of DORMOUSE_REJECTED.
+func (j *judge) tellRejected(msg *nats.Msg) error {
+	seq, err := strconv.ParseUint(msg.Header.Get("Dormouse-Sequence"), 10, 64)
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.rejected[seq] = append(j.rejected[seq], msg)
+	return err
+}
+
+func (j *judge) rejectedMessages() (n uint64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, parts := range j.rejected {
+		n += uint64(len(parts))
+	}
+	return n
+}
+
+// logs returns the LogIDs of what was acked.
+func (j *judge) logs() map[string]bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	logs := make(map[string]bool)
+	for _, p := range j.acked {
+		if log, err := logid.FromSubject("logs", p.subject); err == nil {
+			logs[log] = true
+		}
+	}
+	return logs
+}
+
+// compare holds what was read of all logs, by sequence, and what was rejected against what was acked: each publication is in
+// one of them, whole. It returns how many are readable.
+func (j *judge) compare(read map[uint64]string) (readable int, err error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	var errs []error
+	for seq, p := range j.acked {
+		line, ok := read[seq]
+		aside := j.rejected[seq]
+		switch {
+		case ok && aside != nil:
+			err = errors.New("it is readable and in DORMOUSE_REJECTED")
+		case ok:
+			readable++
+			err = p.isLine(line)
+		case aside != nil:
+			err = p.isRejected(aside)
+		default:
+			err = errors.New("it is nowhere")
+		}
+		if err != nil && len(errs) < 10 {
+			errs = append(errs, fmt.Errorf("entry %d, subject %.100q, headers %.200q, %d bytes: %w", seq, p.subject, p.block, len(p.payload), err))
+		}
+	}
+	return readable, errors.Join(errs...)
+}
+
+// isLine compares the publication with a line of `dormouse read --output jsonl`.
+func (p publication) isLine(text string) error {
+	var line struct {
+		Log, Data, Encoding string
+		Headers             map[string][]string
+		HeadersBase64       map[string][]string `json:"headers_base64"`
+	}
+	if err := json.Unmarshal([]byte(text), &line); err != nil {
+		return err
+	}
+	headers := line.Headers
+	for name, values := range line.HeadersBase64 {
+		raw := make([]string, len(values))
+		for i := range values {
+			raw[i] = decoded(values[i])
+		}
+		headers[decoded(name)] = raw
+	}
+	if line.Encoding == "base64" {
+		line.Data = decoded(line.Data)
+	}
+	if "logs."+line.Log != p.subject || line.Data != string(p.payload) {
+		return fmt.Errorf("read as %.300q", text)
+	}
+	return p.hasHeaders(headers)
+}
+
+func decoded(text string) string {
+	raw, err := base64.StdEncoding.DecodeString(text)
+	if err != nil {
+		return err.Error()
+	}
+	return string(raw)
+}
+
+// hasHeaders compares names and values. Bytes that are neither may be passed over where lines are just so much shorter than
+// usual, see header.Fits.
+func (p publication) hasHeaders(headers map[string][]string) error {
+	want := make(map[string][]string)
+	if len(p.block) > 0 {
+		var err error
+		if want, err = header.Parse(p.block); err != nil {
+			read, derr := nats.DecodeHeadersMsg(p.block)
+			if derr != nil || !header.Fits(len(p.block), read) {
+				return fmt.Errorf("kept with headers %.300q, though %w", headers, err)
+			}
+			want = read
+		}
+	}
+	if len(headers)+len(want) > 0 && !reflect.DeepEqual(headers, want) {
+		return fmt.Errorf("kept with headers %.300q, want %.300q", headers, want)
+	}
+	return nil
+}
+
+// isRejected compares the publication with what is kept of it in DORMOUSE_REJECTED.
+func (p publication) isRejected(kept []*nats.Msg) error {
+	first := kept[0].Header
+	if got := first.Get("Dormouse-Subject"); got != p.subject || first.Get("Dormouse-Reason") == "" {
+		return fmt.Errorf("rejected as %.100q because %.100q", got, first.Get("Dormouse-Reason"))
+	}
+	var content []byte
+	for i, part := range kept {
+		if want := fmt.Sprintf("%d/%d", i+1, len(kept)); len(kept) > 1 && part.Header.Get("Dormouse-Part") != want {
+			return fmt.Errorf("rejected in parts, of which %q is where %q should be", part.Header.Get("Dormouse-Part"), want)
+		}
+		content = append(content, part.Data...)
+	}
+	if block, err := strconv.Atoi(first.Get("Dormouse-Block")); err == nil {
+		if !bytes.Equal(content, append(p.block[:len(p.block):len(p.block)], p.payload...)) || block != len(p.block) {
+			return fmt.Errorf("rejected as %d + %d bytes: %.200q", block, len(content)-block, content)
+		}
+		return nil
+	}
+	if first.Get("Dormouse-Part") != "" {
+		v, err := entry.DecodeValue(content)
+		if err != nil || !bytes.Equal(v.Data, p.payload) {
+			return fmt.Errorf("rejected as an entry value of %d bytes, %w", len(content), err)
+		}
+		return p.hasHeaders(v.Headers)
+	}
+	headers := make(map[string][]string)
+	for name, values := range first {
+		plain, renamed := strings.CutPrefix(name, "Dormouse-Original-")
+		if renamed || !strings.HasPrefix(name, "Dormouse-") && name != "Nats-Msg-Id" {
+			headers[plain] = values
+		}
+	}
+	if !bytes.Equal(content, p.payload) {
+		return fmt.Errorf("rejected with the payload %.200q", content)
+	}
+	return p.hasHeaders(headers)
+}
