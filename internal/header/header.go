@@ -27,11 +27,6 @@ const (
 	statusBytes = 3
 )
 
-// Whole reports whether what the client library made of a received message's header block is all of it, see Fits.
-func Whole(msg *nats.Msg) bool {
-	return Fits(msg.Size()-len(msg.Subject)-len(msg.Reply)-len(msg.Data), msg.Header)
-}
-
 // Fits reports whether a block of so many bytes has room for nothing but these headers, if it is written as usual or, as by
 // the Java client, without a space behind the colons. Of other blocks it does not know; those are to be fetched and parsed.
 //
