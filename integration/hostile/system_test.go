@@ -90,7 +90,8 @@ func (s *system) cli() programtest.CLI {
 func (s *system) start() {
 	s.t.Helper()
 	cmd := s.cli().Command(context.WithoutCancel(s.t.Context()), "serve", "--data", s.data, "--http", s.http, "--nats-url", s.url("dormouse"),
-		"--max-delay", "200ms", "--linger", "20ms", "--lease", "2s", "--requeue-after", "3s", "--trim-delay", "3s", "--grace", "5s")
+		"--max-delay", "200ms", "--linger", "20ms", "--lease", "2s", "--requeue-after", "3s", "--trim-delay", "3s", "--sync-interval", "1s",
+		"--grace", "5s")
 	if err := s.Start(cmd); err != nil {
 		s.t.Fatal(err)
 	}
