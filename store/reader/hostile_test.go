@@ -3,6 +3,7 @@ package reader
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -78,6 +79,30 @@ func TestLogsLikeWildcards(t *testing.T) {
 	}
 	if _, err := NewClient(s.nc, s.js).Locate(t.Context(), "a.c*"); !errors.Is(err, ErrNoLog) {
 		t.Errorf("a log that is not there: %v", err)
+	}
+}
+
+// TestTailOfLogsLikeWildcards: the server says that it has more of a log than there is, and nothing is waited for.
+func TestTailOfLogsLikeWildcards(t *testing.T) {
+	s := newSystem(t)
+	logs := []string{"a.b>c", "a.b*c", "a.b>", "a.b*", "a.>b", "a.b>.c", "a.**", "a.bc"}
+	for _, log := range logs {
+		s.publish(log, log)
+	}
+	for i, log := range logs {
+		tail, began, want := s.tail(), time.Now(), uint64(i+1)
+		for after := range want + 1 {
+			batch, err := tail.Fetch(t.Context(), log, after, false)
+			if err != nil {
+				t.Fatalf("%s after %d: %v", log, after, err)
+			}
+			if got := seqs(batch); after < want && !slices.Equal(got, []uint64{want}) || after == want && len(got) > 0 {
+				t.Errorf("%s after %d: got %v", log, after, got)
+			}
+		}
+		if took := time.Since(began); took > fetchWait {
+			t.Errorf("%s took %s", log, took)
+		}
 	}
 }
 
