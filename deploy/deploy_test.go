@@ -15,6 +15,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"dormouse/internal/jsapi"
+	"dormouse/internal/ordered"
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
 )
@@ -166,18 +168,19 @@ func TestReaderChangesNothing(t *testing.T) {
 	if sources, err := topology.Sources(t.Context(), reader.js); err != nil || len(sources) != 1 {
 		t.Fatalf("the reader finds %v, %v", sources, err)
 	}
-	consumer, err := reader.js.OrderedConsumer(t.Context(), wire.DefaultSource, jetstream.OrderedConsumerConfig{FilterSubjects: []string{"logs.acme.web"}})
+	consumer, err := ordered.Open(t.Context(), reader.js, wire.DefaultSource, "logs.acme.web", 1, ordered.Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	messages, err := consumer.Messages()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := messages.Next(jetstream.NextMaxWait(5 * time.Second)); err != nil {
+	wait, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if _, err := consumer.Next(wait); err != nil {
 		t.Errorf("the reader cannot read: %v", err)
 	}
-	messages.Stop()
+	consumer.Stop()
+	if _, err := jsapi.GetLast(t.Context(), reader.js, wire.DefaultSource, "logs.acme.web"); err != nil {
+		t.Errorf("the reader cannot look for a log: %v", err)
+	}
 	if len(reader.violations) > 0 {
 		t.Errorf("reading violates %v", <-reader.violations)
 	}
