@@ -29,15 +29,16 @@ type intake struct {
 	doubts   []ordered.Message // whose headers may not be all that their publishers sent
 	aside    []aside           // to be published elsewhere before the batch counts as applied: rejected, or published again
 
-	came                      int // messages, those included that were taken in before
-	messages, bytes           int
-	pending                   uint64 // messages that the stream holds beyond this batch
-	expected, applied         uint64 // the sequence that should come next; the last that came
-	appliedTime               time.Time
-	skipped, rejected, reused int
-	gaps                      []span // sequences that did not come
-	highest                   uint64 // at or below it, an entry may be archived already
-	key, value                []byte // scratch
+	came              int // messages, those included that were taken in before
+	messages, bytes   int
+	pending           uint64 // messages that the stream holds beyond this batch
+	expected, applied uint64 // the sequence that should come next; the last that came
+	appliedTime       time.Time
+	skipped, reused   int
+	rejected          reasons
+	gaps              []span // sequences that did not come
+	highest           uint64 // at or below it, an entry may be archived already
+	key, value        []byte // scratch
 }
 
 func (o *owner) newIntake() *intake {
@@ -96,7 +97,7 @@ func (in *intake) sort(msg ordered.Message) error {
 			if in.aside = append(in.aside, again...); again[0].refused != nil {
 				in.reused++
 			} else {
-				in.rejected++
+				in.rejected.add(refusedReason, 1)
 			}
 			return nil
 		}
@@ -112,7 +113,7 @@ func (in *intake) sort(msg ordered.Message) error {
 }
 
 func (in *intake) reject(m rejected.Message, reason error) {
-	in.rejected++
+	in.rejected.add(reasonOf(reason), 1)
 	in.aside = append(in.aside, in.owner.rejection(m, reason.Error())...)
 	in.owner.outages.rejected.Failed(reason, "subject", m.Subject, "sequence", m.Seq)
 }
@@ -133,7 +134,8 @@ func (o *owner) apply(ctx context.Context, in *intake) error {
 	if err != nil {
 		return err
 	}
-	in.reused, in.rejected = in.reused-refused, in.rejected+refused
+	in.reused -= refused
+	in.rejected.add(refusedReason, refused)
 	skipped, err := o.reportLoss(ctx, in.gaps)
 	if err != nil {
 		return err
@@ -157,7 +159,8 @@ func (o *owner) apply(ctx context.Context, in *intake) error {
 	}
 	o.sched.Append(in.arrivals)
 	o.metrics.ingested.Add(float64(len(in.arrivals)))
-	o.metrics.rejected.Add(float64(in.rejected) + float64(skipped))
+	in.rejected.add(skippedReason, int(skipped))
+	o.metrics.reject(in.rejected)
 	o.metrics.skipped.Add(float64(in.skipped))
 	o.metrics.republished.Add(float64(in.reused))
 	return nil
@@ -194,7 +197,7 @@ func (o *owner) skipGap(ctx context.Context, to uint64) error {
 	if err != nil {
 		return err
 	}
-	o.metrics.rejected.Add(float64(skipped))
+	o.metrics.reject(reasons{skippedReason: int(skipped)})
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	pos := o.pos

@@ -179,7 +179,7 @@ func (k *keeper) handOver(ctx context.Context) error {
 
 // turn holds the lease and owns the shard until ctx is done, the lease is lost, the shard is to be handed over or the owner
 // steps down.
-func (k *keeper) turn(ctx context.Context) error {
+func (k *keeper) turn(ctx context.Context) (err error) {
 	held, err := k.leases.acquire(ctx, wire.LeaseKey(k.source.Shard), k.roster.place(k.source.Shard).lapsed)
 	if errors.Is(err, errLeaseHeld) {
 		return err
@@ -187,6 +187,8 @@ func (k *keeper) turn(ctx context.Context) error {
 	if err != nil {
 		return notOwned{err}
 	}
+	served := tenure{log: k.log}
+	defer func(ctx context.Context) { served.end(ctx, err) }(ctx)
 	defer k.release(ctx, held)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
@@ -210,6 +212,7 @@ func (k *keeper) turn(ctx context.Context) error {
 			k.roster.serve(k.source.Shard, true)
 			k.node.shards.set(k.source.Shard, shardStatus{state: wire.ShardOwned, holder: k.leases.node, owner: o})
 			k.outage.Over()
+			served.begin(o.epoch)
 			k.log.Info("owning the shard", "epoch", o.epoch, "from", o.applied()+1)
 		})
 	})

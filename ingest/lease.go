@@ -18,6 +18,7 @@ import (
 type leases struct {
 	kv   jetstream.KeyValue
 	node string
+	host string // for people
 }
 
 var (
@@ -30,7 +31,7 @@ func openLeases(ctx context.Context, cfg Config) (*leases, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the lease bucket %s: %w", wire.LeaseBucket, err)
 	}
-	return &leases{kv: kv, node: cfg.NodeID}, nil
+	return &leases{kv: kv, node: cfg.NodeID, host: cfg.Host}, nil
 }
 
 // lease is one held lease; revision is what the next renewal must replace.
@@ -54,7 +55,7 @@ func (h *lease) fresh(term time.Duration) bool { return time.Since(*h.renewed.Lo
 // succeed.
 func (l *leases) acquire(ctx context.Context, key string, lapsed uint64) (*lease, error) {
 	now := time.Now()
-	value, err := json.Marshal(wire.Lease{Node: l.node, Since: now.UTC()})
+	value, err := json.Marshal(wire.Lease{Node: l.node, Host: l.host, Since: now.UTC()})
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +74,7 @@ func (l *leases) acquire(ctx context.Context, key string, lapsed uint64) (*lease
 	}
 	var holder wire.Lease
 	if err := json.Unmarshal(current.Value(), &holder); err == nil && holder.Node != l.node && current.Revision() != lapsed {
-		return nil, fmt.Errorf("%w: by %s, since %s", errLeaseHeld, holder.Node, holder.Since.Format(time.RFC3339))
+		return nil, fmt.Errorf("%w: by %s, since %s", errLeaseHeld, holder.Holder(), holder.Since.Format(time.RFC3339))
 	}
 	held.revision, err = l.kv.Update(ctx, held.key, value, current.Revision())
 	if errors.Is(err, jetstream.ErrKeyRevisionMismatch) {

@@ -12,10 +12,11 @@ type metrics struct {
 	ingested, rejected, skipped, republished, lost prometheus.Counter
 	synced, segments, refused, snapshots           prometheus.Counter
 	stepDowns, claimsFailed, drains                prometheus.Counter
+	rejections                                     *prometheus.CounterVec // the rejected, by reason
 	syncDelay                                      prometheus.Histogram
 }
 
-func newMetrics(reg prometheus.Registerer, shards *shardStates) *metrics {
+func newMetrics(reg prometheus.Registerer, shards *shardStates, unowned func() int) *metrics {
 	f := promauto.With(reg)
 	counter := func(name, help string) prometheus.Counter {
 		return f.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
@@ -29,6 +30,8 @@ func newMetrics(reg prometheus.Registerer, shards *shardStates) *metrics {
 		func(l load) float64 { return float64(l.claiming) })
 	gauge("dormouse_shard_stuck", "Shards of this process that have not got past a sequence for longer than a lease; the log and /readyz say which.",
 		func(l load) float64 { return float64(l.stuck) })
+	f.NewGaugeFunc(prometheus.GaugeOpts{Name: "dormouse_shards_unowned", Help: "Shards that no process holds the lease of, as far as this process sees."},
+		func() float64 { return float64(unowned()) })
 	gauge("dormouse_takeover_records", "Manifest records that takeovers still have to apply.",
 		func(l load) float64 { return float64(l.recordsLeft) })
 	gauge("dormouse_takeover_entries", "Source entries that takeovers still have to replay, up to where the streams ended at the claims.",
@@ -47,7 +50,7 @@ func newMetrics(reg prometheus.Registerer, shards *shardStates) *metrics {
 		func() float64 { return shards.oldestAge(time.Now()).Seconds() })
 	gauge("dormouse_buffer_bytes", "Payload and header bytes of the buffered entries.",
 		func(l load) float64 { return float64(l.Bytes) })
-	return &metrics{
+	m := &metrics{
 		ingested:     counter("dormouse_entries_ingested_total", "Entries taken from source streams into the buffer."),
 		rejected:     counter("dormouse_entries_rejected_total", "Messages that are no entry of a log, moved to DORMOUSE_REJECTED."),
 		skipped:      counter("dormouse_entries_skipped_total", "Entries met again after a restart that were archived before."),
@@ -65,5 +68,11 @@ func newMetrics(reg prometheus.Registerer, shards *shardStates) *metrics {
 			Help:    "From the arrival of the oldest entry of an extent to the extent's commit.",
 			Buckets: []float64{.05, .1, .25, .5, 1, 2, 3, 4, 5, 5.25, 5.5, 6, 8, 10, 15, 30, 60, 120, 300, 900, 3600},
 		}),
+		rejections: f.NewCounterVec(prometheus.CounterOpts{Name: "dormouse_rejections_total",
+			Help: "What dormouse_entries_rejected_total counts, by reason."}, []string{"reason"}),
 	}
+	for _, reason := range rejectReasons {
+		m.rejections.WithLabelValues(reason)
+	}
+	return m
 }

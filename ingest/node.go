@@ -55,6 +55,7 @@ type Config struct {
 	// lasts. nil accepts every one.
 	Accepts    func(ctx context.Context, bucketID string) error
 	NodeID     string // stable over restarts: a process that comes back takes its own lease over at once
+	Host       string // where the process runs, for those who read its leases; may be empty
 	ArchiveURL string // told to readers; without secrets
 
 	MaxDelay     time.Duration // first unarchived entry's arrival to the log being due
@@ -104,6 +105,14 @@ func (n *Node) HasPeers() bool {
 	return roster != nil && roster.peers() > 0
 }
 
+// unowned returns how many shards nobody holds the lease of, as far as this node sees; 0 while it sees nothing.
+func (n *Node) unowned() int {
+	if roster := n.roster.Load(); roster != nil {
+		return roster.unowned()
+	}
+	return 0
+}
+
 // Share returns how many shards this node should own, and has for half a lease, of how many there are; 0 of 0 while that is
 // not known. Of processes that start together the first has all of them for a moment.
 func (n *Node) Share() (mine, all int) {
@@ -127,7 +136,7 @@ func New(cfg Config) (*Node, error) {
 	cfg.SnapshotRecords = cmp.Or(cfg.SnapshotRecords, snapshotRecords)
 	cfg.SnapshotExtents = cmp.Or(cfg.SnapshotExtents, snapshotExtents)
 	n := &Node{cfg: cfg, shards: newShardStates(), unfit: make(chan error, 1)}
-	n.metrics = newMetrics(cfg.Registerer, n.shards)
+	n.metrics = newMetrics(cfg.Registerer, n.shards, n.unowned)
 	n.schedules = scheduler.NewMetrics(cfg.Registerer)
 	return n, nil
 }

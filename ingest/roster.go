@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -28,6 +29,7 @@ type roster struct {
 	mu      sync.Mutex
 	shards  []wire.Shard
 	nodes   map[string]time.Time     // when they were last heard of; this node is always among them
+	names   map[string]string        // what those are called of whom there is a key
 	holders map[wire.Shard]holder    // of shards' leases
 	plan    map[wire.Shard]string    // who should own which shard
 	since   map[wire.Shard]time.Time // when the plan last changed for a shard
@@ -53,7 +55,7 @@ func newRoster(leases *leases, term time.Duration, log *slog.Logger) *roster {
 	return &roster{
 		leases: leases, term: term, log: log,
 		nodes: map[string]time.Time{leases.node: time.Now()}, holders: make(map[wire.Shard]holder),
-		plan: make(map[wire.Shard]string), since: make(map[wire.Shard]time.Time), serving: make(map[wire.Shard]bool), changed: make(chan struct{}),
+		names: make(map[string]string), plan: make(map[wire.Shard]string), since: make(map[wire.Shard]time.Time), serving: make(map[wire.Shard]bool), changed: make(chan struct{}),
 	}
 }
 
@@ -229,8 +231,13 @@ func (r *roster) hear(entry jetstream.KeyValueEntry, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	gone := entry.Operation() != jetstream.KeyValuePut
+	var value wire.Lease
+	valid := !gone && json.Unmarshal(entry.Value(), &value) == nil
 	if node, ok := strings.CutPrefix(entry.Key(), wire.NodeKeys); ok {
 		r.hearNodeLocked(node, gone, now)
+		if valid {
+			r.names[node] = wire.ProcessName(value.Host, node)
+		}
 		return
 	}
 	if node, ok := strings.CutPrefix(entry.Key(), wire.WaitingKeys); ok {
@@ -245,8 +252,7 @@ func (r *roster) hear(entry jetstream.KeyValueEntry, now time.Time) {
 		return // not ours
 	}
 	before := r.holders[shard].node
-	var value wire.Lease
-	if !gone && json.Unmarshal(entry.Value(), &value) == nil {
+	if valid {
 		r.holders[shard] = holder{value.Node, now, entry.Revision()}
 	} else {
 		delete(r.holders, shard)
@@ -266,11 +272,29 @@ func (r *roster) hearNodeLocked(node string, gone bool, now time.Time) {
 	case !gone:
 		r.nodes[node] = now
 	case node != r.leases.node:
-		delete(r.nodes, node)
+		r.forgetLocked(node)
 	}
 	if _, knows := r.nodes[node]; knows != known {
 		r.planLocked()
 	}
+}
+
+// forgetLocked forgets a node that is gone. mu must be held.
+func (r *roster) forgetLocked(node string) {
+	delete(r.nodes, node)
+	delete(r.names, node)
+}
+
+// unowned returns how many shards nobody holds the lease of, as far as this node sees.
+func (r *roster) unowned() (shards int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, shard := range r.shards {
+		if r.holders[shard].node == "" {
+			shards++
+		}
+	}
+	return shards
 }
 
 // blindAfter is after how long without its own renewals a node knows nothing of the others'.
@@ -307,9 +331,10 @@ func (r *roster) expire(now time.Time) {
 	}
 	for node, heard := range r.nodes {
 		if node != r.leases.node && heard.Before(over) {
-			delete(r.nodes, node)
+			name := cmp.Or(r.names[node], wire.ProcessName("", node))
+			r.forgetLocked(node)
 			changed = true
-			r.log.Info("a node is gone; its shards go to the others", "node", node, "nodes", len(r.nodes))
+			r.log.Info("a node is gone; its shards go to the others", "node", name, "nodes", len(r.nodes))
 		}
 	}
 	if changed {

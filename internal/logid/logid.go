@@ -6,7 +6,6 @@ package logid
 
 import (
 	"errors"
-	"fmt"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -24,9 +23,9 @@ var ErrInvalid = errors.New("not a LogID")
 func Validate(s string) error {
 	switch {
 	case s == "":
-		return fmt.Errorf("%w: it is empty", ErrInvalid)
+		return fault(faultEmpty, "it is empty")
 	case len(s) > MaxBytes:
-		return fmt.Errorf("%w: %d bytes long, the limit is %d", ErrInvalid, len(s), MaxBytes)
+		return fault(faultLong, "%d bytes long, the limit is %d", len(s), MaxBytes)
 	}
 	tokens, start := 0, 0
 	for i := 0; i <= len(s); i++ {
@@ -35,15 +34,15 @@ func Validate(s string) error {
 		}
 		switch s[start:i] {
 		case "":
-			return fmt.Errorf("%w: %q has an empty token", ErrInvalid, s)
+			return fault(faultEmpty, "%q has an empty token", s)
 		case "*", ">":
-			return fmt.Errorf("%w: %q has a wildcard token", ErrInvalid, s)
+			return fault(faultWildcard, "%q has a wildcard token", s)
 		}
 		tokens++
 		start = i + 1
 	}
 	if tokens < 2 {
-		return fmt.Errorf("%w: %q has no log token, want <tenant>.<log>", ErrInvalid, s)
+		return fault(faultToken, "%q has no log token, want <tenant>.<log>", s)
 	}
 	return validateRunes(s)
 }
@@ -52,11 +51,11 @@ func validateRunes(s string) error {
 	for i, r := range s {
 		if r == utf8.RuneError {
 			if _, n := utf8.DecodeRuneInString(s[i:]); n == 1 {
-				return fmt.Errorf("%w: %q is not valid UTF-8", ErrInvalid, s)
+				return fault(faultCharacter, "%q is not valid UTF-8", s)
 			}
 		}
 		if unicode.IsSpace(r) || unicode.IsControl(r) {
-			return fmt.Errorf("%w: %q has white space or a control character", ErrInvalid, s)
+			return fault(faultCharacter, "%q has white space or a control character", s)
 		}
 	}
 	return nil
@@ -67,7 +66,7 @@ func validateRunes(s string) error {
 func FromSubject(prefix, subject string) (string, error) {
 	rest, ok := strings.CutPrefix(subject, prefix)
 	if !ok || !strings.HasPrefix(rest, ".") {
-		return "", fmt.Errorf("%w: subject %q is not below %q", ErrInvalid, subject, prefix+".")
+		return "", fault(faultPrefix, "subject %q is not below %q", subject, prefix+".")
 	}
 	id := rest[1:]
 	return id, Validate(id)

@@ -2,6 +2,7 @@ package logid
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -69,4 +70,20 @@ func FuzzFromSubject(f *testing.F) {
 			t.Fatalf("%q has tenant %q", id, Tenant(id))
 		}
 	})
+}
+
+// TestFaults: every refusal has a kind out of a fixed few, which metrics have as a label.
+func TestFaults(t *testing.T) {
+	for subject, want := range map[string]string{
+		"logs.acme": "no_log_token", "other.acme.web": "outside_prefix", "logs.acme..web": "empty", "logs.acme.>": "wildcard",
+		"logs.acme.a b": "bad_character", "logs.acme.\xff": "bad_character", "logs.acme." + strings.Repeat("b", MaxBytes): "too_long",
+	} {
+		_, err := FromSubject("logs", subject)
+		if got := FaultOf(err); got != want || !slices.Contains(Faults(), got) {
+			t.Errorf("%.40q: %v is %q, want %q", subject, err, got, want)
+		}
+	}
+	if got := FaultOf(errors.New("another")); got != "other" {
+		t.Errorf("another error is %q", got)
+	}
 }

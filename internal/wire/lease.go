@@ -16,5 +16,9 @@ func LeaseKey(s Shard) string { return ShardKeys + s.String() }
 // Lease is what a key of the lease bucket says, as JSON, for people and for the other nodes.
 type Lease struct {
 	Node  string    `json:"node"`
+	Host  string    `json:"host,omitempty"` // for people
 	Since time.Time `json:"since"`
 }
+
+// Holder is what the process that holds it is called, see ProcessName.
+func (l Lease) Holder() string { return ProcessName(l.Host, l.Node) }

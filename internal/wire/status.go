@@ -13,7 +13,16 @@ type Process struct {
 	Workers int           `cbor:"7,keyasint,omitempty"`
 	Busy    int           `cbor:"8,keyasint,omitempty"`
 	Shards  []ShardStatus `cbor:"9,keyasint,omitempty"` // of the ingest role, ascending
+
+	// What processes of older versions do not say.
+	Archive  string `cbor:"10,keyasint,omitempty"` // URL of its bucket, without secrets
+	NotReady string `cbor:"11,keyasint,omitempty"` // what keeps it from being ready, but for its bucket
+	Bucket   string `cbor:"12,keyasint,omitempty"` // how its bucket fails
+	Looking  bool   `cbor:"13,keyasint,omitempty"` // it is still finding these two out: ask again
 }
+
+// Name is what the process is called, see ProcessName.
+func (p Process) Name() string { return ProcessName(p.Host, p.ID) }
 
 // ShardState is where an ingest process stands with a shard.
 type ShardState string

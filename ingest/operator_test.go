@@ -1,0 +1,136 @@
+package ingest
+
+import (
+	"bytes"
+	"encoding/json"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+
+	"dormouse/internal/wire"
+)
+
+// reasonsTold returns what a node tells of rejected messages, by reason.
+func (n *node) reasonsTold() map[string]float64 {
+	n.s.t.Helper()
+	families, err := n.registry.Gather()
+	if err != nil {
+		n.s.t.Fatal(err)
+	}
+	told := make(map[string]float64)
+	for _, f := range families {
+		if f.GetName() != "dormouse_rejections_total" {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			told[m.GetLabel()[0].GetValue()] = m.GetCounter().GetValue()
+		}
+	}
+	return told
+}
+
+// TestRejectionsHaveReasons: all reasons are there from the start, and their sum is the number of messages rejected.
+func TestRejectionsHaveReasons(t *testing.T) {
+	s := newSystem(t)
+	n := s.start("a", t.TempDir())
+	if told := n.reasonsTold(); len(told) != len(rejectReasons) {
+		t.Fatalf("before anything was rejected the reasons are %v", told)
+	}
+	n.awaitOwned()
+	s.publish("logs.acme", "no log token")
+	s.publish("logs.t."+strings.Repeat("x", 300), "too long")
+	s.publish("logs.u."+strings.Repeat("x", 300), "too long")
+	n.awaitMetric("dormouse_entries_rejected_total", 3)
+	sum := 0.0
+	told := n.reasonsTold()
+	for _, count := range told {
+		sum += count
+	}
+	if sum != 3 || told["no_log_token"] != 1 || told["too_long"] != 2 {
+		t.Errorf("the reasons are %v", told)
+	}
+}
+
+// TestUnownedShardsShow: a shard without a lease is seen by every node, and no more once there is an owner.
+func TestUnownedShardsShow(t *testing.T) {
+	s := newSystem(t)
+	a := s.start("a", t.TempDir())
+	a.awaitOwned()
+	a.awaitMetric("dormouse_shards_unowned", 0)
+	kv, err := s.js.KeyValue(t.Context(), wire.LeaseBucket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roster := a.node.roster.Load()
+	roster.mu.Lock()
+	roster.shards = append(roster.shards, 7) // which nobody takes
+	roster.mu.Unlock()
+	a.awaitMetric("dormouse_shards_unowned", 1)
+	if _, err := kv.Put(t.Context(), wire.LeaseKey(7), []byte(`{"node":"somebody","host":"web-1"}`)); err != nil {
+		t.Fatal(err)
+	}
+	a.awaitMetric("dormouse_shards_unowned", 0)
+}
+
+// logBuffer is a log that a test reads while it is written.
+type logBuffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+// lines returns those with that message.
+func (b *logBuffer) lines(t *testing.T, msg string) (found []map[string]any) {
+	t.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for line := range bytes.Lines(b.text.Bytes()) {
+		var one map[string]any
+		if err := json.Unmarshal(line, &one); err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
+		if one["msg"] == msg {
+			found = append(found, one)
+		}
+	}
+	return found
+}
+
+// TestHandoversAreTold: a shard that goes to another node, and one that a node leaves when it ends, have a line each; leases and
+// lines name nodes with their host.
+func TestHandoversAreTold(t *testing.T) {
+	const over = "the shard is handed over"
+	s := newSystem(t)
+	s.addShards(2)
+	var log logBuffer
+	a := s.start("a", t.TempDir(), func(c *Config) { c.Host, c.Logger = "web-1", slog.New(slog.NewJSONHandler(&log, nil)) })
+	s.awaitShares(map[*node]float64{a: 2})
+	if lines := log.lines(t, over); len(lines) != 0 {
+		t.Fatalf("nothing was handed over, and it says %v", lines)
+	}
+	b := s.start("b", t.TempDir())
+	s.awaitShares(map[*node]float64{a: 1, b: 1})
+	s.until("the handover to be told", func() bool { return len(log.lines(t, over)) == 1 })
+	if line := log.lines(t, over)[0]; line["why"] != "it is another node's share" || line["epoch"] != 1.0 || line["served"] == nil {
+		t.Errorf("the handover is %v", line)
+	}
+	kv, err := s.js.KeyValue(t.Context(), wire.LeaseBucket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	entry, err := kv.Get(t.Context(), wire.NodeKeys+"a")
+	var lease wire.Lease
+	if err != nil || json.Unmarshal(entry.Value(), &lease) != nil || lease.Holder() != "web-1/a" {
+		t.Errorf("the node key is %+v, %v", lease, err)
+	}
+	a.stop()
+	if lines := log.lines(t, over); len(lines) != 2 || lines[1]["why"] != "this process ends" {
+		t.Errorf("after the end it says %v", lines)
+	}
+}
