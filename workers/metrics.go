@@ -7,7 +7,7 @@ import (
 
 // Metrics of a pool.
 type Metrics struct {
-	busy                         prometheus.Gauge
+	size, busy                   prometheus.Gauge
 	putSeconds, putBytes, packed prometheus.Histogram
 	items, retries               *prometheus.CounterVec
 	orphans                      prometheus.Counter
@@ -16,7 +16,8 @@ type Metrics struct {
 // NewMetrics makes the metrics and registers them; with a nil Registerer they are kept but not exposed.
 func NewMetrics(reg prometheus.Registerer) *Metrics {
 	f := promauto.With(reg)
-	return &Metrics{
+	m := &Metrics{
+		size: f.NewGauge(prometheus.GaugeOpts{Name: "dormouse_workers", Help: "Workers of this process."}),
 		busy: f.NewGauge(prometheus.GaugeOpts{Name: "dormouse_workers_busy", Help: "Workers with work in hand."}),
 		putSeconds: f.NewHistogram(prometheus.HistogramOpts{Name: "dormouse_segment_put_seconds", Help: "Time of a successful put.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 2, 17)}),
@@ -30,4 +31,11 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Help: "Tries that failed and were repeated, by stage: fetch, drain, put, commit."}, []string{"stage"}),
 		orphans: f.NewCounter(prometheus.CounterOpts{Name: "dormouse_orphan_segments_total", Help: "Segments that were put and of which nothing was committed."}),
 	}
+	for _, what := range []outcome{done, stale, poison, abandoned} {
+		m.items.WithLabelValues(string(what))
+	}
+	for _, stage := range []string{"fetch", "drain", "put", "commit"} {
+		m.retries.WithLabelValues(stage)
+	}
+	return m
 }

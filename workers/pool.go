@@ -110,6 +110,7 @@ func New(cfg Config) (*Pool, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
+	cfg.Metrics.size.Set(float64(cfg.Size))
 	return &Pool{
 		cfg: cfg, gather: make(chan struct{}, 1), turns: make(chan struct{}, cfg.Size),
 		rest: 5 * time.Second, silence: newSilence(silentFor * cfg.RequestTimeout), outages: newOutages(cfg.Logger),
