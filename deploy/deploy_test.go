@@ -19,6 +19,7 @@ import (
 	"dormouse/internal/ordered"
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
+	"dormouse/store/reader"
 )
 
 // start runs a real server on the configuration as it is shipped; only its ports and its folder are the test's.
@@ -230,5 +231,32 @@ func TestFlagsExist(t *testing.T) {
 				t.Errorf("%s uses --%s, which serve does not have", file, f)
 			}
 		}
+	}
+}
+
+// TestReaderSeesTheStatus: also of what nobody answers for, and without asking for more than it may.
+func TestReaderSeesTheStatus(t *testing.T) {
+	srv := start(t)
+	dormouse, asks := connect(t, srv, "dormouse"), connect(t, srv, "reader")
+	if _, err := topology.Ensure(t.Context(), dormouse.js, topology.Config{RequeueAfter: time.Minute, Lease: 10 * time.Second}); err != nil {
+		t.Fatal(err)
+	}
+	kv, err := dormouse.js.KeyValue(t.Context(), wire.LeaseBucket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{wire.LeaseKey(0), wire.NodeKeys + "gone"} {
+		if _, err := kv.Put(t.Context(), key, []byte(`{"node":"gone","host":"web-1"}`)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	status, err := reader.NewClient(asks.nc, asks.js).Status(t.Context())
+	if err != nil || len(status.Silent) != 1 || status.Silent[0].Name != "web-1/gone" || status.Shards[0].Name != "web-1/gone" {
+		t.Errorf("the reader is told %+v, %v", status, err)
+	}
+	select {
+	case err := <-asks.violations:
+		t.Errorf("asking violates %v", err)
+	default:
 	}
 }

@@ -1,15 +1,11 @@
 package reader
 
 import (
-	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"dormouse/internal/jsapi"
@@ -21,6 +17,7 @@ import (
 // Status is a system as JetStream and the processes that answer say it is.
 type Status struct {
 	Processes []wire.Process
+	Silent    []Silent // that should have been among them
 	Shards    []ShardStatus
 	Queue     QueueStatus
 }
@@ -45,7 +42,8 @@ type ShardStatus struct {
 	Bound  bool
 
 	Queued uint64            // work items in the SyncQueue
-	Holder string            // of the lease
+	Holder string            // ID of the owner that answers, or else of who holds the lease
+	Name   string            // of the same
 	Owner  *wire.ShardStatus // what the owner says; nil when none answers
 }
 
@@ -75,7 +73,8 @@ func (c *Client) Status(ctx context.Context) (s Status, err error) {
 		}
 		s.Shards = append(s.Shards, one)
 	}
-	if s.Processes, err = c.processes(ctx); err != nil {
+	held, err := c.census(ctx, &s)
+	if err != nil {
 		return s, err
 	}
 	items, err := c.queue(ctx, &s.Queue)
@@ -85,43 +84,11 @@ func (c *Client) Status(ctx context.Context) (s Status, err error) {
 	for i := range s.Shards {
 		one := &s.Shards[i]
 		one.Queued = items[one.Source.Shard.SyncSubject()]
-		if err := c.ownerStatus(ctx, one, s.Processes); err != nil {
+		if err := c.ownerStatus(ctx, one, s.Processes, held); err != nil {
 			return s, err
 		}
 	}
 	return s, nil
-}
-
-// processes collects what the processes say, ascending by host and ID.
-func (c *Client) processes(ctx context.Context) (all []wire.Process, err error) {
-	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
-	defer cancel()
-	inbox := c.nc.NewInbox()
-	sub, err := c.nc.SubscribeSync(inbox)
-	if err != nil {
-		return nil, fmt.Errorf("asking the processes: %w", err)
-	}
-	defer func() { _ = sub.Unsubscribe() }() // nothing is left to stop if it fails
-	if err := c.nc.PublishRequest(wire.StatusSubject, inbox, nil); err != nil {
-		return nil, fmt.Errorf("asking the processes: %w", err)
-	}
-	for {
-		silence, cancel := context.WithTimeout(ctx, statusSilence)
-		msg, err := sub.NextMsgWithContext(silence)
-		cancel()
-		if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrNoResponders) {
-			break
-		}
-		if err != nil {
-			return nil, fmt.Errorf("asking the processes: %w", err)
-		}
-		var p wire.Process
-		if wire.Decode(msg.Data, &p) == nil { // else somebody who is none of them
-			all = append(all, p)
-		}
-	}
-	slices.SortFunc(all, func(a, b wire.Process) int { return cmp.Or(cmp.Compare(a.Host, b.Host), cmp.Compare(a.ID, b.ID)) })
-	return all, nil
 }
 
 // queue fills in the SyncQueue's status and returns its items by subject.
@@ -158,7 +125,7 @@ func (c *Client) streamStatus(ctx context.Context, source topology.Source) (s Sh
 }
 
 // ownerStatus adds who owns a shard, and how far it is.
-func (c *Client) ownerStatus(ctx context.Context, s *ShardStatus, processes []wire.Process) error {
+func (c *Client) ownerStatus(ctx context.Context, s *ShardStatus, processes []wire.Process, held leases) error {
 	m, err := manifest.Open(ctx, c.js, s.Source.Shard)
 	if err != nil {
 		return err
@@ -168,14 +135,12 @@ func (c *Client) ownerStatus(ctx context.Context, s *ShardStatus, processes []wi
 	for _, p := range processes {
 		for _, one := range p.Shards {
 			if one.Shard == s.Source.Shard && (one.State == wire.ShardOwned || one.State == wire.ShardClaiming) && (s.Owner == nil || one.Epoch > s.Owner.Epoch) {
-				s.Owner, s.Holder = &one, p.ID
+				s.Owner, s.Holder, s.Name = &one, p.ID, p.Name()
 			}
 		}
 	}
-	if s.Owner == nil {
-		if s.Holder, err = c.leaseHolder(ctx, s.Source.Shard); err != nil {
-			return err
-		}
+	if lease, ok := held.shards[s.Source.Shard]; ok && s.Owner == nil {
+		s.Holder, s.Name = lease.Node, lease.Holder()
 	}
 	return c.measureLag(ctx, s)
 }
@@ -218,24 +183,4 @@ func (c *Client) storedAfter(ctx context.Context, stream string, seq uint64) (ti
 		return time.Time{}, fmt.Errorf("reading stream %s: %w", stream, err)
 	}
 	return msg.Time, nil
-}
-
-// leaseHolder returns the ID of the process that holds a shard's lease, "" when nobody does.
-func (c *Client) leaseHolder(ctx context.Context, shard wire.Shard) (string, error) {
-	kv, err := c.js.KeyValue(ctx, wire.LeaseBucket)
-	if err != nil {
-		return "", fmt.Errorf("reading the leases: %w", err)
-	}
-	entry, err := kv.Get(ctx, wire.LeaseKey(shard))
-	if errors.Is(err, jetstream.ErrKeyNotFound) {
-		return "", nil
-	}
-	if err != nil {
-		return "", fmt.Errorf("reading the lease of shard %s: %w", shard, err)
-	}
-	var lease wire.Lease
-	if err := json.Unmarshal(entry.Value(), &lease); err != nil {
-		return "", fmt.Errorf("reading the lease of shard %s: %w", shard, err)
-	}
-	return lease.Node, nil
 }
