@@ -36,7 +36,7 @@ var mustNotImport = map[string][]string{
 }
 
 // toolsOfTests must not be in what is released.
-var toolsOfTests = []string{"dormouse/integration/relay", "dormouse/internal/natstest", "dormouse/internal/programtest"}
+var toolsOfTests = []string{"dormouse/integration/relay", "dormouse/internal/metricdoc", "dormouse/internal/natstest", "dormouse/internal/programtest"}
 
 // TestImportDirections asserts the direction of imports from `go list`.
 func TestImportDirections(t *testing.T) {

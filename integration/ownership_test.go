@@ -37,6 +37,7 @@ type status struct {
 
 type processStatus struct {
 	ID, HTTP      string
+	Name, Archive string
 	Roles         []string
 	Shards        int
 	Workers, Busy int
@@ -44,8 +45,9 @@ type processStatus struct {
 
 func (in *instance) status() (s status) {
 	in.t.Helper()
-	if err := json.Unmarshal([]byte(in.must("", "status", "--output", "json")), &s); err != nil {
-		in.t.Fatal(err)
+	o := in.run("", "status", "--output", "json") // which exits with 1 when it tells of problems
+	if err := json.Unmarshal([]byte(o.Out), &s); err != nil || o.Code > 1 {
+		in.t.Fatalf("exit %d, %v, %s", o.Code, err, o.Err)
 	}
 	return s
 }

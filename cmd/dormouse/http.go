@@ -9,32 +9,19 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// check is one condition of readiness.
-type check struct {
-	name string
-	run  func(context.Context) error
-}
-
 // httpServer serves metrics, health and profiles.
 type httpServer struct {
 	listener net.Listener
 	server   *http.Server
-	checks   []check
+	health   *health
 	remarks  func() []string // what is worth knowing of a process that is ready
 	log      *slog.Logger
-
-	mu struct { // the last answer of /readyz
-		sync.Mutex
-		at      time.Time
-		problem error
-	}
 }
 
 const (
@@ -48,7 +35,7 @@ func newHTTPServer(addr string, registry *prometheus.Registry, checks []check, r
 	if err != nil {
 		return nil, fmt.Errorf("listening for HTTP: %w (choose another --http)", err)
 	}
-	h := &httpServer{listener: listener, checks: checks, remarks: remarks, log: log}
+	h := &httpServer{listener: listener, health: newHealth(checks), remarks: remarks, log: log}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{Registry: registry}))
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
@@ -90,14 +77,15 @@ func (h *httpServer) run(ctx context.Context) error {
 
 // close closes the listener of a server that never ran; after run it has nothing left to do.
 func (h *httpServer) close() error {
+	h.health.close()
 	if err := h.listener.Close(); !errors.Is(err, net.ErrClosed) {
 		return err
 	}
 	return nil
 }
 
-func (h *httpServer) ready(w http.ResponseWriter, r *http.Request) {
-	if err := h.problem(r.Context()); err != nil {
+func (h *httpServer) ready(w http.ResponseWriter, _ *http.Request) {
+	if err := h.health.problem(); err != nil {
 		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		return
 	}
@@ -105,25 +93,6 @@ func (h *httpServer) ready(w http.ResponseWriter, r *http.Request) {
 	for _, line := range h.remarks() {
 		fmt.Fprintln(w, line)
 	}
-}
-
-// problem says what keeps the process from being ready. Requests that come together share one look.
-func (h *httpServer) problem(ctx context.Context) error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if !h.mu.at.IsZero() && time.Since(h.mu.at) < readyCache {
-		return h.mu.problem
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readyTimeout)
-	defer cancel()
-	var errs []error
-	for _, c := range h.checks {
-		if err := c.run(ctx); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", c.name, err))
-		}
-	}
-	h.mu.at, h.mu.problem = time.Now(), errors.Join(errs...)
-	return h.mu.problem
 }
 
 var indexPage = template.Must(template.New("index").Parse(`<!doctype html>
@@ -135,9 +104,9 @@ var indexPage = template.Must(template.New("index").Parse(`<!doctype html>
 <li><a href="/debug/pprof/">/debug/pprof/</a>: profiles</li></ul></body></html>
 `))
 
-func (h *httpServer) index(w http.ResponseWriter, r *http.Request) {
+func (h *httpServer) index(w http.ResponseWriter, _ *http.Request) {
 	page := struct{ Version, Problem string }{Version: buildVersion()}
-	if err := h.problem(r.Context()); err != nil {
+	if err := h.health.problem(); err != nil {
 		page.Problem = err.Error()
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")

@@ -39,7 +39,12 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	root.SetErr(stderr)
 	cmd, err := root.ExecuteContextC(ctx)
 	var usage usageError
+	told := errors.As(err, &toldError{})
 	switch {
+	case told && errors.As(err, &usage):
+		return exitUsage
+	case told:
+		return exitFailed
 	case err == nil || errors.Is(err, syscall.EPIPE): // whoever read our output has seen enough
 		return exitOK
 	case errors.As(err, &usage):

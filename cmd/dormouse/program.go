@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -30,20 +29,13 @@ import (
 	"dormouse/workers"
 )
 
-func newLogger(w io.Writer, format, level string) *slog.Logger {
-	options := &slog.HandlerOptions{Level: logLevels[level]}
-	if format == "json" {
-		return slog.New(slog.NewJSONHandler(w, options))
-	}
-	return slog.New(slog.NewTextHandler(w, options))
-}
-
 // program is the server of one process: everything that serve starts.
 type program struct {
 	cfg      *serveConfig
 	log      *slog.Logger
 	registry *prometheus.Registry
-	id       string         // names the process; that of its data directory if it has one
+	id       string         // tells the process from others; that of its data directory if it has one
+	host     string         // where it runs, "" if that is not known
 	closers  []func() error // in the order of opening
 
 	server *natsserver.Server // nil with an outside NATS
@@ -58,9 +50,10 @@ type program struct {
 
 // newProgram opens everything, in the order in which the parts need each other; on an error it closes what was opened.
 func newProgram(ctx context.Context, cfg *serveConfig, log *slog.Logger) (*program, error) {
-	p := &program{cfg: cfg, log: log, registry: prometheus.NewRegistry(), id: uuid.NewString()}
+	p := &program{cfg: cfg, log: log, registry: prometheus.NewRegistry()}
 	p.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	steps := []func(context.Context) error{p.openNATS, p.openBucket, p.openStreams, p.openIdentity, p.openIngest, p.openWorkers, p.openHTTP, p.openStatus}
+	steps := []func(context.Context) error{p.takeName, p.openNATS, p.openBucket, p.openStreams, p.openIdentity, p.openMetrics,
+		p.openIngest, p.openWorkers, p.openHTTP, p.openStatus}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return nil, errors.Join(err, p.close())
@@ -200,23 +193,36 @@ func (p *program) openIngest(context.Context) error {
 	if !p.cfg.has(roleIngest) {
 		return nil
 	}
-	var err error
-	if p.id, err = nodeID(p.cfg.data); err != nil {
-		return err
-	}
 	db, err := store.Open(filepath.Join(p.cfg.data, "pebble"), store.Options{Logger: p.log})
 	if err != nil {
 		return err
 	}
 	p.onClose(db.Close)
 	p.node, err = ingest.New(ingest.Config{
-		NC: p.nc, JS: p.js, DB: db, Bucket: p.ours, Accepts: p.ours.Accepts, NodeID: p.id, ArchiveURL: p.bucket.URL(),
+		NC: p.nc, JS: p.js, DB: db, Bucket: p.ours, Accepts: p.ours.Accepts, NodeID: p.id, Host: p.host, ArchiveURL: p.bucket.URL(),
 		MaxDelay: p.cfg.maxDelay, RequeueAfter: p.cfg.requeueAfter, Tick: p.cfg.tick, Lease: p.cfg.lease,
 		MaxBytes: uint64(p.cfg.maxBytes), BufferLimit: uint64(p.cfg.bufferLimit),
 		Trim: ingest.Trim(p.cfg.trim.value), TrimDelay: p.cfg.trimDelay,
 		Registerer: p.registry, Logger: p.log,
 	})
 	return err
+}
+
+// takeName says in every line of the log which process it is of, under the name that `dormouse status` and its leases have.
+func (p *program) takeName(context.Context) (err error) {
+	p.id = uuid.NewString()
+	if p.cfg.has(roleIngest) {
+		if p.id, err = nodeID(p.cfg.data); err != nil {
+			return err
+		}
+	}
+	host, unknown := os.Hostname()
+	p.host = host
+	p.log = p.log.With("process", wire.ProcessName(p.host, p.id))
+	if unknown != nil {
+		p.log.Debug("the host's name is not known", "error", unknown)
+	}
+	return nil
 }
 
 // nodeID returns the name of this process's data directory, made at its first start: it tells a node that comes back from
@@ -270,11 +276,8 @@ func (p *program) openHTTP(context.Context) error {
 
 // openStatus answers those who ask what processes there are.
 func (p *program) openStatus(context.Context) error {
-	host, err := os.Hostname()
-	if err != nil {
-		p.log.Debug("the host's name is not known", "error", err)
-	}
-	self := wire.Process{ID: p.id, Host: host, Version: buildVersion(), Roles: p.cfg.roles, Started: time.Now(), HTTP: p.http.addr()}
+	self := wire.Process{ID: p.id, Host: p.host, Version: buildVersion(), Roles: p.cfg.roles, Started: time.Now(), HTTP: p.http.addr(),
+		Archive: p.bucket.URL()}
 	sub, err := p.nc.Subscribe(wire.StatusSubject, func(msg *nats.Msg) {
 		now := self
 		if p.node != nil {
@@ -283,6 +286,7 @@ func (p *program) openStatus(context.Context) error {
 		if p.pool != nil {
 			now.Workers, now.Busy = p.pool.Size()
 		}
+		p.http.health.tell(&now)
 		data, err := wire.Encode(now)
 		if err == nil {
 			err = msg.Respond(data)

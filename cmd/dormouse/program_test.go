@@ -34,8 +34,9 @@ func get(t *testing.T, url string) (int, string) {
 	return response.StatusCode, string(body)
 }
 
-// TestProgramServesAndStops runs the whole program in this process, with goleak watching what it leaves.
-func TestProgramServesAndStops(t *testing.T) {
+// testConfig is of a process with everything in it, on free ports.
+func testConfig(t *testing.T) *serveConfig {
+	t.Helper()
 	c := &serveConfig{data: t.TempDir(), natsListen: "127.0.0.1:0", http: "127.0.0.1:0", roles: []string{roleIngest, roleWorker}, workers: 2,
 		maxDelay: time.Second, requeueAfter: time.Minute, tick: 10 * time.Millisecond, lease: 10 * time.Second, linger: time.Millisecond,
 		syncInterval: time.Second, grace: time.Second, maxBytes: 1 << 20, bufferLimit: 1 << 20, segmentBytes: 1 << 20,
@@ -43,7 +44,12 @@ func TestProgramServesAndStops(t *testing.T) {
 	if err := c.complete(""); err != nil {
 		t.Fatal(err)
 	}
-	p, err := newProgram(t.Context(), c, slog.New(slog.DiscardHandler))
+	return c
+}
+
+// TestProgramServesAndStops runs the whole program in this process, with goleak watching what it leaves.
+func TestProgramServesAndStops(t *testing.T) {
+	p, err := newProgram(t.Context(), testConfig(t), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

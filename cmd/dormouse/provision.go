@@ -23,6 +23,7 @@ type provisioning struct {
 	topology.Config
 	add    []string // NAME or NAME=PREFIX
 	skip   []string // SHARD:SEQUENCE
+	look   bool     // and make nothing
 	output *choice
 }
 
@@ -45,9 +46,14 @@ not trim such a stream, unless serve is told --trim always. A tenant must be in 
 
 With --skip it makes nothing: it moves one message that a shard does not get past, as the log, /readyz and dormouse status
 name it, from the shard's stream to DORMOUSE_REJECTED, whole and with the reason "skipped by an operator". The owner, if one
-runs, steps over it at once. What is archived, or taken in, is refused.`,
+runs, steps over it at once. What is archived, or taken in, is refused.
+
+With --check it makes nothing. It checks that all is there, and where what tenants publish goes: to logs.dormouse-check-... it
+publishes a message for each shard that expects a stream which does not exist, so that the stream which would have stored it
+refuses it. Exit codes: 0 all is well, 1 there are problems, which come first, with what to add, 2 wrong usage.`,
 		Example: `  dormouse provision --shards 8 --replicas 3 --nats-context prod
   dormouse provision --add-stream ORDERS --add-stream METRICS=edge.metrics
+  dormouse provision --check --nats-context prod
   dormouse provision --output json | jq -r .mapping.to
   dormouse provision --skip 0:1234`,
 		Args:              usageArgs(cobra.NoArgs),
@@ -59,6 +65,7 @@ runs, steps over it at once. What is archived, or taken in, is refused.`,
 	f.IntVar(&p.Replicas, "replicas", 1, "replicas of the streams that are made: 1, 3 or 5")
 	f.StringSliceVar(&p.add, "add-stream", nil, "make an existing stream a shard: NAME, or NAME=PREFIX with what stands before the LogIDs; repeatable")
 	f.StringSliceVar(&p.skip, "skip", nil, "put one message aside that a shard does not get past: SHARD:SEQUENCE; repeatable")
+	f.BoolVar(&p.look, "check", false, "make nothing, and check that all is there and that tenants' entries go where they must")
 	f.DurationVar(&p.RequeueAfter, "requeue-after", time.Minute, "as in serve")
 	f.DurationVar(&p.Lease, "lease", 10*time.Second, "as in serve")
 	p.output = addChoice(cmd, "output", "output format", "text", "json")
@@ -70,6 +77,9 @@ func (p *provisioning) run(cmd *cobra.Command) error {
 	if err := errors.Join(checkSystem(p.Replicas, p.Shards), checkBounds(sharedBounds(p.RequeueAfter, p.Lease)...)); err != nil {
 		return usageError{err}
 	}
+	if p.look && len(p.add)+len(p.skip) > 0 {
+		return usageErrorf("give --check without --add-stream and --skip: it changes nothing")
+	}
 	if len(p.skip) > 0 {
 		return skipMessages(cmd, p.skip)
 	}
@@ -79,6 +89,9 @@ func (p *provisioning) run(cmd *cobra.Command) error {
 		return err
 	}
 	defer nc.Close()
+	if p.look {
+		return p.check(cmd, nc, js)
+	}
 	p.HasArchive = func(ctx context.Context, shard wire.Shard) (bool, error) { return hasArchive(ctx, js, shard) }
 	warn := func(what string, err error) { fmt.Fprintf(cmd.ErrOrStderr(), "dormouse: warning: %s: %v\n", what, err) }
 	list := func() ([]topology.Source, error) {
@@ -187,7 +200,8 @@ func provisioned(before, after []topology.Source) (r provisionReport) {
 	return r
 }
 
-func (r provisionReport) print(w io.Writer) error {
+// table writes which shards there are.
+func (r provisionReport) table(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "SHARD\tSTREAM\tTAKES\tTRIMMED\tWAS")
 	for _, s := range r.Shards {
@@ -200,7 +214,11 @@ func (r provisionReport) print(w io.Writer) error {
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s.>\t%s\t%s\n", s.Shard, s.Stream, s.Prefix, trimmed, was)
 	}
-	if err := t.Flush(); err != nil { // tabwriter reports the errors of the writes here
+	return t.Flush() // tabwriter reports the errors of the writes here
+}
+
+func (r provisionReport) print(w io.Writer) error {
+	if err := r.table(w); err != nil {
 		return err
 	}
 	if r.Mapping == nil {

@@ -24,7 +24,9 @@ func newReadCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "read LOGID",
 		Short: "Print the entries of a log: archived ones, then those still in the stream",
-		Long: `Read prints each entry of a log once, in the order of its sequences, whether it is archived or not yet.
+		Long: `Read prints each entry of a log once, in the order of its sequences, whether it is archived or not yet. It asks NATS for what is
+where, and fetches what is archived from the bucket, whose credentials it needs as well. --archive is another way to the
+same bucket, for where the address that the server names does not lead to it.
 
 raw prints payload and newline; jsonl prints {"log","seq","time","headers","data"}. What is not UTF-8 is in base64, and says
 so: a payload by "encoding":"base64"; headers, with all their values, by being in "headers_base64" instead of "headers".`,

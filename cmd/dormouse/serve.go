@@ -59,27 +59,9 @@ JetStream, to which clients connect.`,
   dormouse serve --nats-context prod --roles worker --workers 16 --archive 's3://logs?endpoint=http://minio:9000'`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var err error
-			if c.target, err = targetOf(cmd); err != nil {
-				return err
-			}
-			if err := c.complete(archiveURL(cmd)); err != nil {
-				return usageError{err}
-			}
 			log := newLogger(cmd.ErrOrStderr(), c.logFormat.value, c.logLevel.value)
-			if err := limitMemory(log); err != nil {
-				return err
-			}
-			c.warn(cmd.Root(), log)
-			p, err := newProgram(cmd.Context(), c, log)
-			if cmd.Context().Err() != nil && errors.Is(err, context.Canceled) {
-				log.Info("told to end before it served", "waited_for", err)
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			return p.run(cmd.Context())
+			adoptLog(cmd.ErrOrStderr(), log)
+			return c.tell(log, c.serve(cmd, log))
 		},
 	}
 	f := cmd.Flags()
@@ -110,6 +92,31 @@ JetStream, to which clients connect.`,
 	c.logFormat = addChoice(cmd, "log-format", "format of the log on standard error", "text", "json")
 	c.logLevel = addChoice(cmd, "log-level", "what to log", "info", "debug", "warn", "error")
 	return cmd
+}
+
+// serve runs the server until it is told to end or fails.
+func (c *serveConfig) serve(cmd *cobra.Command, log *slog.Logger) error {
+	var err error
+	if c.target, err = targetOf(cmd); err != nil {
+		return err
+	}
+	if err := c.complete(archiveURL(cmd)); err != nil {
+		return usageError{err}
+	}
+	if err := limitMemory(log); err != nil {
+		return err
+	}
+	c.warn(cmd.Root(), log)
+	p, err := newProgram(cmd.Context(), c, log)
+	if cmd.Context().Err() != nil && errors.Is(err, context.Canceled) {
+		log.Info("told to end before it served", "waited_for", err)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	return c.tellEnd(p.log, began, p.run(cmd.Context()))
 }
 
 // complete checks the flags and fills in what depends on others.
@@ -163,6 +170,3 @@ func (c *serveConfig) warn(root *cobra.Command, log *slog.Logger) {
 			"workers", c.workers, "segment_bytes", c.segmentBytes.String(), "memory_limit", room)
 	}
 }
-
-// logLevels by their flag values.
-var logLevels = map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError}

@@ -1,7 +1,8 @@
 package main
 
 import (
-	"encoding/json"
+	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
+	"dormouse/internal/topology"
 	"dormouse/internal/wire"
 	"dormouse/store/reader"
 )
@@ -22,10 +24,15 @@ func newStatusCommand() *cobra.Command {
 		Short: "Show processes, shards, owners and the queue",
 		Long: `Status asks every process of a system and JetStream, and shows the processes that answer, for each shard its owner, its
 epoch and how far the archive is behind the stream, and the queue of logs that wait for workers. LAG counts the sequences
-that are not archived, OLDEST is the age of the first of them; <= marks what is known without an owner. A process that is dead,
-frozen or cut off does not answer and is not shown; a shard whose lease it still holds names it.`,
+that are not archived, OLDEST is the age of the first of them; <= marks what is known without an owner.
+
+What is wrong comes first, a line each with what to try: a shard without an owner, a process that is dead, frozen or cut off
+and so does not answer, a bucket that fails, processes with different archives, a subject mapping that is missing. To see
+whether tenants' entries arrive it publishes messages to logs.dormouse-check-... that no stream stores, if it may.
+
+Exit codes: 0 all is well, 1 there are problems (or no answer from NATS), 2 wrong usage.`,
 		Example: `  dormouse status
-  dormouse status --output json | jq '.shards[] | select(.owner == "")'
+  dormouse status --output json | jq -r '.problems[]'
   watch -n 2 dormouse status --nats-context prod`,
 		Args:              usageArgs(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -40,12 +47,13 @@ frozen or cut off does not answer and is not shown; a shard whose lease it still
 				return err
 			}
 			report := reportOf(s, time.Now())
+			report.addMapping(cmd, s)
 			if output.value == "json" {
-				enc := json.NewEncoder(cmd.OutOrStdout())
-				enc.SetIndent("", "  ")
-				return enc.Encode(report)
+				_, err = fmt.Fprintln(cmd.OutOrStdout(), unescaped(report, "  "))
+			} else {
+				err = report.print(cmd.OutOrStdout())
 			}
-			return report.print(cmd.OutOrStdout())
+			return errors.Join(err, problemsError(report.Problems))
 		},
 	}
 	output = addChoice(cmd, "output", "output format", "table", "json")
@@ -55,18 +63,23 @@ frozen or cut off does not answer and is not shown; a shard whose lease it still
 
 // statusReport is what status prints; its JSON form is for scripts.
 type statusReport struct {
+	Problems  []string        `json:"problems"`
 	Processes []processReport `json:"processes"`
 	Shards    []shardReport   `json:"shards"`
 	Queue     queueReport     `json:"queue"`
+	Mapping   string          `json:"mapping,omitempty"` // whether tenants' entries reach their shards; "" where there is only one
 }
 
 type processReport struct {
 	ID      string    `json:"id"`
+	Name    string    `json:"name"` // what logs and leases call it
 	Host    string    `json:"host"`
 	Roles   []string  `json:"roles"`
 	Version string    `json:"version"`
 	Started time.Time `json:"started"`
 	HTTP    string    `json:"http"`
+	Archive string    `json:"archive"`
+	Ready   bool      `json:"ready"`
 	Shards  int       `json:"shards"` // owned
 	Workers int       `json:"workers"`
 	Busy    int       `json:"busy"`
@@ -82,6 +95,7 @@ type shardReport struct {
 	State    string       `json:"state"`
 	Owner    string       `json:"owner"` // ID of the process that answers as the owner; "" when none does
 	Holder   string       `json:"lease_holder,omitempty"`
+	Name     string       `json:"holder_name,omitempty"` // what that process is called
 	Epoch    uint64       `json:"epoch"`
 	Messages uint64       `json:"messages"`
 	Bytes    uint64       `json:"bytes"`
@@ -116,9 +130,10 @@ type queueReport struct {
 }
 
 func reportOf(s reader.Status, now time.Time) statusReport {
-	r := statusReport{Processes: []processReport{}, Shards: []shardReport{}, Queue: queueReport(s.Queue)}
+	r := statusReport{Problems: problemsOf(s), Processes: []processReport{}, Shards: []shardReport{}, Queue: queueReport(s.Queue)}
 	for _, p := range s.Processes {
-		one := processReport{ID: p.ID, Host: p.Host, Roles: p.Roles, Version: p.Version, Started: p.Started, HTTP: p.HTTP,
+		one := processReport{ID: p.ID, Name: p.Name(), Archive: p.Archive, Ready: p.Bucket == "" && p.NotReady == "" && !p.Looking,
+			Host: p.Host, Roles: p.Roles, Version: p.Version, Started: p.Started, HTTP: p.HTTP,
 			Workers: p.Workers, Busy: p.Busy, up: now.Sub(p.Started)}
 		for _, shard := range p.Shards {
 			if shard.State == wire.ShardOwned {
@@ -129,7 +144,7 @@ func reportOf(s reader.Status, now time.Time) statusReport {
 	}
 	for _, shard := range s.Shards {
 		one := shardReport{Shard: shard.Source.Shard, Stream: shard.Source.Stream, Leader: shard.Leader, Replicas: shard.Replicas,
-			State: "unowned", Holder: shard.Holder, Epoch: shard.Epoch, Messages: shard.Messages, Bytes: shard.Bytes,
+			State: "unowned", Holder: shard.Holder, Name: shard.Name, Epoch: shard.Epoch, Messages: shard.Messages, Bytes: shard.Bytes,
 			Last: shard.Last, Floor: shard.Floor, Lag: shard.Lag, Bound: shard.Bound, Queued: shard.Queued}
 		switch owner := shard.Owner; {
 		case owner != nil:
@@ -164,11 +179,20 @@ func stuckIn(processes []wire.Process, shard wire.Shard) *wire.Stuck {
 
 // print writes tables for people.
 func (r statusReport) print(w io.Writer) error {
+	for i, problem := range r.Problems {
+		end := "\n"
+		if i == len(r.Problems)-1 {
+			end = "\n\n"
+		}
+		if _, err := fmt.Fprint(w, "PROBLEM: ", problem, end); err != nil {
+			return err
+		}
+	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "PROCESS\tHOST\tROLES\tVERSION\tUP\tSHARDS\tWORKERS\tBUSY\tHTTP")
+	fmt.Fprintln(t, "PROCESS\tROLES\tVERSION\tUP\tSHARDS\tWORKERS\tBUSY\tHTTP\tARCHIVE")
 	for _, p := range r.Processes {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%s\n", short(p.ID), p.Host, strings.Join(p.Roles, ","), p.Version,
-			p.up.Round(time.Second), p.Shards, p.Workers, p.Busy, p.HTTP)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%d\t%d\t%s\t%s\n", p.Name, wire.Printable(strings.Join(p.Roles, ",")), wire.Printable(p.Version),
+			p.up.Round(time.Second), p.Shards, p.Workers, p.Busy, wire.Printable(p.HTTP), wire.Printable(p.Archive))
 	}
 	fmt.Fprintln(t, "\nSHARD\tSTREAM\tSTATE\tOWNER\tEPOCH\tMESSAGES\tFLOOR\tLAG\tLOGS\tBUFFERED\tQUEUED\tOLDEST\t")
 	for _, s := range r.Shards {
@@ -191,17 +215,53 @@ func (r statusReport) print(w io.Writer) error {
 		case s.Owner == "" && s.Holder != "":
 			note = "its owner does not answer"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%d\t%d\t%s%d\t%d\t%d\t%d\t%s\t%s\n", s.Shard, s.Stream, s.State, short(s.Holder), s.Epoch,
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%d\t%d\t%s%d\t%d\t%d\t%d\t%s\t%s\n", s.Shard, s.Stream, wire.Printable(s.State), cmp.Or(s.Name, "-"), s.Epoch,
 			s.Messages, s.Floor, bound, s.Lag, s.Logs, s.Buffered, s.Queued, oldest, note)
 	}
 	fmt.Fprintf(t, "\nQUEUE\tITEMS\tIN WORK\tWAITING PULLS\n\t%d\t%d\t%d\n", r.Queue.Items, r.Queue.InWork, r.Queue.Waiting)
-	return t.Flush() // tabwriter reports the errors of the writes here
+	if err := t.Flush(); err != nil || r.Mapping == "" { // tabwriter reports the errors of the writes here
+		return err
+	}
+	_, err := fmt.Fprintf(w, "\nMAPPING\n%s\n", r.Mapping)
+	return err
 }
 
-// short is as much of an ID as tells processes apart.
-func short(id string) string {
-	if id == "" {
-		return "-"
+// problemsError makes a command fail that has told of problems.
+func problemsError(problems []string) error {
+	switch len(problems) {
+	case 0:
+		return nil
+	case 1:
+		return errors.New("there is a problem, see above")
+	default:
+		return fmt.Errorf("there are %d problems, see above", len(problems))
 	}
-	return id[:min(len(id), 8)]
+}
+
+// mostProbes is how many shards status probes: what a mapping does to one tenant it does to all.
+const mostProbes = 8
+
+// addMapping says whether what tenants publish arrives. It has a connection of its own, so that credentials which may only read
+// do for everything else.
+func (r *statusReport) addMapping(cmd *cobra.Command, s reader.Status) {
+	var sources []topology.Source
+	for _, shard := range s.Shards {
+		sources = append(sources, shard.Source)
+	}
+	n := topology.Partitions(sources)
+	if n == 0 {
+		return
+	}
+	probed, err := probeApart(cmd, sources)
+	switch {
+	case err != nil:
+		r.Mapping = fmt.Sprintf("not checked, these credentials may not publish (%v): see dormouse provision --check", err)
+	case len(probed) > 0:
+		r.Mapping = "tenants are not spread over their shards as they must be"
+		for _, problem := range probed {
+			r.Problems = append(r.Problems, problem+": see dormouse provision --check")
+		}
+	default:
+		r.Mapping = fmt.Sprintf("tenants are spread over %d shards", n)
+	}
 }
