@@ -192,3 +192,25 @@ func TestRest(t *testing.T) {
 		t.Error("uses are not counted")
 	}
 }
+
+// FuzzPosition: what a damaged cache has for a position is an error, or a position that can be written again.
+func FuzzPosition(f *testing.F) {
+	data, err := wire.Encode(Position{Source: time.Unix(1, 2), Applied: 3, ManifestSeq: 4, ManifestID: "id", Floor: 2})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(data)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var p, again Position
+		if wire.Decode(data, &p) != nil {
+			return
+		}
+		encoded, err := wire.Encode(p)
+		if err == nil {
+			err = wire.Decode(encoded, &again)
+		}
+		if err != nil || !again.Source.Equal(p.Source) || again.Applied != p.Applied || again.ManifestID != p.ManifestID || again.Floor != p.Floor {
+			t.Fatalf("%+v became %+v, %v", p, again, err)
+		}
+	})
+}

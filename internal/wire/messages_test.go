@@ -98,7 +98,10 @@ func FuzzDecode(f *testing.F) {
 		CommitRequest{Segment: extent.Segment{Key: "k"}, Extents: []extent.Extent{{Log: "a.b", First: 1, Last: 1, Count: 1}}},
 		CommitReply{Status: Status{Code: Busy, Message: "m"}, Refused: []Refusal{{Log: "a.b"}}},
 		ExtentsReply{Extents: []extent.Located{{}}, Archive: "file:///x"},
+		ExtentsRequest{Log: "a.b", After: 7, All: true},
+		ListRequest{Prefix: "a.", After: "a.b", Limit: 2},
 		ListReply{Logs: []LogInfo{{Log: "a.b", Archived: Part{Entries: 1}}}},
+		Process{ID: "n", Shards: []ShardStatus{{Shard: 1, State: ShardOwned}}},
 	} {
 		data, err := Encode(m)
 		if err != nil {
@@ -107,7 +110,8 @@ func FuzzDecode(f *testing.F) {
 		f.Add(data)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		for _, m := range []any{&WorkItem{}, &DrainRequest{}, &DrainReply{}, &CommitRequest{}, &CommitReply{}, &ExtentsRequest{}, &ExtentsReply{}, &ListRequest{}, &ListReply{}} {
+		for _, m := range []any{&WorkItem{}, &DrainRequest{}, &DrainReply{}, &CommitRequest{}, &CommitReply{}, &ExtentsRequest{}, &ExtentsReply{}, &ListRequest{}, &ListReply{},
+			&Process{}} {
 			if err := Decode(data, m); err != nil {
 				if !errors.Is(err, ErrBadRequest) {
 					t.Fatalf("%T: error %v does not wrap ErrBadRequest", m, err)
@@ -125,6 +129,18 @@ func FuzzDecode(f *testing.F) {
 			if err := Decode(encoded, again); err != nil {
 				t.Fatalf("%T does not decode again: %v", m, err)
 			}
+		}
+	})
+}
+
+func FuzzParseShard(f *testing.F) {
+	for _, text := range []string{"0", "4294967295", "4294967296", "-1", "", "01"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		shard, err := ParseShard(text)
+		if again, err2 := ParseShard(shard.String()); err == nil && (err2 != nil || again != shard) {
+			t.Fatalf("%q is %d, and %q is %d, %v", text, shard, shard, again, err2)
 		}
 	})
 }
