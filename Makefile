@@ -2,26 +2,35 @@
 .DEFAULT_GOAL := help
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+# What is not for the race detector is compiled in one way, by tests too, so that the dependencies are compiled once.
+PLAIN := CGO_ENABLED=0 GOFLAGS="$(shell go env GOFLAGS) -trimpath"
+TESTS := go run ./internal/gotest
+RACE := -race -vet=off -timeout 14m
 TESTFLAGS ?=
 
-.PHONY: help run build test lint bench fuzz crash chaos hostile model clean
+.PHONY: help run build test test-all lint cover bench fuzz crash chaos hostile model clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-8s %s\n", $$1, $$2}'
 
 run: ## Run everything in one process: embedded NATS on 127.0.0.1:4222, archive in ./data/archive
-	go run ./cmd/dormouse serve
+	$(PLAIN) go run ./cmd/dormouse serve
 
 build: ## Build the static binary bin/dormouse, with the drivers of all object stores
-	CGO_ENABLED=0 go build -tags clouds -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/dormouse ./cmd/dormouse
+	$(PLAIN) go build -tags clouds -ldflags '-s -w -X main.version=$(VERSION)' -o bin/dormouse ./cmd/dormouse
 
-test: ## Run all tests with the race detector
-	go test -race -timeout 14m $(TESTFLAGS) ./...
+test: ## Run all tests with the race detector, each in its short form: some 5 minutes, once all is compiled
+	$(TESTS) $(RACE) -short $(TESTFLAGS) ./...
 
-lint: ## Check formatting, go vet and staticcheck
+test-all: ## Run the long forms of the tests that have one, which make test leaves out
+	$(TESTS) -long $(RACE) $(TESTFLAGS) ./...
+	$(PLAIN) $(TESTS) -vet=off -run '^TestADayOfAMillionLogs$$' ./scheduler # its full size is too much for the race detector
+
+lint: ## Check formatting, go vet (with the drivers of all object stores too) and staticcheck
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo 'run gofmt -w on these files'; exit 1; }
-	go vet ./...
-	go run $(STATICCHECK) ./...
+	$(PLAIN) go vet ./...
+	$(PLAIN) go vet -tags clouds ./store/archive ./cmd/dormouse
+	$(PLAIN) go run $(STATICCHECK) ./...
 
 bench: build ## Measure this machine, the short form: a few minutes; the long form is bin/dormouse bench, about an hour
 	bin/dormouse bench --short

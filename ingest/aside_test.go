@@ -248,6 +248,7 @@ func (s *system) silence() (callOff func()) {
 
 // TestAnswersThatNeverCome: more messages are to be put aside than may wait for acks at a time, and all acks are lost.
 func TestAnswersThatNeverCome(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	s := newSystem(t)
 	const bad = 1100
 	for range bad {

@@ -67,6 +67,7 @@ func TestNodeWithoutABucketTakesNothing(t *testing.T) {
 
 // TestUnfitNodeKeepsWhatItServes holds that a node which leaves shards to others goes on with those that it serves.
 func TestUnfitNodeKeepsWhatItServes(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	s := newSystem(t)
 	s.addShards(2)
 	bucket := &faulty{Bucket: s.bucket}
@@ -86,6 +87,7 @@ func TestUnfitNodeKeepsWhatItServes(t *testing.T) {
 // TestEveryBucketIsAway lets all nodes start while the bucket is away. Who has the catalog on its disk must come to own the
 // shard, also if one that has not was first; and one that is alone must own it once the bucket is back.
 func TestEveryBucketIsAway(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	s := newSystem(t)
 	dir, bucket := t.TempDir(), &faulty{Bucket: s.bucket}
 	with := func(c *Config) { often(c); c.Bucket = bucket }
@@ -108,6 +110,7 @@ func TestEveryBucketIsAway(t *testing.T) {
 // TestSnapshotThatCannotBeRead holds that a node which seems to have a bucket, and yet cannot load what it needs, leaves the
 // shard to others, comes back, and can own shards then.
 func TestSnapshotThatCannotBeRead(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	s := newSystem(t)
 	dir, bucket := t.TempDir(), &faulty{Bucket: s.bucket}
 	a := s.start("a", dir, often)

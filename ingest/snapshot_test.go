@@ -87,6 +87,7 @@ func sortExtents(all []extent.Located) []extent.Located {
 // TestTakeoverFromSnapshots lets nodes with an empty, a stale and a current disk take a shard over from each other while
 // snapshots are taken and the manifest is cut: each must have the whole catalog, archive nothing again and lose nothing.
 func TestTakeoverFromSnapshots(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	s := newSystem(t)
 	r := rand.New(rand.NewPCG(7, 7))
 	dirs := []string{t.TempDir(), t.TempDir(), ""}

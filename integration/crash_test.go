@@ -9,8 +9,12 @@ import (
 	"time"
 )
 
-// crashRestarts is how often the short form kills the server; DORMOUSE_CRASH_RESTARTS sets another number.
-const crashRestarts = 24
+// crashRestarts is how often the server is killed, and shortRestarts how often in the short form; DORMOUSE_CRASH_RESTARTS sets
+// another number.
+const (
+	crashRestarts = 24
+	shortRestarts = 6
+)
 
 func envInt(t *testing.T, name string, def uint64) uint64 {
 	t.Helper()
@@ -29,10 +33,14 @@ func envInt(t *testing.T, name string, def uint64) uint64 {
 // directory, and in the end compares what is read with what was acked: from the mixture of archive and stream, and again
 // when all is archived. The seed is printed; DORMOUSE_SEED replays its choices.
 func TestCrash(t *testing.T) {
+	restarts := uint64(crashRestarts)
+	if testing.Short() {
+		restarts = shortRestarts
+	}
 	for name, wipe := range map[string]bool{"same disk": false, "cache deleted": true} {
 		t.Run(name, func(t *testing.T) {
 			seed := envInt(t, "DORMOUSE_SEED", uint64(time.Now().UnixNano()))
-			restarts := int(envInt(t, "DORMOUSE_CRASH_RESTARTS", crashRestarts)) / 2
+			restarts := int(envInt(t, "DORMOUSE_CRASH_RESTARTS", restarts)) / 2
 			t.Logf("seed %d, %d restarts", seed, restarts)
 			r := rand.New(rand.NewPCG(seed, 0))
 			in := newInstance(t, fast...)

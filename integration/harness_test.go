@@ -128,10 +128,17 @@ func (in *instance) untilEnded() {
 	}
 }
 
-// kill ends the process as a power switch does to it, and waits for its end.
+// kill ends the process as a power switch does to it, and waits for its end. One that has ended by itself, and was not waited
+// for, fails the test.
 func (in *instance) kill() {
 	if !in.Up() {
 		return
+	}
+	select {
+	case <-in.Ended():
+		in.t.Errorf("the process had ended by itself, with %d:\n%s", in.wait(), in.Tail())
+		return
+	default:
 	}
 	if err := in.Kill(); err != nil {
 		in.t.Fatal(err)

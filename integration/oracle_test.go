@@ -23,11 +23,14 @@ func newOracle() oracle { return oracle{programtest.NewOracle()} }
 func (o oracle) last() uint64 { return o.Last(wire.DefaultSource) }
 
 // check compares what was acked with what `dormouse read` prints: every acked entry once, in ascending sequence, and
-// besides them only entries whose publisher does not know, at most once each.
+// besides them only entries whose publisher does not know, at most once each. That nothing was acked is a failure.
 func (o oracle) check(in *instance) { in.t.Helper(); o.checkLogs(in, o.Logs()...) }
 
 func (o oracle) checkLogs(in *instance, logs ...string) {
 	in.t.Helper()
+	if err := o.Judgeable(logs); err != nil {
+		in.t.Fatal(err)
+	}
 	for _, log := range logs {
 		if err := o.Compare(log, in.must("", "read", log, "--output", "jsonl"), o.Acked(log), true); err != nil {
 			in.t.Fatalf("the first log that is wrong is %s: %v\nthe server's log ends:\n%s", log, err, in.Tail())

@@ -71,7 +71,11 @@ func TestOutsideNATSRestarts(t *testing.T) {
 	in := nats.instance(fast...).start()
 	o := newOracle()
 	load := startPublishers(t, nats.addr, o, 7)
-	for range 3 {
+	restarts := 3
+	if testing.Short() {
+		restarts = 1
+	}
+	for range restarts {
 		before := in.metrics()["dormouse_segments_committed_total"]
 		in.until("some commits", func() bool { return in.metrics()["dormouse_segments_committed_total"] > before+3 })
 		nats.stop()
@@ -98,7 +102,11 @@ func TestTakeover(t *testing.T) {
 	o := newOracle()
 	load := startPublishers(t, nats.addr, o, 8)
 	owner, standby := pair[0], pair[1]
-	for range 3 {
+	takeovers := 3
+	if testing.Short() {
+		takeovers = 1
+	}
+	for range takeovers {
 		owner.until("the owner to own", func() bool { return owned(owner) == 1 })
 		if n := owned(standby); n != 0 {
 			t.Fatalf("both own the shard (the standby says %v)", n)

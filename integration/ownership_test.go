@@ -90,7 +90,11 @@ func TestOwnership(t *testing.T) {
 	o := newOracle()
 	load := startPublishers(t, nats.addr, o, 9)
 	a, b := pair[0], pair[1]
-	for range 2 {
+	rounds := 2
+	if testing.Short() {
+		rounds = 1
+	}
+	for range rounds {
 		left := time.Now()
 		stopped := make(chan int, 1)
 		go func() { stopped <- a.stop() }()

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"net"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,12 +12,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/johannesboyne/gofakes3"
+	"github.com/johannesboyne/gofakes3/backend/s3mem"
+
 	"dormouse/integration/relay"
 	"dormouse/internal/programtest"
 )
 
-// gateway is a real S3 server (versitygw on a folder, built from the pinned module in tools) behind a relay that the test
-// can break.
+// gateway is an S3 server behind a relay that the test can break: a real one (versitygw on a folder, built from the pinned
+// module in tools), and in the short form one in memory, since the real one takes minutes to compile.
 type gateway struct {
 	url   string // for --archive
 	relay *relay.Relay
@@ -30,13 +34,39 @@ var s3Server = sync.OnceValues(func() (string, error) {
 
 func startGateway(t *testing.T) *gateway {
 	t.Helper()
+	t.Setenv("AWS_ACCESS_KEY_ID", "dormouse")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "asleep-in-the-hedge")
+	t.Setenv("AWS_EC2_METADATA_DISABLED", "true")
+	var addr string
+	if testing.Short() {
+		addr = startFakeS3(t)
+	} else {
+		addr = startS3(t)
+	}
+	g := &gateway{relay: startRelay(t, addr)}
+	g.url = "s3://logs/some/prefix?endpoint=http://" + g.relay.Addr()
+	return g
+}
+
+// startFakeS3 starts the server in memory and returns its address.
+func startFakeS3(t *testing.T) string {
+	t.Helper()
+	backend := s3mem.New()
+	if err := backend.CreateBucket("logs"); err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(gofakes3.New(backend).Server())
+	t.Cleanup(server.Close)
+	return server.Listener.Addr().String()
+}
+
+// startS3 starts the real server and returns its address.
+func startS3(t *testing.T) string {
+	t.Helper()
 	program, err := s3Server()
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv("AWS_ACCESS_KEY_ID", "dormouse")
-	t.Setenv("AWS_SECRET_ACCESS_KEY", "asleep-in-the-hedge")
-	t.Setenv("AWS_EC2_METADATA_DISABLED", "true")
 	root, addr := t.TempDir(), freeAddr(t)
 	for _, dir := range []string{"objects/logs", "attributes"} {
 		if err := os.MkdirAll(filepath.Join(root, dir), 0o750); err != nil {
@@ -61,9 +91,7 @@ func startGateway(t *testing.T) *gateway {
 		}
 		return c.Close() == nil
 	})
-	g := &gateway{relay: startRelay(t, addr)}
-	g.url = "s3://logs/some/prefix?endpoint=http://" + g.relay.Addr()
-	return g
+	return addr
 }
 
 // TestMainJobOnS3 is the README's tour with a real S3 server for a bucket.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"testing"
 	"time"
+	"unsafe"
 
 	"dormouse/internal/wire"
 )
@@ -22,6 +23,13 @@ func hourly(t testing.TB, n int) (*Scheduler, []string) {
 		logs[i] = fmt.Sprintf("tenant%d.log%d", i%1000, i)
 	}
 	return s, logs
+}
+
+// TestStatesAreSmall: ARCHITECTURE.md says how small.
+func TestStatesAreSmall(t *testing.T) {
+	if size := unsafe.Sizeof(logState{}); size != 72 {
+		t.Errorf("a log's state has %d bytes", size)
+	}
 }
 
 // TestArmingAllocates only what a log that wakes must keep, its LogID. A slot for each tick, and a map and a slab that grow

@@ -63,6 +63,11 @@ func TestADayOfAMillionLogs(t *testing.T) {
 	if underRace() { // all logs and all day, with fewer entries in slots that are wider for it
 		wide.flow, wide.burstEvery, wide.tick, wide.entries = wide.flow/10, wide.burstEvery*10, wide.tick*5, 5*dayLogs/4
 	}
+	if testing.Short() { // the hours in which most is written
+		wide.from, wide.length = 12*time.Hour, 4*time.Hour
+		wide.entries, wide.distinct = wide.entries/10, wide.distinct/10
+		defaults.length, defaults.entries, defaults.distinct = defaults.length/3, defaults.entries/4, defaults.distinct/4
+	}
 	for _, tc := range []struct {
 		name string
 		form dayForm

@@ -289,6 +289,7 @@ func TestGraceEnds(t *testing.T) {
 }
 
 func TestLongUploadKeepsTheItem(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	const ackWait = 2 * time.Second
 	s := newSystem(t, settings{ackWait: ackWait})
 	s.bucket.before = func(ctx context.Context, _ int, _ string) error {

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -34,7 +35,7 @@ var Baselines = map[string]func(ctx context.Context, arg string, in io.Reader, o
 const baselinePeriod = 5 * time.Second
 
 // goroutinePerLog holds a goroutine with a ticker and a small buffer for each of arg logs, as archivers without a scheduler
-// do, until in ends. It prints one line when all are there.
+// do, until in ends. It prints one line when it begins, and one with the number of goroutines in the process when all are there.
 func goroutinePerLog(ctx context.Context, arg string, in io.Reader, out io.Writer) error {
 	logs, err := strconv.Atoi(arg)
 	if err != nil {
@@ -60,7 +61,7 @@ func goroutinePerLog(ctx context.Context, arg string, in io.Reader, out io.Write
 			}
 		})
 	}
-	if _, err := fmt.Fprintln(out, "ready"); err != nil {
+	if _, err := fmt.Fprintln(out, runtime.NumGoroutine()); err != nil {
 		cancel()
 		return err
 	}
@@ -180,29 +181,41 @@ func (b *baseline) end() error {
 	return nil
 }
 
-// idleBaseline returns the memory, in MiB over an empty process, and the cores of a goroutine for each of n logs.
-func (r *run) idleBaseline(ctx context.Context, n int) (resident, cores float64, err error) {
+// idleCost is what a goroutine for each log takes.
+type idleCost struct {
+	resident   float64 // MiB over an empty process
+	cores      float64
+	goroutines float64 // in the process
+}
+
+// idleBaseline measures what a goroutine for each of n logs takes.
+func (r *run) idleBaseline(ctx context.Context, n int) (cost idleCost, err error) {
 	b, err := r.baseline(ctx, "goroutines", strconv.Itoa(n))
 	if err != nil {
-		return 0, 0, err
+		return cost, err
 	}
 	defer func() { err = errors.Join(err, b.end()) }()
 	p := &program{proc: b.proc}
 	if _, err := b.line(); err != nil {
-		return 0, 0, err
+		return cost, err
 	}
 	empty, err := p.resident()
 	if err != nil {
-		return 0, 0, err
+		return cost, err
 	}
-	if _, err := b.line(); err != nil {
-		return 0, 0, err
+	counted, err := b.line()
+	if err != nil {
+		return cost, err
 	}
-	if resident, err = p.settled(ctx); err != nil {
-		return 0, 0, err
+	if cost.goroutines, err = strconv.ParseFloat(counted, 64); err != nil {
+		return cost, fmt.Errorf("the baseline's goroutines: %w", err)
 	}
-	cores, err = p.cores(ctx, r.Idle)
-	return resident - empty, cores, err
+	if cost.resident, err = p.settled(ctx); err != nil {
+		return cost, err
+	}
+	cost.resident -= empty
+	cost.cores, err = p.cores(ctx, r.Idle)
+	return cost, err
 }
 
 // consumerBaseline returns the rate, in entries a second, at which the bare consumer reads the source stream. The program

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -68,6 +69,18 @@ func TestConfigIsChecked(t *testing.T) {
 	}
 	if Check(Short(), []string{"drain", "nonsense"}) == nil {
 		t.Error("a scenario that is none passed")
+	}
+}
+
+// TestGoroutinesOfTheBaselineAreCounted: its figure is what was seen, not what was asked for.
+func TestGoroutinesOfTheBaselineAreCounted(t *testing.T) {
+	var out strings.Builder
+	if err := goroutinePerLog(t.Context(), "1000", strings.NewReader(""), &out); err != nil {
+		t.Fatal(err)
+	}
+	begin, counted, _ := strings.Cut(strings.TrimSpace(out.String()), "\n")
+	if n, err := strconv.Atoi(counted); begin != "begin" || err != nil || n <= 1000 {
+		t.Errorf("the baseline printed %q, want a count above 1000, %v", out.String(), err)
 	}
 }
 

@@ -50,14 +50,14 @@ func idle(ctx context.Context, r *run, p *program, n int, empty float64) error {
 		return err
 	}
 	r.step(fmt.Sprintf("the baseline: a goroutine, a ticker and a buffer for each of %d logs", n))
-	goroutineMiB, goroutineCores, err := r.idleBaseline(ctx, n)
+	each, err := r.idleBaseline(ctx, n)
 	if err != nil {
 		return err
 	}
 	r.add("idle: memory of an empty system", "MiB", empty, nil)
-	r.compare("idle: memory over empty", "MiB", resident-empty, "goroutine per log", goroutineMiB, atMost(16))
-	r.compare("idle: CPU", "% of a core", 100*cores, "goroutine per log", 100*goroutineCores, atMost(0.5))
-	r.compare("idle: goroutines", "", now.goroutines, "goroutine per log", float64(n), atMost(150))
+	r.compare("idle: memory over empty", "MiB", resident-empty, "goroutine per log", each.resident, atMost(16))
+	r.compare("idle: CPU", "% of a core", 100*cores, "goroutine per log", 100*each.cores, atMost(0.5))
+	r.compare("idle: goroutines", "", now.goroutines, "goroutine per log", each.goroutines, atMost(150))
 	r.add("idle: open files", "", now.files, nil)
 	return nil
 }

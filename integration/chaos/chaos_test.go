@@ -32,9 +32,10 @@ func TestMain(m *testing.M) {
 	})
 }
 
-// The short form, and the system that every form runs.
+// How long faults go on, in the short form too, and the system that every form runs.
 const (
-	shortTime      = 36 * time.Second
+	defaultTime    = 36 * time.Second
+	shortTime      = 12 * time.Second
 	faultEvery     = 3 * time.Second // from fault to fault
 	ingestCount    = 3
 	workerCount    = 4
@@ -67,7 +68,11 @@ func TestChaos(t *testing.T) {
 	runtime.LockOSThread() // see process.start
 	defer runtime.UnlockOSThread()
 	seed := setting(t, "DORMOUSE_SEED", uint64(time.Now().UnixNano()), parseSeed)
-	length := setting(t, "DORMOUSE_CHAOS_TIME", shortTime, time.ParseDuration)
+	length := defaultTime
+	if testing.Short() {
+		length = shortTime
+	}
+	length = setting(t, "DORMOUSE_CHAOS_TIME", length, time.ParseDuration)
 	count := setting(t, "DORMOUSE_CHAOS_FAULTS", max(int(length/faultEvery), 1), strconv.Atoi)
 	shards := setting(t, "DORMOUSE_CHAOS_SHARDS", 4, strconv.Atoi)
 	p := partsOf(ingestCount, workerCount, serverCount, publisherCount)

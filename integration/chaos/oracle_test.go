@@ -45,6 +45,7 @@ func (o *oracle) neverSent() {
 func (o *oracle) check(c *cluster, when string) time.Duration {
 	c.t.Helper()
 	began := time.Now()
+	c.must(o.Judgeable(o.Logs()))
 	for _, log := range o.Logs() {
 		out := c.run("read", log, "--output", "jsonl")
 		err := o.Compare(log, out.Out, o.Acked(log), true)

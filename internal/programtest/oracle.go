@@ -85,6 +85,20 @@ func (o *Oracle) Acked(log string) []Acked {
 	return slices.Clone(o.mu.acked[log])
 }
 
+// Judgeable returns an error when there is nothing to hold the logs against: no log, or none of one's entries was acked.
+func (o *Oracle) Judgeable(logs []string) error {
+	if len(logs) == 0 {
+		_, unknown := o.Counts()
+		return fmt.Errorf("no entry was acked (of %d that is unknown): there is nothing to judge by", unknown)
+	}
+	for _, log := range logs {
+		if len(o.Acked(log)) == 0 {
+			return fmt.Errorf("no entry of %s was acked: there is nothing to judge it by", log)
+		}
+	}
+	return nil
+}
+
 func (o *Oracle) isUnknown(log, data string) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()

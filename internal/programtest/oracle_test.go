@@ -35,7 +35,16 @@ func TestCompare(t *testing.T) {
 			t.Errorf("%v, final %v: %v, want %q", tc.read, tc.final, err, tc.wrong)
 		}
 	}
-	if acked, unknown := o.Counts(); acked != 2 || unknown != 1 || o.Last("LOGS") != 7 {
+	if err := o.Judgeable(o.Logs()); err != nil {
+		t.Error(err)
+	}
+	o.Tell("a.c", "perhaps too", nil)
+	for _, logs := range [][]string{nil, {"a.b", "a.c"}} {
+		if o.Judgeable(logs) == nil {
+			t.Errorf("%v can be judged, and nothing of it was acked", logs)
+		}
+	}
+	if acked, unknown := o.Counts(); acked != 2 || unknown != 2 || o.Last("LOGS") != 7 {
 		t.Errorf("%d acked, %d unknown, the last is %d", acked, unknown, o.Last("LOGS"))
 	}
 }
