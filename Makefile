@@ -32,6 +32,14 @@ lint: ## Check formatting, go vet (with the drivers of all object stores too) an
 	$(PLAIN) go vet -tags clouds ./store/archive ./cmd/dormouse
 	$(PLAIN) go run $(STATICCHECK) ./...
 
+cover: ## What make test covers, in tests and in the processes that they start: figures for each package, and cover/cover.html
+	rm -rf cover && mkdir -p cover/tests cover/processes
+	GOCOVERDIR=$(CURDIR)/cover/processes $(TESTS) -vet=off -short -timeout 14m -covermode=atomic -coverpkg=./... $(TESTFLAGS) ./... \
+	  -args -test.gocoverdir=$(CURDIR)/cover/tests
+	go tool covdata percent -i=cover/tests,cover/processes
+	go tool covdata textfmt -i=cover/tests,cover/processes -o=cover/cover.txt
+	go tool cover -html=cover/cover.txt -o=cover/cover.html
+
 bench: build ## Measure this machine, the short form: a few minutes; the long form is bin/dormouse bench, about an hour
 	bin/dormouse bench --short
 
@@ -52,5 +60,5 @@ chaos: ## Long chaos campaign: half an hour of kills, freezes and network cuts, 
 hostile: ## Long campaign of a hostile publisher: ten minutes of whatever the protocol allows, and kills, judged likewise
 	DORMOUSE_HOSTILE_TIME=10m go test -race -timeout 60m -count=1 -v -run 'TestHostilePublisher' ./integration/hostile
 
-clean: ## Remove what make build and make run leave
-	rm -rf bin data
+clean: ## Remove what make build, make run and make cover leave
+	rm -rf bin data cover

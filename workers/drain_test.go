@@ -41,6 +41,7 @@ func TestSinkRefuses(t *testing.T) {
 		"a log not asked for":       {[]wire.DrainReply{{Data: reprOf("a.z", one), Done: true}}, "not asked for"},
 		"entries out of order":      {[]wire.DrainReply{{Data: reprOf("a.b", two, one), Done: true}}, "out of order"},
 		"an entry twice":            {[]wire.DrainReply{{Data: good, After: 2}, {Data: good, Done: true}}, "out of order"},
+		"an entry twice in a row":   {[]wire.DrainReply{{Data: reprOf("a.b", two, two), Done: true}}, "out of order"},
 		"sequence 0":                {[]wire.DrainReply{{Data: reprOf("a.b", record{0, nil}), Done: true}}, "sequence 0"},
 		"a short batch":             {[]wire.DrainReply{{Data: good[:5], Done: true}}, "batch of 5 bytes"},
 		"a batch cut in a value":    {[]wire.DrainReply{{Data: good[:len(good)-1], Done: true}}, "ends in the value of record 1"},

@@ -44,6 +44,9 @@ func Main(m *testing.M, build func(dir string) error) {
 // released, and compiled in the Makefile's way, which spares compiling the dependencies another time.
 func Build(file, pkg string, flags ...string) error {
 	race := slices.Contains(flags, "-race")
+	if pkg == Dormouse && os.Getenv("GOCOVERDIR") != "" { // see make cover; the processes inherit it
+		flags = slices.Concat(flags, []string{"-cover", "-covermode=atomic", "-coverpkg=dormouse/..."})
+	}
 	if !race {
 		flags = append(slices.Clone(flags), "-trimpath")
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -71,7 +72,7 @@ func drainAll(t *testing.T, b *Buffer, logs []string, maxBytes int) (got []store
 		if err != nil {
 			t.Fatal(err)
 		}
-		if data, err := wire.Encode(reply); err != nil || len(data) > maxBytes+replyOverhead {
+		if data, err := wire.Encode(reply); err != nil || len(data) > maxBytes {
 			t.Fatalf("reply of %d bytes for a limit of %d, %v", len(data), maxBytes, err)
 		}
 		if len(reply.Data) > 0 {
@@ -166,11 +167,82 @@ func TestDrainYieldsEveryEntryOnce(t *testing.T) {
 
 func TestDrainRefusesAnOffsetBeyondTheEntry(t *testing.T) {
 	db, b := open(t)
+	large := value(1, make([]byte, 9000))
+	fill(t, db, b, []stored{{"a.b", 1, large}})
+	for _, offset := range []int{len(large), 100_000} {
+		err := b.Drain(wire.DrainRequest{Logs: []string{"a.b"}, MaxBytes: 2048, Offset: offset},
+			func(wire.DrainReply) { t.Error("it was answered") })
+		if !errors.Is(err, wire.ErrBadRequest) {
+			t.Fatalf("offset %d: got %v, want ErrBadRequest", offset, err)
+		}
+	}
+}
+
+// TestOffsetOfAnotherEntry: an offset is into the first log's entry. When that is gone, the next log's begins at its beginning.
+func TestOffsetOfAnotherEntry(t *testing.T) {
+	db, b := open(t)
 	fill(t, db, b, []stored{{"a.b", 1, value(1, make([]byte, 9000))}})
-	err := b.Drain(wire.DrainRequest{Logs: []string{"a.b"}, MaxBytes: 2048, Offset: 100_000},
-		func(wire.DrainReply) { t.Error("it was answered") })
-	if !errors.Is(err, wire.ErrBadRequest) {
-		t.Fatalf("got %v, want ErrBadRequest", err)
+	err := b.Drain(wire.DrainRequest{Logs: []string{"a.a", "a.b"}, MaxBytes: 2048, Offset: 1000}, func(r wire.DrainReply) {
+		if r.Piece == nil || r.Piece.Offset != 0 || r.Skip != 1 {
+			t.Errorf("answered %+v", r)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestDrainOfLogsWhoseNamesBeginAlike, and whose entries do not come in the order of their names: each gives its own entries, from
+// the first one on.
+func TestDrainOfLogsWhoseNamesBeginAlike(t *testing.T) {
+	db, b := open(t)
+	logs := []string{"a.b", "a.b.c", "a.bb", "a.c"}
+	var want []stored
+	for i, log := range logs {
+		for n := range 40 {
+			seq := uint64((len(logs)-i)*100 + n)
+			want = append(want, stored{log, seq, value(seq, make([]byte, 100))})
+		}
+	}
+	fill(t, db, b, want)
+	for _, asked := range [][]string{logs, {"a.b"}, {"a.b", "a.c"}} {
+		var expected []string
+		for _, e := range want {
+			if slices.Contains(asked, e.log) {
+				expected = append(expected, fmt.Sprint(e.log, e.seq))
+			}
+		}
+		var got []string
+		for _, e := range drainAll(t, b, asked, 3*replyOverhead) {
+			got = append(got, fmt.Sprint(e.log, e.seq))
+		}
+		if !slices.Equal(got, expected) {
+			t.Errorf("%v: drained %v", asked, got)
+		}
+	}
+}
+
+// TestRunsOfAllLengths: what is removed key by key, and what as a range, is what was asked for.
+func TestRunsOfAllLengths(t *testing.T) {
+	for _, n := range []uint64{1, rangeKeys - 1, rangeKeys, rangeKeys + 1, rangeKeys + 2} {
+		db, b := open(t)
+		var all []stored
+		for seq := uint64(1); seq <= n+1; seq++ {
+			all = append(all, stored{"a.b", seq, value(seq, nil)})
+		}
+		fill(t, db, b, append(all, stored{"a.a", 1, value(1, nil)}))
+		batch := db.NewBatch()
+		err := b.Remove(batch, []extent.Extent{{Log: "a.b", First: 1, Last: n, Count: n}})
+		if err := errors.Join(err, batch.Commit(pebble.NoSync), batch.Close()); err != nil {
+			t.Fatal(err)
+		}
+		var left []string
+		if err := b.Restore(func(a Active) { left = append(left, fmt.Sprint(a.Log, a.First, a.Count)) }); err != nil {
+			t.Fatal(err)
+		}
+		if want := []string{"a.a1 1", fmt.Sprintf("a.b%d 1", n+1)}; !slices.Equal(left, want) {
+			t.Errorf("%d entries: left are %v, want %v", n, left, want)
+		}
 	}
 }
 
