@@ -1,13 +1,16 @@
 package catalog
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"iter"
 	"math/rand/v2"
 	"testing"
 
+	"dormouse/internal/entry"
 	"dormouse/internal/extent"
 )
 
@@ -94,6 +97,51 @@ func TestMergeEndsAtAnError(t *testing.T) {
 	}
 	if err := WriteParts(Run(t.Context(), parts, get), func([]byte) error { return nil }); !errors.Is(err, gone) {
 		t.Fatalf("parts were written of what could not be read: %v", err)
+	}
+}
+
+// TestBadParts: each is an error that says so, and never a row too few; nor does a small one grow into what the process cannot hold.
+func TestBadParts(t *testing.T) {
+	enc, _ := partCodec()
+	part := func(plain ...byte) []byte { return enc.EncodeAll(plain, []byte{partVersion}) }
+	whole := part(1, 'a', 1, 'x', 1, 'b', 1, 'y')
+	damaged := bytes.Clone(whole)
+	damaged[len(damaged)-1] ^= 1 // of the checksum
+	for name, data := range map[string][]byte{
+		"nothing":                {},
+		"another version":        append([]byte{partVersion + 1}, whole[1:]...),
+		"a frame that is cut":    whole[:len(whole)-2],
+		"a damaged frame":        damaged,
+		"a key that is cut":      part(1, 'a', 1, 'x', 9, 'b'),
+		"a value that is cut":    part(1, 'a', 1, 'x', 1, 'b', 2, 'y'),
+		"a length that is cut":   part(1, 'a', 1, 'x', 1, 'b', 0x80),
+		"a row twice":            part(1, 'a', 1, 'x', 1, 'a', 1, 'x'),
+		"rows that do not rise":  part(1, 'b', 1, 'x', 1, 'a', 1, 'x'),
+		"far more than any part": part(append(binary.AppendUvarint([]byte{1, 'a'}, 2*maxPart), make([]byte, 2*maxPart)...)...),
+	} {
+		var err error
+		for _, err = range Rows(data) {
+			if err != nil {
+				break
+			}
+		}
+		if !errors.Is(err, ErrCorrupt) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestRowsThatCannotBe are well formed, and no extent is like that.
+func TestRowsThatCannotBe(t *testing.T) {
+	key := entry.AppendKey(nil, "a.b", 5)
+	for name, e := range map[string]extent.Extent{
+		"no entry":                       {Log: "a.b", First: 5, Last: 5, Count: 0},
+		"more entries than sequences":    {Log: "a.b", First: 5, Last: 6, Count: 3},
+		"one that ends before it begins": {Log: "a.b", First: 5, Last: 4, Count: 1},
+	} {
+		if l, err := decodeRow(key, appendRow(nil, e, extent.Segment{Key: "0/x.sst", Size: 1})); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("%s: %+v, %v", name, l, err)
+		}
 	}
 }
 
