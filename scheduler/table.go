@@ -19,7 +19,7 @@ const (
 	queued                  // ready: the workers know of it, or are being told
 )
 
-// logState is all that is kept in memory of an active log, besides its LogID and the table's entry for it: 72 bytes.
+// logState is all that is kept in memory of an active log, besides its LogID and the table's entry for it: 80 bytes.
 //
 // Invariants: 0 < first <= last, count > 0. armed implies inSlot.
 type logState struct {
