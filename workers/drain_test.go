@@ -34,6 +34,8 @@ func TestSinkRefuses(t *testing.T) {
 	part := func(offset, total int, data string) *wire.Piece {
 		return &wire.Piece{Key: entry.AppendKey(nil, "a.b", 9), Offset: offset, Total: total, Bytes: []byte(data)}
 	}
+	other := part(3, 9, "xyz")
+	other.Key = entry.AppendKey(nil, "a.b", 8)
 	for name, tc := range map[string]struct {
 		replies []wire.DrainReply
 		want    string
@@ -63,6 +65,8 @@ func TestSinkRefuses(t *testing.T) {
 		"a part that is too long":   {[]wire.DrainReply{{Piece: part(0, 2, "xyz"), Offset: 3}}, "does not follow"},
 		"a total that changes":      {[]wire.DrainReply{{Piece: part(0, 9, "xyz"), Offset: 3}, {Piece: part(3, 8, "xyz"), Offset: 6}}, "does not follow"},
 		"an entry that has no end":  {[]wire.DrainReply{{Piece: part(0, 9, "xyz"), Offset: 3}, {Done: true}}, "archived while"},
+		"entries amid another one":  {[]wire.DrainReply{{Piece: part(0, 9, "xyz"), Offset: 3}, {Data: good, After: 9}}, "archived while"},
+		"parts of two entries":      {[]wire.DrainReply{{Piece: part(0, 9, "xyz"), Offset: 3}, {Piece: other, Offset: 6}}, "archived while"},
 		"an entry amid another one": {[]wire.DrainReply{{Piece: part(0, 9, "xyz"), Offset: 3}, {Data: good, Done: true}}, "archived while"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -131,6 +131,22 @@ func TestBadParts(t *testing.T) {
 	}
 }
 
+// TestRunEndsAtABadPart: what comes after it is not taken for the whole.
+func TestRunEndsAtABadPart(t *testing.T) {
+	enc, _ := partCodec()
+	parts := map[string][]byte{"a": {partVersion + 1}, "b": enc.EncodeAll([]byte{1, 'b', 1, 'y'}, []byte{partVersion})}
+	get := func(_ context.Context, s extent.Segment) ([]byte, error) { return parts[s.Key], nil }
+	yielded := 0
+	for _, err := range Run(t.Context(), []extent.Segment{{Key: "a"}, {Key: "b"}}, get) {
+		if yielded++; !errors.Is(err, ErrCorrupt) {
+			t.Errorf("%v, want ErrCorrupt", err)
+		}
+	}
+	if yielded != 1 {
+		t.Errorf("%d results, want one", yielded)
+	}
+}
+
 // TestRowsThatCannotBe are well formed, and no extent is like that.
 func TestRowsThatCannotBe(t *testing.T) {
 	key := entry.AppendKey(nil, "a.b", 5)

@@ -185,6 +185,35 @@ func TestPanicsOfTheLibraryAreErrors(t *testing.T) {
 	}
 }
 
+// TestBadRowsOfTheContents: each is refused by itself, whatever the checksums and the seal say.
+func TestBadRowsOfTheContents(t *testing.T) {
+	key := func(log string) []byte { return append([]byte{contentsPrefix}, log...) }
+	row := func(e extent.Extent) []byte { return appendExtent(nil, e) }
+	good := extent.Extent{First: 3, Last: 9, Count: 2, Bytes: 7, MinTime: 1, MaxTime: 2}
+	for name, tc := range map[string]struct {
+		log string
+		row []byte
+	}{
+		"a log twice":                 {"acme.m", row(good)},
+		"a log before the last one":   {"acme.a", row(good)},
+		"a log that is none":          {"zzz", row(good)},
+		"bytes behind the row":        {"acme.z", append(row(good), 0)},
+		"a row that is cut":           {"acme.z", row(good)[:3]},
+		"another version":             {"acme.z", append([]byte{contentsVersion + 1}, row(good)[1:]...)},
+		"no entries":                  {"acme.z", row(extent.Extent{First: 3, Last: 9})},
+		"sequence 0":                  {"acme.z", row(extent.Extent{First: 0, Last: 0, Count: 1})},
+		"more entries than sequences": {"acme.z", row(extent.Extent{First: 3, Last: 4, Count: 3})},
+	} {
+		var c contents
+		if err := c.add(key("acme.m"), row(good)); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.add(key(tc.log), tc.row); !errors.Is(err, errRow) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func FuzzOpen(f *testing.F) {
 	s := new(sample).log("acme.a", 1, 1, 12, 60).log("acme.b", 1, 2, 3, 20)
 	for _, compression := range []string{"zstd", "snappy", "none"} {
