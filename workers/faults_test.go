@@ -329,12 +329,20 @@ func TestItemOfADeadWorkerIsDeliveredAgain(t *testing.T) {
 
 // An owner that answers nonsense spoils only its own items.
 func TestMalformedReplies(t *testing.T) {
-	for name, op := range map[string]wire.Operation{"drain": wire.OpDrain, "commit": wire.OpCommit} {
+	refusal, err := wire.Encode(wire.CommitReply{Status: wire.Status{Code: wire.BadRequest, Message: "as you never asked"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	garbage := []byte(strings.Repeat("?", 9))
+	for name, tc := range map[string]struct {
+		op     wire.Operation
+		answer []byte
+	}{"drain": {wire.OpDrain, garbage}, "commit": {wire.OpCommit, garbage}, "a drain refused": {wire.OpDrain, refusal}, "a commit refused": {wire.OpCommit, refusal}} {
 		t.Run(name, func(t *testing.T) {
 			s := newSystem(t, settings{})
 			o, odd := s.own(0, 1, someLogs("acme", 3, 2)), s.own(5, 1, someLogs("odd", 1, 1))
 			odd.intercept = func(asked wire.Operation, _ int, _ []byte) ([]byte, bool) {
-				return []byte(strings.Repeat("?", 9)), asked != op
+				return tc.answer, asked != tc.op
 			}
 			s.enqueue(odd, odd.names()...)
 			s.enqueue(o, o.names()...)

@@ -297,6 +297,31 @@ func TestScanNoticesWhatIsGone(t *testing.T) {
 	}
 }
 
+// TestSnapshotIsFoundFromLaterRecords: also from one that does not follow it directly, and the newest one counts.
+func TestSnapshotIsFoundFromLaterRecords(t *testing.T) {
+	js := newStream(t)
+	m := open(t, js, 0)
+	if _, err := m.Append(t.Context(), Record{Kind: Claim, Epoch: 1, Owner: "n"}); err != nil {
+		t.Fatal(err)
+	}
+	for round := range uint64(2) {
+		_, last := m.Last()
+		snapshot := &Snapshot{UpTo: last, Runs: []Run{{UpTo: last}}}
+		if _, err := m.Append(t.Context(), Record{Kind: TakeSnapshot, Epoch: 1, Snapshot: snapshot}); err != nil {
+			t.Fatal(err)
+		}
+		for n := range uint64(3) {
+			found, err := open(t, js, 0).Snapshot(t.Context())
+			if err != nil || found == nil || found.UpTo != last {
+				t.Fatalf("%d records after snapshot %d it is %+v, %v", n, round, found, err)
+			}
+			if _, err := m.Append(t.Context(), commit(1, 10*round+n+1)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
 func TestAppendGivesUpWithItsContext(t *testing.T) {
 	js := &lossy{JetStream: newStream(t), loseRequests: 1 << 30}
 	m := open(t, js, 0)
