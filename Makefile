@@ -13,8 +13,9 @@ TESTFLAGS ?=
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-8s %s\n", $$1, $$2}'
 
-run: ## Run everything in one process: embedded NATS on 127.0.0.1:4222, archive in ./data/archive
-	$(PLAIN) go run ./cmd/dormouse serve
+run: ## Build bin/dormouse and run all in one process: embedded NATS on 127.0.0.1:4222, archive in ./data/archive
+	$(PLAIN) go build -ldflags '-X main.version=$(VERSION)' -o bin/dormouse ./cmd/dormouse
+	bin/dormouse serve
 
 build: ## Build the static binary bin/dormouse, with the drivers of all object stores
 	$(PLAIN) go build -tags clouds -ldflags '-s -w -X main.version=$(VERSION)' -o bin/dormouse ./cmd/dormouse
