@@ -148,8 +148,8 @@ func TestSkipWhatAnOwnerIsStuckAt(t *testing.T) {
 	if !strings.Contains(ready, `sequence 2 ("logs.x")`) {
 		t.Errorf("/readyz says %s", ready)
 	}
-	s.skip(exitOK, `stuck at sequence 2 ("logs.x")`, "status")
-	s.skip(exitOK, `"seq": 2`, "status", "--output", "json")
+	s.skip(exitFailed, `stuck at sequence 2 ("logs.x")`, "status") // which fails while there is a problem
+	s.skip(exitFailed, `"seq": 2`, "status", "--output", "json")
 	s.skip(exitOK, "skipped sequence 2", "provision", "--skip", "0:2")
 	s.skipped(2, "NATS/1.0\r\nA: 1\r\n\r\nno log token")
 	s.awaitMetric("dormouse_entries_ingested_total 2")
