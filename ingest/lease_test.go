@@ -9,8 +9,8 @@ import (
 	"dormouse/internal/wire"
 )
 
-// TestReleaseAfterAnUnheardRenewal: a process that is told to end while it renews its lease does not hear that it did, and gives
-// the lease up all the same. One that is another's by now it leaves alone.
+// TestReleaseAfterAnUnheardRenewal: a process that is told to end while it renews its lease does not hear that it
+// did, and gives the lease up all the same. One that is another's by now it leaves alone.
 func TestReleaseAfterAnUnheardRenewal(t *testing.T) {
 	for name, tc := range map[string]struct {
 		change func(l *leases, h *lease) error

@@ -16,7 +16,9 @@ import (
 // what comes later is taken in.
 func TestDeletedEnd(t *testing.T) {
 	for name, remove := range map[string]func(s *system, stream jetstream.Stream) error{
-		"the last was deleted": func(s *system, stream jetstream.Stream) error { return stream.DeleteMsg(s.t.Context(), 4) },
+		"the last was deleted": func(s *system, stream jetstream.Stream) error {
+			return stream.DeleteMsg(s.t.Context(), 4)
+		},
 		"the last two were deleted": func(s *system, stream jetstream.Stream) error {
 			return errors.Join(stream.DeleteMsg(s.t.Context(), 3), stream.DeleteMsg(s.t.Context(), 4))
 		},
@@ -30,7 +32,10 @@ func TestDeletedEnd(t *testing.T) {
 			if _, err := s.js.UpdateStream(s.t.Context(), cfg); err != nil {
 				return err
 			}
-			s.until("the entries to go", func() bool { info, err := stream.Info(s.t.Context()); return err == nil && info.State.Msgs == 0 })
+			s.until("the entries to go", func() bool {
+				info, err := stream.Info(s.t.Context())
+				return err == nil && info.State.Msgs == 0
+			})
 			cfg.MaxAge = 0
 			_, err := s.js.UpdateStream(s.t.Context(), cfg)
 			return err
@@ -83,7 +88,8 @@ func TestPassOver(t *testing.T) {
 	s := &system{t: t, nc: o.cfg.NC, js: o.cfg.JS}
 	s.publish("logs.t.a", "1", "2", "3")
 	for name, passed := range map[string]uint64{"an entry that is there": 2, "above the stream's end": 4} {
-		if err := o.passOver(t.Context(), passed); o.applied() > 0 || passed == 2 && !errors.Is(err, errSource) || passed == 4 && err != nil {
+		err := o.passOver(t.Context(), passed)
+		if o.applied() > 0 || passed == 2 && !errors.Is(err, errSource) || passed == 4 && err != nil {
 			t.Errorf("%s: applied %d, %v", name, o.applied(), err)
 		}
 	}

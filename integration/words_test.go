@@ -14,8 +14,9 @@ import (
 	"dormouse/internal/natstest"
 )
 
-// TestPublishersWithTheServersWords: entries that look like JetStream's own words, or like what it says of a message, are
-// entries. The shard gets past each of them, and they are read and followed from the stream, after a crash, and from the archive.
+// TestPublishersWithTheServersWords: entries that look like JetStream's own words, or like what it says of a message,
+// are entries. The shard gets past each of them, and they are read and followed from the stream, after a crash, and
+// from the archive.
 func TestPublishersWithTheServersWords(t *testing.T) {
 	slow := append([]string{"--max-delay", "1h"}, fast[2:]...)
 	in := newInstance(t, slow...).start()
@@ -39,13 +40,15 @@ func TestPublishersWithTheServersWords(t *testing.T) {
 			}
 		}
 	}
-	last := raw.Publish("logs.acme.web", "NATS/1.0\r\nNats-Time-Stamp: yesterday\r\nNats-Sequence: -1\r\nStatus: 404\r\n\r\n", nil)
+	last := raw.Publish("logs.acme.web",
+		"NATS/1.0\r\nNats-Time-Stamp: yesterday\r\nNats-Sequence: -1\r\nStatus: 404\r\n\r\n", nil)
 	want = append(want, fmt.Sprint(last, " "))
 	in.awaitMetric("dormouse_entries_ingested_total", float64(last))
 	in.kill()
 	in.start()
 	in.checkRead("acme.web", want)
-	if shard := in.status().Shards[0]; shard.State != "owned" || shard.Applied != last || shard.OldestAge < 0 || shard.OldestAge > 600 {
+	shard := in.status().Shards[0]
+	if shard.State != "owned" || shard.Applied != last || shard.OldestAge < 0 || shard.OldestAge > 600 {
 		t.Errorf("the shard is %+v", shard)
 	}
 	if code := in.stop(); code != 0 {

@@ -1,8 +1,10 @@
-// Package jsapi asks JetStream's API where the client library would believe a publisher, or refuses what the server takes.
+// Package jsapi asks JetStream's API where the client library would believe a publisher, or refuses what the server
+// takes.
 //
-// The library reads a single message by a direct get if the stream allows it. The answer then has the server's facts in the
-// same header block as the publisher's headers, and the first one of a name counts: the publisher's. The API's own answer is
-// JSON, in which the two cannot be confused, and it comes from the stream's leader. Open ordered for messages in a row.
+// The library reads a single message by a direct get if the stream allows it. The answer then has the server's facts
+// in the same header block as the publisher's headers, and the first one of a name counts: the publisher's. The API's
+// own answer is JSON, in which the two cannot be confused, and it comes from the stream's leader. Open ordered for
+// messages in a row.
 package jsapi
 
 import (
@@ -78,15 +80,17 @@ func Decode(msg *nats.Msg, answer interface{ err() error }) error {
 	return answer.err()
 }
 
-// IsPermanent reports whether a request that failed would fail in the same way for as long as nobody changes something: the
-// server refuses it, the client cannot send it, or the connection was closed for good.
+// IsPermanent reports whether a request that failed would fail in the same way for as long as nobody changes
+// something: the server refuses it, the client cannot send it, or the connection was closed for good.
 func IsPermanent(err error) bool {
 	var api *jetstream.APIError
 	if errors.As(err, &api) {
-		return api.Code < http.StatusInternalServerError && api.Code != http.StatusTooManyRequests && api.Code != http.StatusRequestTimeout
+		return api.Code < http.StatusInternalServerError &&
+			api.Code != http.StatusTooManyRequests && api.Code != http.StatusRequestTimeout
 	}
 	for _, permanent := range []error{
-		nats.ErrConnectionClosed, nats.ErrBadSubject, nats.ErrMaxPayload, nats.ErrPermissionViolation, jetstream.ErrInvalidSubject,
+		nats.ErrConnectionClosed, nats.ErrBadSubject, nats.ErrMaxPayload, nats.ErrPermissionViolation,
+		jetstream.ErrInvalidSubject,
 	} {
 		if errors.Is(err, permanent) {
 			return true

@@ -19,7 +19,8 @@ import (
 func newStream(t *testing.T, change ...func(*server.Options)) (*nats.Conn, jetstream.JetStream) {
 	t.Helper()
 	nc, js := natstest.Dial(t, natstest.Start(t, change...))
-	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "S", Subjects: []string{"S.>"}, AllowDirect: true}); err != nil {
+	cfg := jetstream.StreamConfig{Name: "S", Subjects: []string{"S.>"}, AllowDirect: true}
+	if _, err := js.CreateStream(t.Context(), cfg); err != nil {
 		t.Fatal(err)
 	}
 	return nc, js
@@ -32,7 +33,8 @@ func publish(t *testing.T, js jetstream.JetStream, subject string, header nats.H
 	}
 }
 
-// TestPublisherIsNotBelieved: headers of the names that the server uses in its answers are the publisher's, and no more.
+// TestPublisherIsNotBelieved: headers of the names that the server uses in its answers are the publisher's, and no
+// more.
 func TestPublisherIsNotBelieved(t *testing.T) {
 	_, js := newStream(t)
 	lies := []nats.Header{
@@ -58,7 +60,8 @@ func TestPublisherIsNotBelieved(t *testing.T) {
 			if err != nil || fmt.Sprint(headers) != fmt.Sprint(lie) {
 				t.Errorf("%v, %s: headers %v, %v", lie, name, headers, err)
 			}
-			if age := time.Since(m.Time); m.Sequence != seq || m.Subject != "S.a" || len(m.Data) > 0 || age < 0 || age > time.Minute {
+			age := time.Since(m.Time)
+			if m.Sequence != seq || m.Subject != "S.a" || len(m.Data) > 0 || age < 0 || age > time.Minute {
 				t.Errorf("%v, %s: message %d of %s at %s", lie, name, m.Sequence, m.Subject, m.Time)
 			}
 		}
@@ -83,7 +86,8 @@ func TestNoMessage(t *testing.T) {
 	}
 }
 
-// TestLargestMessage: as JSON it is larger than a message may be, and comes all the same. Its header block has every byte.
+// TestLargestMessage: as JSON it is larger than a message may be, and comes all the same. Its header block has every
+// byte.
 func TestLargestMessage(t *testing.T) {
 	nc, js := newStream(t)
 	header := nats.Header{"K": {"v"}}
@@ -109,7 +113,10 @@ func TestPrefixAndDomain(t *testing.T) {
 		t.Fatal(err)
 	}
 	var asked []string
-	gate := natstest.Gate(t, nc, func(request string, _ *nats.Msg) bool { asked = append(asked, request); return false })
+	gate := natstest.Gate(t, nc, func(request string, _ *nats.Msg) bool {
+		asked = append(asked, request)
+		return false
+	})
 	for name, js := range map[string]jetstream.JetStream{"default": js, "domain": domain, "prefix": gate} {
 		if m, err := Get(t.Context(), js, "S", 1); err != nil || string(m.Data) != "x" {
 			t.Errorf("%s: %+v, %v", name, m, err)

@@ -26,7 +26,8 @@ func (m Message) Headers() (nats.Header, error) {
 	return nats.DecodeHeadersMsg(m.Header)
 }
 
-// Get returns the message at a sequence of a stream. Without one the error is jetstream.ErrMsgNotFound, here as in what follows.
+// Get returns the message at a sequence of a stream. Without one the error is jetstream.ErrMsgNotFound, here as in
+// what follows.
 func Get(ctx context.Context, js jetstream.JetStream, stream string, seq uint64) (Message, error) {
 	if seq == 0 { // as a question it would be a mistake
 		return Message{}, jetstream.ErrMsgNotFound
@@ -44,7 +45,8 @@ func GetLast(ctx context.Context, js jetstream.JetStream, stream, subject string
 	return get(ctx, js, stream, Query{LastFor: subject})
 }
 
-// Query names a message, as the body of a request for one. Who asks with one has to look at several answers; the others call Get.
+// Query names a message, as the body of a request for one. Who asks with one has to look at several answers; the
+// others call Get.
 type Query struct {
 	Seq     uint64 `json:"seq,omitempty"`
 	LastFor string `json:"last_by_subj,omitempty"`

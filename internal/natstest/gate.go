@@ -9,9 +9,9 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Gate returns a JetStream whose requests pass through the test, under a prefix of their own. keep is called with each of them,
-// named as behind $JS.API, one after the other; what it does not keep goes on to the server. One that is kept without an answer,
-// see Refuse, is one that nobody hears, as in a cluster without a leader.
+// Gate returns a JetStream whose requests pass through the test, under a prefix of their own. keep is called with
+// each of them, named as behind $JS.API, one after the other; what it does not keep goes on to the server. One that
+// is kept without an answer, see Refuse, is one that nobody hears, as in a cluster without a leader.
 func Gate(t testing.TB, nc *nats.Conn, keep func(request string, msg *nats.Msg) bool) jetstream.JetStream {
 	t.Helper()
 	prefix := strings.ReplaceAll(nc.NewInbox(), "_INBOX", "GATE")

@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// Raw publishes header blocks as they are, over a connection of its own to a server: what a client library would never send.
+// Raw publishes header blocks as they are, over a connection of its own to a server: what a client library would
+// never send.
 type Raw struct {
 	t    testing.TB
 	conn net.Conn
@@ -49,7 +50,8 @@ func (r *Raw) Publish(subject, block string, payload []byte) (seq uint64) {
 	if block == "" {
 		r.send(fmt.Sprintf("PUB %s RAW.acks %d\r\n%s\r\n", subject, len(payload), payload))
 	} else {
-		r.send(fmt.Sprintf("HPUB %s RAW.acks %d %d\r\n%s%s\r\n", subject, len(block), len(block)+len(payload), block, payload))
+		all := len(block) + len(payload)
+		r.send(fmt.Sprintf("HPUB %s RAW.acks %d %d\r\n%s%s\r\n", subject, len(block), all, block, payload))
 	}
 	for {
 		line, err := r.in.ReadString('\n')
@@ -72,8 +74,8 @@ func (r *Raw) Publish(subject, block string, payload []byte) (seq uint64) {
 	}
 }
 
-// ControlLike are header blocks that look like the words with which a JetStream server tells a consumer how things are, or like
-// what it says of a message. With an empty payload nothing but the reply subject tells the two apart.
+// ControlLike are header blocks that look like the words with which a JetStream server tells a consumer how things
+// are, or like what it says of a message. With an empty payload nothing but the reply subject tells the two apart.
 var ControlLike = []string{
 	"NATS/1.0 404 No Messages\r\n\r\n",
 	"NATS/1.0 100 Idle Heartbeat\r\nNats-Last-Consumer: 1\r\nNats-Last-Stream: 99\r\n\r\n",

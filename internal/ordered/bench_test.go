@@ -8,7 +8,8 @@ import (
 	"dormouse/internal/natstest"
 )
 
-// BenchmarkNext reads a backlog of messages of 256 bytes, once as the owner of a shard does and once with the library's consumer.
+// BenchmarkNext reads a backlog of messages of 256 bytes, once as the owner of a shard does and once with the
+// library's consumer.
 func BenchmarkNext(b *testing.B) {
 	for name, open := range map[string]func(b *testing.B, js jetstream.JetStream) (next func() error){
 		"ordered": func(b *testing.B, js jetstream.JetStream) func() error {
@@ -23,11 +24,14 @@ func BenchmarkNext(b *testing.B) {
 			}
 		},
 		"library": func(b *testing.B, js jetstream.JetStream) func() error {
-			c, err := js.CreateConsumer(b.Context(), "S", jetstream.ConsumerConfig{AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true})
+			c, err := js.CreateConsumer(b.Context(), "S", jetstream.ConsumerConfig{
+				AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true,
+			})
 			if err != nil {
 				b.Fatal(err)
 			}
-			messages, err := c.Messages(jetstream.PullMaxMessagesWithBytesLimit(4096, 16<<20), jetstream.PullThresholdMessages(1))
+			messages, err := c.Messages(jetstream.PullMaxMessagesWithBytesLimit(4096, 16<<20),
+				jetstream.PullThresholdMessages(1))
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -43,9 +47,7 @@ func BenchmarkNext(b *testing.B) {
 	} {
 		b.Run(name, func(b *testing.B) {
 			_, js := natstest.Dial(b, natstest.Start(b))
-			if _, err := js.CreateStream(b.Context(), jetstream.StreamConfig{Name: "S", Subjects: []string{"S.>"}}); err != nil {
-				b.Fatal(err)
-			}
+			makeStream(b, js, 0)
 			for range b.N {
 				if _, err := js.PublishAsync("S.a", make([]byte, 256)); err != nil {
 					b.Fatal(err)

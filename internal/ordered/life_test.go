@@ -59,7 +59,8 @@ func TestSilence(t *testing.T) {
 			if !answered {
 				lose.Store(1000)
 			}
-			c, err := Open(t.Context(), losing(t, js, &lose), "S", "", 1, Limits{Messages: 10, Heartbeat: 50 * time.Millisecond})
+			limits := Limits{Messages: 10, Heartbeat: 50 * time.Millisecond}
+			c, err := Open(t.Context(), losing(t, js, &lose), "S", "", 1, limits)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -255,7 +256,8 @@ func TestStoppedConsumerIsGone(t *testing.T) {
 // TestStopDoesNotWait for a server that does not answer.
 func TestStopDoesNotWait(t *testing.T) {
 	js := newStream(t, 1)
-	c := open(t, natstest.Gate(t, js.Conn(), func(request string, _ *nats.Msg) bool { return strings.HasPrefix(request, "CONSUMER.DELETE.") }), "", 1)
+	deaf := func(request string, _ *nats.Msg) bool { return strings.HasPrefix(request, "CONSUMER.DELETE.") }
+	c := open(t, natstest.Gate(t, js.Conn(), deaf), "", 1)
 	began := time.Now()
 	if c.Stop(); time.Since(began) > stopWait+time.Second {
 		t.Errorf("took %s", time.Since(began))
@@ -265,12 +267,11 @@ func TestStopDoesNotWait(t *testing.T) {
 // TestNoMoreConsumers says which limit it is, and that trying again does not help.
 func TestNoMoreConsumers(t *testing.T) {
 	_, js := natstest.Dial(t, natstest.Start(t))
-	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "S", Subjects: []string{"S.>"}, MaxConsumers: 1}); err != nil {
-		t.Fatal(err)
-	}
+	makeStream(t, js, 1)
 	first := open(t, js, "", 1)
 	_, err := Open(t.Context(), js, "S", "", 1, Limits{})
-	if !errors.Is(err, jetstream.ErrMaximumConsumersLimit) || !jsapi.IsPermanent(err) || !strings.Contains(err.Error(), "max_consumers") {
+	if !errors.Is(err, jetstream.ErrMaximumConsumersLimit) || !jsapi.IsPermanent(err) ||
+		!strings.Contains(err.Error(), "max_consumers") {
 		t.Errorf("the second consumer: %v", err)
 	}
 	first.Stop()
@@ -289,10 +290,10 @@ func TestClosedConnection(t *testing.T) {
 // TestSubjectsLikeWildcards: the server takes them for what they are, a subject of their own.
 func TestSubjectsLikeWildcards(t *testing.T) {
 	_, js := natstest.Dial(t, natstest.Start(t))
-	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "S", Subjects: []string{"S.>"}}); err != nil {
-		t.Fatal(err)
+	makeStream(t, js, 0)
+	subjects := []string{
+		"S.a>b", "S.a*b", "S.>a", "S.a>", "S.*a", "S.a*", "S.**", "S.>>", "S.a>.x", "S.>x.y", "S.*x.y", "S.axb", "S.a", "S.a.x",
 	}
-	subjects := []string{"S.a>b", "S.a*b", "S.>a", "S.a>", "S.*a", "S.a*", "S.**", "S.>>", "S.a>.x", "S.>x.y", "S.*x.y", "S.axb", "S.a", "S.a.x"}
 	for _, subject := range subjects {
 		if _, err := js.Publish(t.Context(), subject, nil); err != nil {
 			t.Fatal(err)
@@ -300,10 +301,12 @@ func TestSubjectsLikeWildcards(t *testing.T) {
 	}
 	for i, subject := range subjects {
 		c := open(t, js, subject, 1)
-		if m, err := nextMessage(t, c); err != nil || m.Subject != subject || m.Sequence != uint64(i+1) || m.Pending != 0 || c.Pending() != 1 {
+		m, err := nextMessage(t, c)
+		if err != nil || m.Subject != subject || m.Sequence != uint64(i+1) || m.Pending != 0 || c.Pending() != 1 {
 			t.Errorf("%s: %+v, %v", subject, m, err)
 		}
-		if last, err := jsapi.GetLast(t.Context(), js, "S", subject); err != nil || last.Subject != subject || last.Sequence != uint64(i+1) {
+		last, err := jsapi.GetLast(t.Context(), js, "S", subject)
+		if err != nil || last.Subject != subject || last.Sequence != uint64(i+1) {
 			t.Errorf("last of %s: %+v, %v", subject, last, err)
 		}
 	}

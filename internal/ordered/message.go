@@ -12,8 +12,8 @@ import (
 // Message is one message of the stream. Its memory is the receiver's.
 type Message struct {
 	Subject string
-	// Header has the publisher's headers, whatever they are called. It is nil without any, and also when the header block
-	// cannot be parsed: HeaderBytes tells the two apart, and jsapi.Get has the block.
+	// Header has the publisher's headers, whatever they are called. It is nil without any, and also when the header
+	// block cannot be parsed: HeaderBytes tells the two apart, and jsapi.Get has the block.
 	Header      nats.Header
 	HeaderBytes int // of the header block as it was published; 0 without one
 	Data        []byte
@@ -24,16 +24,17 @@ type Message struct {
 	Pending   uint64    // messages that the consumer has beyond this one, when the server sent it
 }
 
-// ackPrefix begins the reply subject of every message of a stream that a consumer is sent, whatever its publisher wrote. What the
-// server says in its own words has no reply subject. Nothing else tells the two apart: a publisher may send an empty message with
-// the very headers of the server's.
+// ackPrefix begins the reply subject of every message of a stream that a consumer is sent, whatever its publisher
+// wrote. What the server says in its own words has no reply subject. Nothing else tells the two apart: a publisher
+// may send an empty message with the very headers of the server's.
 const ackPrefix = "$JS.ACK."
 
 func isMessage(msg *nats.Msg) bool { return strings.HasPrefix(msg.Reply, ackPrefix) }
 
-// Tokens of a reply subject. Newer servers put a domain and the account's hash before the stream, and may put a token at the end:
+// Tokens of a reply subject. Newer servers put a domain and the account's hash before the stream, and may put a token
+// at the end:
 //
-//	$JS.ACK.[<domain>.<account>.]<stream>.<consumer>.<tries>.<stream sequence>.<consumer sequence>.<time>.<pending>[.<token>]
+//	$JS.ACK.[<domain>.<account>.]<stream>.<consumer>.<tries>.<stream seq>.<consumer seq>.<time>.<pending>[.<token>]
 const (
 	oldTokens = 7 // after the prefix, without a domain
 	newTokens = 9 // with one, at least

@@ -1,11 +1,11 @@
-// Package ordered reads a stream in its order, through a consumer of the server that is acknowledged nothing and thrown away
-// at the first doubt. The reader opens another one then, behind the last message that it has.
+// Package ordered reads a stream in its order, through a consumer of the server that is acknowledged nothing and
+// thrown away at the first doubt. The reader opens another one then, behind the last message that it has.
 //
-// It never opens one again by itself: how long to be patient, and what to look at first, is the reader's to know. The library's
-// ordered consumer does, for ever and whatever becomes of the context, so that who waits for a stream without a leader could
-// not be stopped. And every consumer of the library takes an empty message with a header "Status" for the server's own word,
-// so that a publisher could stop it. So this one asks by itself: open pull.go for how it does, and message.go for how messages
-// and the server's words are told apart.
+// It never opens one again by itself: how long to be patient, and what to look at first, is the reader's to know. The
+// library's ordered consumer does, for ever and whatever becomes of the context, so that who waits for a stream
+// without a leader could not be stopped. And every consumer of the library takes an empty message with a header
+// "Status" for the server's own word, so that a publisher could stop it. So this one asks by itself: open pull.go for
+// how it does, and message.go for how messages and the server's words are told apart.
 package ordered
 
 import (
@@ -26,7 +26,8 @@ import (
 // Idle is how long the server keeps a consumer that nobody asks for messages: one whose reader was killed.
 const Idle = time.Minute
 
-// stopWait bounds the wait until the server has deleted a consumer. If it takes longer it is deleted all the same, as a rule.
+// stopWait bounds the wait until the server has deleted a consumer. If it takes longer it is deleted all the same, as
+// a rule.
 const stopWait = 250 * time.Millisecond
 
 // ErrStopped is what Next returns after Stop.
@@ -40,9 +41,10 @@ var (
 
 // Limits bound what the server sends ahead of the reader.
 type Limits struct {
-	Messages  int           // at least 1
-	Bytes     int           // with subjects and headers; a message that is larger is sent alone. 0 is no bound
-	Heartbeat time.Duration // how often the server says that it is there; when two are missing the consumer ends. 0 is defaultHeartbeat
+	Messages int // at least 1
+	Bytes    int // with subjects and headers; a message that is larger is sent alone. 0 is no bound
+	// Heartbeat is how often the server says that it is there. When two are missing the consumer ends. 0 is five seconds.
+	Heartbeat time.Duration
 }
 
 const defaultHeartbeat = 5 * time.Second
@@ -66,14 +68,17 @@ type Consumer struct {
 	stopped chan struct{}
 }
 
-// Open makes a consumer of the stream's messages from a sequence on; subject "" means all of them. The server is asked for
-// none of them before the first Next.
-func Open(ctx context.Context, js jetstream.JetStream, stream, subject string, from uint64, limits Limits) (*Consumer, error) {
+// Open makes a consumer of the stream's messages from a sequence on; subject "" means all of them. The server is
+// asked for none of them before the first Next.
+func Open(
+	ctx context.Context, js jetstream.JetStream, stream, subject string, from uint64, limits Limits,
+) (*Consumer, error) {
 	nc := js.Conn()
 	c := &Consumer{js: js, stream: stream, name: "dormouse-" + rand.Text()[:12], stopped: make(chan struct{})}
 	c.pull = newPull(nc, jsapi.Subject(js, "CONSUMER.MSG.NEXT."+stream+"."+c.name), limits)
 	c.received = make(chan *nats.Msg, c.pull.room())
-	c.connected = nc.StatusChanged(nats.CONNECTED, nats.CLOSED) // before there is a consumer, or a reconnect could be missed
+	// Before there is a consumer, or a reconnect could be missed.
+	c.connected = nc.StatusChanged(nats.CONNECTED, nats.CLOSED)
 	var err error
 	if c.sub, err = nc.ChanSubscribe(c.pull.inbox+"*", c.received); err == nil {
 		c.pending, err = create(ctx, js, stream, c.name, subject, from)
@@ -88,7 +93,9 @@ func Open(ctx context.Context, js jetstream.JetStream, stream, subject string, f
 }
 
 // create makes the consumer and returns how many messages there are for it.
-func create(ctx context.Context, js jetstream.JetStream, stream, name, subject string, from uint64) (pending uint64, err error) {
+func create(
+	ctx context.Context, js jetstream.JetStream, stream, name, subject string, from uint64,
+) (pending uint64, err error) {
 	request := "CONSUMER.CREATE." + stream + "." + name
 	if subject != "" {
 		request += "." + subject // so that permissions can tell who reads what
@@ -112,8 +119,8 @@ func create(ctx context.Context, js jetstream.JetStream, stream, name, subject s
 		},
 	}, &answer)
 	if errors.Is(err, jetstream.ErrMaximumConsumersLimit) {
-		err = fmt.Errorf("stream %s takes no more consumers: raise its max_consumers, or the account's limit of consumers, "+
-			"or delete some that nobody uses (nats consumer ls %s): %w", stream, stream, err)
+		err = fmt.Errorf("stream %s takes no more consumers: raise its max_consumers, or the account's limit of "+
+			"consumers, or delete some that nobody uses (nats consumer ls %s): %w", stream, stream, err)
 	}
 	return answer.NumPending, err
 }
@@ -121,13 +128,14 @@ func create(ctx context.Context, js jetstream.JetStream, stream, name, subject s
 // Pending returns how many messages there were for the consumer when it was made.
 func (c *Consumer) Pending() uint64 { return c.pending }
 
-// Passed returns the highest sequence of the stream up to which the server, at a moment of late, had nothing for the consumer
-// beyond what Next has returned: what was stored up to there, and did not come, is deleted or of another subject. A server
-// that lacks the stream's end knows of less. It is 0 before the server said so, and moves only while Next waits.
+// Passed returns the highest sequence of the stream up to which the server, at a moment of late, had nothing for the
+// consumer beyond what Next has returned: what was stored up to there, and did not come, is deleted or of another
+// subject. A server that lacks the stream's end knows of less. It is 0 before the server said so, and moves only
+// while Next waits.
 func (c *Consumer) Passed() uint64 { return c.passed }
 
-// Next waits for the next message. It returns at once when ctx ends, and can be called again then if that was but the end of
-// a wait. Any other error is the consumer's end: the reader needs another one.
+// Next waits for the next message. It returns at once when ctx ends, and can be called again then if that was but the
+// end of a wait. Any other error is the consumer's end: the reader needs another one.
 func (c *Consumer) Next(ctx context.Context) (Message, error) {
 	for {
 		msg, err := c.receive(ctx)
@@ -143,7 +151,8 @@ func (c *Consumer) Next(ctx context.Context) (Message, error) {
 	}
 }
 
-// receive returns the next that comes from the server. While there is something it costs no more than taking it out of the channel.
+// receive returns the next that comes from the server. While there is something it costs no more than taking it out
+// of the channel.
 func (c *Consumer) receive(ctx context.Context) (*nats.Msg, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -183,8 +192,8 @@ func (c *Consumer) receive(ctx context.Context) (*nats.Msg, error) {
 	}
 }
 
-// reconnected says what a change of the connection means. What the server had sent before a reconnect may be lost, and if that
-// was the stream's last message nobody would miss it until the next one.
+// reconnected says what a change of the connection means. What the server had sent before a reconnect may be lost,
+// and if that was the stream's last message nobody would miss it until the next one.
 func (c *Consumer) reconnected(status nats.Status, open bool) error {
 	switch {
 	case !open:
@@ -254,8 +263,8 @@ func (c *Consumer) end() {
 	}
 }
 
-// delete has the server forget the consumer at once; else it would count as one of the stream's for as long as Idle, and on a
-// stream with few max_consumers the next one would be refused. If nobody answers it goes by being idle.
+// delete has the server forget the consumer at once; else it would count as one of the stream's for as long as Idle,
+// and on a stream with few max_consumers the next one would be refused. If nobody answers it goes by being idle.
 func (c *Consumer) delete() {
 	nc, request := c.js.Conn(), "CONSUMER.DELETE."+c.stream+"."+c.name
 	if !nc.IsConnected() { // it is sent after the reconnect

@@ -24,13 +24,20 @@ const patience = 20 * time.Second
 func newStream(t *testing.T, n int) jetstream.JetStream {
 	t.Helper()
 	_, js := natstest.Dial(t, natstest.Start(t))
-	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "S", Subjects: []string{"S.>"}}); err != nil {
-		t.Fatal(err)
-	}
+	makeStream(t, js, 0)
 	for i := range n {
 		publish(t, js, i+1)
 	}
 	return js
+}
+
+// makeStream makes the stream S; maxConsumers 0 is no limit.
+func makeStream(t testing.TB, js jetstream.JetStream, maxConsumers int) {
+	t.Helper()
+	cfg := jetstream.StreamConfig{Name: "S", Subjects: []string{"S.>"}, MaxConsumers: maxConsumers}
+	if _, err := js.CreateStream(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func publish(t *testing.T, js jetstream.JetStream, i int) {

@@ -11,13 +11,14 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Requests. There is one at a time, but for those of the beginning: the room of the client is that of one request, and the server's
-// word about it. Each has a reply subject of its own, so that a word about an old one is known as that.
+// Requests. There is one at a time, but for those of the beginning: the room of the client is that of one request,
+// and the server's word about it. Each has a reply subject of its own, so that a word about an old one is known as
+// that.
 const (
 	requestLife = 30 * time.Second // of one request; then the server says that it is over, and is asked again
 
-	// The first request is answered at once, with what there is or with the word that there is nothing. In a cluster it may come
-	// before it is known which server has the consumer, and gets lost; so it is sent again soon.
+	// The first request is answered at once, with what there is or with the word that there is nothing. In a cluster
+	// it may come before it is known which server has the consumer, and gets lost; so it is sent again soon.
 	probeMessages = 64
 	probeWait     = 150 * time.Millisecond // doubled each time
 	probes        = 5                      // 4.65 s
@@ -53,8 +54,8 @@ func newPull(nc *nats.Conn, subject string, limits Limits) pull {
 	return pull{nc: nc, subject: subject, inbox: nc.NewInbox() + ".", limits: limits, patience: patience}
 }
 
-// room is how much the server may send while the reader takes nothing: the messages of a request and of those at the beginning,
-// its heartbeats, and the words that requests are over.
+// room is how much the server may send while the reader takes nothing: the messages of a request and of those at the
+// beginning, its heartbeats, and the words that requests are over.
 func (p *pull) room() int {
 	return p.limits.Messages + probes*(probeMessages+2) + int(requestLife/p.limits.Heartbeat) + 2
 }

@@ -45,7 +45,8 @@ func TestStatusBelievesTheServer(t *testing.T) {
 	s := newSystem(t)
 	s.claim(1)
 	for _, header := range []nats.Header{
-		{"Nats-Time-Stamp": {"yesterday"}}, {"Nats-Time-Stamp": {"1998-01-01T00:00:00Z"}}, {"Nats-Sequence": {"-1"}}, {"Status": {"404"}},
+		{"Nats-Time-Stamp": {"yesterday"}}, {"Nats-Time-Stamp": {"1998-01-01T00:00:00Z"}}, {"Nats-Sequence": {"-1"}},
+		{"Status": {"404"}},
 	} {
 		ack, err := s.js.PublishMsg(t.Context(), &nats.Msg{Subject: "logs.a.b", Header: header})
 		if err != nil {
@@ -109,7 +110,8 @@ func TestTailOfLogsLikeWildcards(t *testing.T) {
 // TestRefusedConsumer ends a read at once: trying again would not help.
 func TestRefusedConsumer(t *testing.T) {
 	s := newSystem(t)
-	stream, err := s.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "U", Subjects: []string{"u.>"}, MaxConsumers: 1})
+	cfg := jetstream.StreamConfig{Name: "U", Subjects: []string{"u.>"}, MaxConsumers: 1}
+	stream, err := s.js.CreateStream(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +121,8 @@ func TestRefusedConsumer(t *testing.T) {
 	}
 	tail := &streamTail{js: s.js, stream: stream, prefix: "u"}
 	began := time.Now()
-	if _, err := tail.Fetch(t.Context(), "a.b", 0, false); !errors.Is(err, jetstream.ErrMaximumConsumersLimit) || time.Since(began) > askTimeout {
+	_, err = tail.Fetch(t.Context(), "a.b", 0, false)
+	if !errors.Is(err, jetstream.ErrMaximumConsumersLimit) || time.Since(began) > askTimeout {
 		t.Errorf("ended after %s with %v", time.Since(began), err)
 	}
 	first.Stop()
@@ -131,7 +134,8 @@ func TestRefusedConsumer(t *testing.T) {
 	}
 }
 
-// TestTailHasWhatTheArchiveWillHave: of blocks that are not usual the names and values, and nothing of what is rejected.
+// TestTailHasWhatTheArchiveWillHave: of blocks that are not usual the names and values, and nothing of what is
+// rejected.
 func TestTailHasWhatTheArchiveWillHave(t *testing.T) {
 	s := newSystem(t)
 	s.claim(1)
