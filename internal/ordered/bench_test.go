@@ -49,7 +49,7 @@ func BenchmarkNext(b *testing.B) {
 			_, js := natstest.Dial(b, natstest.Start(b))
 			makeStream(b, js, 0)
 			for range b.N {
-				if _, err := js.PublishAsync("S.a", make([]byte, 256)); err != nil {
+				if _, err := js.PublishAsync("S.a", make([]byte, 256), jetstream.WithStallWait(patience)); err != nil {
 					b.Fatal(err)
 				}
 			}
