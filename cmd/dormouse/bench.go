@@ -47,6 +47,9 @@ Scenarios:
 			if cfg.NATSURL, err = cmd.Flags().GetString("nats-url"); err != nil {
 				return err
 			}
+			if _, err := parseServers(cfg.NATSURL); cfg.NATSURL != "" && err != nil {
+				return usageErrorf("--nats-url: %w", err)
+			}
 			if err := bench.Check(cfg, args); err != nil {
 				return usageError{err}
 			}

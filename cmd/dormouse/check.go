@@ -83,7 +83,8 @@ func probeApart(cmd *cobra.Command, sources []topology.Source) ([]string, error)
 	if err != nil {
 		return nil, err
 	}
-	nc, err := t.dial("dormouse "+cmd.Name(), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
+	nc, _, err := t.dial("dormouse "+cmd.Name(), func(error) {},
+		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
 	if err != nil {
 		return nil, err
 	}

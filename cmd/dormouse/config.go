@@ -1,9 +1,11 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -37,7 +39,7 @@ func loadConfig(cmd *cobra.Command) error {
 		v.SetConfigFile(path)
 		v.SetConfigType("yaml")
 		if err := v.ReadInConfig(); err != nil {
-			return usageErrorf("configuration file %s: %w", path, err)
+			return usageErrorf("configuration file %s: %w", path, withoutQuotes(err))
 		}
 		if err := checkKeys(cmd.Root(), path, v.AllKeys()); err != nil {
 			return err
@@ -47,6 +49,13 @@ func loadConfig(cmd *cobra.Command) error {
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
 		if failed != nil || f.Changed || !v.IsSet(f.Name) || f.Name == "help" || f.Name == "config" {
 			return
+		}
+		switch v.Get(f.Name).(type) {
+		case []any, map[string]any:
+			if f.Value.Type() != "stringSlice" {
+				failed = usageErrorf("%s in the configuration file: want one value", f.Name)
+				return
+			}
 		}
 		value := v.GetString(f.Name)
 		if list := v.GetStringSlice(f.Name); f.Value.Type() == "stringSlice" {
@@ -58,6 +67,17 @@ func loadConfig(cmd *cobra.Command) error {
 		}
 	})
 	return failed
+}
+
+// quoted is how the YAML library shows parts of values.
+var quoted = regexp.MustCompile("`[^`]*`")
+
+// withoutQuotes hides the values in an error of the configuration file, one of which may have a password.
+func withoutQuotes(err error) error {
+	if text := quoted.ReplaceAllString(err.Error(), hidden); text != err.Error() {
+		return errors.New(text)
+	}
+	return err
 }
 
 // checkKeys refuses keys that no command has a flag for: a misspelt setting must not be ignored.

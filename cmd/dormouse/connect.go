@@ -1,7 +1,7 @@
 package main
 
 import (
-	"context"
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -10,7 +10,6 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/spf13/cobra"
-	"github.com/synadia-io/orbit.go/natscontext"
 
 	"dormouse/internal/outage"
 )
@@ -46,74 +45,76 @@ func targetOf(cmd *cobra.Command) (t target, err error) {
 	if t.url != "" && t.context != "" {
 		return t, usageErrorf("give either --nats-url or --nats-context, not both")
 	}
+	if _, err := parseServers(t.url); t.url != "" && err != nil {
+		return t, usageErrorf("--nats-url: %w", err)
+	}
+	if err := checkFileName(t.creds); err != nil {
+		return t, usageErrorf("--nats-creds: %w", err)
+	}
 	return t, errors.Join(errs[:]...)
 }
 
-// dial connects as the flags say. extra options come last.
-func (t target) dial(name string, extra ...nats.Option) (*nats.Conn, error) {
-	options := []nats.Option{nats.Name(name), nats.Timeout(5 * time.Second)}
+// dial connects as the flags say, and returns the prefix of JetStream's API. The connection reconnects for ever; should the
+// library give it up all the same, closed hears why. extra options come last.
+func (t target) dial(name string, closed func(error), extra ...nats.Option) (nc *nats.Conn, api string, err error) {
+	options := []nats.Option{
+		nats.Name(name), nats.Timeout(5 * time.Second),
+		// The library would give up after two equal refusals of a login, which a rotation of credentials brings about.
+		nats.MaxReconnects(-1), nats.IgnoreAuthErrorAbort(),
+		nats.ClosedHandler(func(nc *nats.Conn) { closed(closedError(nc.LastError())) }), nats.NoCallbacksAfterClientClose(),
+	}
 	if t.creds != "" {
 		options = append(options, nats.UserCredentials(t.creds))
 	}
 	options = append(options, extra...)
 	if t.context != "" {
-		nc, _, err := natscontext.Connect(t.context, options...)
-		if err != nil {
-			return nil, fmt.Errorf("connecting with the NATS context %q: %w (see 'nats context ls')", t.context, err)
-		}
-		return nc, nil
+		return connectContext(t.context, options...)
 	}
-	url := t.url
-	if url == "" {
-		url = nats.DefaultURL
-	}
-	nc, err := nats.Connect(url, options...)
+	url := cmp.Or(t.url, nats.DefaultURL)
+	nc, err = nats.Connect(url, options...)
 	if err != nil {
-		return nil, fmt.Errorf("connecting to NATS at %s: %w (is `dormouse serve` or a NATS server running there? set --nats-url, --nats-context or --nats-creds)", url, err)
+		return nil, "", fmt.Errorf("connecting to NATS at %s: %w (is `dormouse serve` or a NATS server running there? set --nats-url, --nats-context or --nats-creds)",
+			publicServers(url), err)
 	}
-	return nc, nil
+	return nc, jetstream.DefaultAPIPrefix, nil
 }
 
-// connect connects a client command. The caller closes the connection.
-func connect(_ context.Context, cmd *cobra.Command) (*nats.Conn, jetstream.JetStream, error) {
-	t, err := targetOf(cmd)
-	if err != nil {
-		return nil, nil, err
+func closedError(last error) error {
+	if last == nil {
+		last = nats.ErrConnectionClosed
 	}
-	nc, err := t.dial("dormouse " + cmd.Name())
-	if err != nil {
-		return nil, nil, err
-	}
-	js, err := jetstream.New(nc)
-	if err != nil {
-		nc.Close()
-		return nil, nil, err
-	}
-	return nc, js, nil
+	return fmt.Errorf("the connection to NATS was closed for good: %w", last)
 }
 
 // pingInterval is how often a connection that is silent is probed. A server that hangs is left after three of them, instead
 // of the library's six minutes: work goes on at another one.
 const pingInterval = 3 * time.Second
 
-// serverOptions make a connection that lasts: it reconnects for ever and says what happens to it.
-func serverOptions(log *slog.Logger) []nats.Option {
+// serverOptions make a connection that lasts and says what happens to it. refused hears what NATS does not permit.
+func serverOptions(log *slog.Logger, refused func(error)) []nats.Option {
 	link := outage.New(log, "disconnected from NATS; reconnecting", "reconnected to NATS")
 	reported := outage.New(log, "NATS reported an error", "")
 	return []nats.Option{
 		nats.PingInterval(pingInterval), nats.MaxPingsOutstanding(2),
-		nats.MaxReconnects(-1), nats.ReconnectWait(500 * time.Millisecond), nats.ReconnectJitter(250*time.Millisecond, time.Second),
+		nats.ReconnectWait(500 * time.Millisecond), nats.ReconnectJitter(250*time.Millisecond, time.Second),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil {
 				link.Failed(err)
 			}
 		}),
 		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { link.Failed(err) }),
-		nats.ReconnectHandler(func(nc *nats.Conn) { link.Over("url", nc.ConnectedUrlRedacted()) }),
+		nats.ReconnectHandler(func(nc *nats.Conn) { link.Over("server", nc.ConnectedAddr()) }),
 		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
+			if no := refusalOf(err); no != nil {
+				refused(no)
+			}
 			subject := ""
 			if sub != nil {
 				subject = sub.Subject
+			}
+			if refusedLogin(err) {
+				link.Failed(err)
+				return
 			}
 			if errors.Is(err, nats.ErrSlowConsumer) {
 				// The client has no room for the server's word that a pull is complete when nobody reads at that moment. It does
@@ -124,4 +125,10 @@ func serverOptions(log *slog.Logger) []nats.Option {
 			reported.Failed(err, "subject", subject)
 		}),
 	}
+}
+
+// refusedLogin reports whether a server did not take the credentials. It is asked again: that passes when they are rotated.
+func refusedLogin(err error) bool {
+	return errors.Is(err, nats.ErrAuthorization) || errors.Is(err, nats.ErrAuthExpired) || errors.Is(err, nats.ErrAuthRevoked) ||
+		errors.Is(err, nats.ErrAccountAuthExpired)
 }

@@ -9,10 +9,13 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"os"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/net/netutil"
 )
 
 // httpServer serves metrics, health and profiles.
@@ -28,6 +31,7 @@ const (
 	readyTimeout = 3 * time.Second
 	readyCache   = time.Second // so that probes, however many, cost the bucket little
 	httpGrace    = 2 * time.Second
+	mostHTTP     = 128 // connections at a time; further ones wait, so that they take no files that the archive needs
 )
 
 func newHTTPServer(addr string, registry *prometheus.Registry, checks []check, remarks func() []string, log *slog.Logger) (*httpServer, error) {
@@ -35,13 +39,13 @@ func newHTTPServer(addr string, registry *prometheus.Registry, checks []check, r
 	if err != nil {
 		return nil, fmt.Errorf("listening for HTTP: %w (choose another --http)", err)
 	}
-	h := &httpServer{listener: listener, health: newHealth(checks), remarks: remarks, log: log}
+	h := &httpServer{listener: netutil.LimitListener(listener, mostHTTP), health: newHealth(checks), remarks: remarks, log: log}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{Registry: registry}))
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", h.ready)
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
-	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("GET /debug/pprof/cmdline", commandLine)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
@@ -52,6 +56,13 @@ func newHTTPServer(addr string, registry *prometheus.Registry, checks []check, r
 }
 
 func (h *httpServer) addr() string { return h.listener.Addr().String() }
+
+// commandLine is pprof.Cmdline without secrets.
+func commandLine(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	fmt.Fprint(w, strings.Join(publicArgs(os.Args), "\x00"))
+}
 
 // run serves until ctx is done.
 func (h *httpServer) run(ctx context.Context) error {
@@ -86,7 +97,7 @@ func (h *httpServer) close() error {
 
 func (h *httpServer) ready(w http.ResponseWriter, _ *http.Request) {
 	if err := h.health.problem(); err != nil {
-		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		http.Error(w, redact(err.Error()), http.StatusServiceUnavailable)
 		return
 	}
 	fmt.Fprintln(w, "ok")
@@ -107,7 +118,7 @@ var indexPage = template.Must(template.New("index").Parse(`<!doctype html>
 func (h *httpServer) index(w http.ResponseWriter, _ *http.Request) {
 	page := struct{ Version, Problem string }{Version: buildVersion()}
 	if err := h.health.problem(); err != nil {
-		page.Problem = err.Error()
+		page.Problem = redact(err.Error())
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	if err := indexPage.Execute(w, page); err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"reflect"
@@ -85,7 +86,7 @@ func FuzzHeadersFromWireToJSONL(f *testing.F) {
 		var out bytes.Buffer
 		p := newPrinter(&out, "jsonl")
 		e := entry.Entry{Log: "a.b", Seq: 7, Time: value.Time, Headers: value.Headers, Data: value.Data}
-		if err := p.during(func() error { return p.print(e) }); err != nil {
+		if err := p.during(t.Context(), func(context.Context) error { return p.print(e) }); err != nil {
 			t.Fatal(err)
 		}
 		got, payload := unmarshalled(t, out.Bytes())

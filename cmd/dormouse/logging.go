@@ -19,12 +19,13 @@ func newLogger(w io.Writer, format, level string) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, options))
 }
 
-// readable writes durations as text, like 1.5s, in every format; in JSON they would be numbers without a unit.
+// readable writes durations as text, like 1.5s, in every format; in JSON they would be numbers without a unit. It hides
+// secrets, too.
 func readable(_ []string, a slog.Attr) slog.Attr {
 	if a.Value.Kind() == slog.KindDuration {
 		return slog.String(a.Key, a.Value.Duration().String())
 	}
-	return a
+	return redactAttr(a)
 }
 
 // toldError is an error that the log has told of: it must not be printed again.

@@ -32,7 +32,7 @@ func newLsCommand() *cobra.Command {
 			if len(args) > 0 {
 				prefix = args[0]
 			}
-			nc, js, err := connect(cmd.Context(), cmd)
+			nc, js, err := connect(cmd)
 			if err != nil {
 				return err
 			}
@@ -131,7 +131,7 @@ func newStatCommand() *cobra.Command {
 			if err := logid.Validate(args[0]); err != nil {
 				return usageError{err}
 			}
-			nc, js, err := connect(cmd.Context(), cmd)
+			nc, js, err := connect(cmd)
 			if err != nil {
 				return err
 			}

@@ -12,6 +12,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/spf13/cobra"
 )
 
 // Exit codes.
@@ -32,12 +34,19 @@ func main() {
 
 // run runs one command line and returns the exit code.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	out := &output{w: stdout}
 	root := newRootCommand()
 	root.SetArgs(args)
 	root.SetIn(stdin)
-	root.SetOut(stdout)
+	root.SetOut(out)
 	root.SetErr(stderr)
 	cmd, err := root.ExecuteContextC(ctx)
+	if lost := out.failed(); lost != nil && (err == nil || errors.Is(err, lost)) {
+		err = lost
+	}
+	if end := natsEnded(cmd); end != nil && err != nil && !errors.Is(err, end) {
+		err = end
+	}
 	var usage usageError
 	told := errors.As(err, &toldError{})
 	switch {
@@ -48,10 +57,18 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	case err == nil || errors.Is(err, syscall.EPIPE): // whoever read our output has seen enough
 		return exitOK
 	case errors.As(err, &usage):
-		fmt.Fprintf(stderr, "dormouse: %v\nRun '%s --help' for usage.\n", err, cmd.CommandPath())
+		fmt.Fprintf(stderr, "dormouse: %s\nRun '%s --help' for usage.\n", publicError(cmd, err), cmd.CommandPath())
 		return exitUsage
 	default:
-		fmt.Fprintf(stderr, "dormouse: %v\n", err)
+		fmt.Fprintf(stderr, "dormouse: %s\n", publicError(cmd, advise(err)))
 		return exitFailed
 	}
+}
+
+// natsEnded returns why NATS will never answer a command, if that is what ended it.
+func natsEnded(cmd *cobra.Command) error {
+	if cmd.Context() == nil { // a usage error
+		return nil
+	}
+	return ended(cmd.Context())
 }

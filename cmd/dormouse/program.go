@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -20,8 +19,6 @@ import (
 
 	"dormouse/ingest"
 	"dormouse/internal/natsserver"
-	"dormouse/internal/outage"
-	"dormouse/internal/topology"
 	"dormouse/internal/wire"
 	"dormouse/store"
 	"dormouse/store/archive"
@@ -38,9 +35,12 @@ type program struct {
 	host     string         // where it runs, "" if that is not known
 	closers  []func() error // in the order of opening
 
-	server *natsserver.Server // nil with an outside NATS
-	nc     *nats.Conn
-	js     jetstream.JetStream
+	server  *natsserver.Server // nil with an outside NATS
+	nc      *nats.Conn
+	js      jetstream.JetStream
+	closed  chan error // cap 1: why the connection to NATS was closed for good
+	refused refusals
+
 	bucket *archive.Bucket
 	ours   *identity.Bucket // the same, used while it is the system's
 	node   *ingest.Node     // nil without the role
@@ -50,9 +50,10 @@ type program struct {
 
 // newProgram opens everything, in the order in which the parts need each other; on an error it closes what was opened.
 func newProgram(ctx context.Context, cfg *serveConfig, log *slog.Logger) (*program, error) {
-	p := &program{cfg: cfg, log: log, registry: prometheus.NewRegistry()}
+	p := &program{cfg: cfg, log: log, registry: prometheus.NewRegistry(),
+		closed: make(chan error, 1), refused: refusals{first: make(chan error, 1)}}
 	p.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	steps := []func(context.Context) error{p.takeName, p.openNATS, p.openBucket, p.openStreams, p.openIdentity, p.openMetrics,
+	steps := []func(context.Context) error{p.lockData, p.takeName, p.openNATS, p.openBucket, p.openStreams, p.openIdentity, p.openMetrics,
 		p.openIngest, p.openWorkers, p.openHTTP, p.openStatus}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
@@ -75,34 +76,6 @@ func (p *program) close() error {
 	return errors.Join(errs...)
 }
 
-func (p *program) openNATS(context.Context) error {
-	options := serverOptions(p.log)
-	if p.cfg.embedded() {
-		var err error
-		p.server, err = natsserver.Start(natsserver.Config{
-			Dir: filepath.Join(p.cfg.data, "nats"), Listen: p.cfg.natsListen,
-			SyncInterval: p.cfg.syncInterval, SyncAlways: p.cfg.syncAlways, Logger: p.log,
-		})
-		if err != nil {
-			return err
-		}
-		p.onClose(p.server.Shutdown)
-		durability := fmt.Sprintf("a power failure can take the last %s of acked entries, a killed process none", p.cfg.syncInterval)
-		if p.cfg.syncAlways {
-			durability = "every ack follows a sync"
-		}
-		p.log.Info("embedded NATS server is running", "url", p.server.URL(), "durability", durability)
-		options = append(options, p.server.InProcess())
-	}
-	var err error
-	if p.nc, err = p.cfg.target.dial("dormouse serve", options...); err != nil {
-		return err
-	}
-	p.onClose(func() error { p.nc.Close(); return nil })
-	p.js, err = jetstream.New(p.nc)
-	return err
-}
-
 func (p *program) openBucket(ctx context.Context) error {
 	var err error
 	if p.bucket, err = archive.Open(ctx, p.cfg.archive); err != nil {
@@ -110,47 +83,6 @@ func (p *program) openBucket(ctx context.Context) error {
 	}
 	p.onClose(p.bucket.Close)
 	return nil
-}
-
-// streamsTimeout bounds one try at the streams; while JetStream has no leader they are tried again until ctx ends.
-const streamsTimeout = 10 * time.Second
-
-func (p *program) openStreams(ctx context.Context) error {
-	cfg := topology.Config{Shards: p.cfg.shards, Replicas: p.cfg.replicas, RequeueAfter: p.cfg.requeueAfter, Lease: p.cfg.lease,
-		Trim: p.cfg.trim.value == string(ingest.TrimAlways)}
-	waiting := outage.New(p.log, "the streams are not ready; trying again", "the streams are ready")
-	warn := func(what string, err error) { waiting.Failed(err, "try", what, "replicas", cfg.Replicas) }
-	warnings, err := retryStreams(ctx, 0, warn, func() ([]string, error) {
-		attempt, cancel := context.WithTimeout(ctx, streamsTimeout)
-		defer cancel()
-		return topology.Ensure(attempt, p.js, cfg)
-	})
-	for _, w := range warnings {
-		p.log.Warn(w)
-	}
-	if err != nil {
-		return err
-	}
-	waiting.Over()
-	return p.mapTenants(ctx)
-}
-
-// mapTenants lets the embedded server spread the tenants over the shards. An outside server's accounts are its operator's.
-func (p *program) mapTenants(ctx context.Context) error {
-	if p.server == nil {
-		return nil
-	}
-	sources, err := topology.Sources(ctx, p.js)
-	if err != nil {
-		return err
-	}
-	partitions := topology.Partitions(sources)
-	if partitions == 0 {
-		return nil
-	}
-	mapping := topology.PartitionMapping(partitions)
-	p.log.Info("the embedded NATS server spreads the tenants over the shards", "shards", partitions, "from", mapping.From, "to", mapping.To)
-	return p.server.Map(mapping.From, mapping.To)
 }
 
 // identityTimeout bounds the first look at whose bucket it is: a process can serve without the bucket for a while.
@@ -225,27 +157,6 @@ func (p *program) takeName(context.Context) (err error) {
 	return nil
 }
 
-// nodeID returns the name of this process's data directory, made at its first start: it tells a node that comes back from
-// another one.
-func nodeID(dir string) (string, error) {
-	path := filepath.Join(dir, "node-id")
-	if err := os.MkdirAll(dir, 0o750); err != nil {
-		return "", fmt.Errorf("making the data directory: %w", err)
-	}
-	data, err := os.ReadFile(path)
-	if id := strings.TrimSpace(string(data)); err == nil && id != "" {
-		return id, nil
-	}
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return "", fmt.Errorf("reading the node's name: %w", err)
-	}
-	id := uuid.NewString()
-	if err := os.WriteFile(path, []byte(id+"\n"), 0o600); err != nil {
-		return "", fmt.Errorf("writing the node's name: %w", err)
-	}
-	return id, nil
-}
-
 func (p *program) openWorkers(context.Context) error {
 	if !p.cfg.has(roleWorker) {
 		return nil
@@ -302,24 +213,6 @@ func (p *program) openStatus(context.Context) error {
 	return nil
 }
 
-func (p *program) checkNATS(ctx context.Context) error {
-	if !p.nc.IsConnected() {
-		return fmt.Errorf("not connected to NATS: %s", p.nc.Status())
-	}
-	_, err := p.js.AccountInfo(ctx)
-	return err
-}
-
-// watchServer waits for the embedded server to fail.
-func (p *program) watchServer(ctx context.Context) error {
-	select {
-	case <-ctx.Done():
-		return nil
-	case err := <-p.server.Failed():
-		return err
-	}
-}
-
 // handOverAfter is how long an owner that has somebody to hand its shards over to waits for the workers of its process.
 const handOverAfter = 500 * time.Millisecond
 
@@ -352,9 +245,7 @@ func (p *program) run(ctx context.Context) (err error) {
 		}
 		return err
 	})
-	if p.server != nil {
-		part("nats", ctx, p.watchServer, func() {})
-	}
+	part("nats", ctx, p.watchNATS, func() {})
 	if p.node != nil {
 		part("ingest", ownerCtx, p.node.Run, func() {})
 	}

@@ -83,8 +83,7 @@ func (p *provisioning) run(cmd *cobra.Command) error {
 	if len(p.skip) > 0 {
 		return skipMessages(cmd, p.skip)
 	}
-	ctx := cmd.Context()
-	nc, js, err := connect(ctx, cmd)
+	nc, js, err := connect(cmd)
 	if err != nil {
 		return err
 	}
@@ -92,6 +91,7 @@ func (p *provisioning) run(cmd *cobra.Command) error {
 	if p.look {
 		return p.check(cmd, nc, js)
 	}
+	ctx := cmd.Context()
 	p.HasArchive = func(ctx context.Context, shard wire.Shard) (bool, error) { return hasArchive(ctx, js, shard) }
 	warn := func(what string, err error) { fmt.Fprintf(cmd.ErrOrStderr(), "dormouse: warning: %s: %v\n", what, err) }
 	list := func() ([]topology.Source, error) {

@@ -31,15 +31,11 @@ and the last one's sequence. Any NATS client can do the same: the subject is log
 			if err := logid.Validate(args[0]); err != nil {
 				return usageError{err}
 			}
-			nc, _, err := connect(cmd.Context(), cmd)
+			nc, js, err := connect(cmd, jetstream.WithPublishAsyncTimeout(ackTimeout))
 			if err != nil {
 				return err
 			}
 			defer nc.Close()
-			js, err := jetstream.New(nc, jetstream.WithPublishAsyncTimeout(ackTimeout))
-			if err != nil {
-				return err
-			}
 			show, end := progress(cmd, "publishing")
 			p := &publisher{js: js, subject: prefix + "." + args[0], limit: int(nc.MaxPayload()), progress: show}
 			err = p.publish(cmd.Context(), cmd.InOrStdin())
@@ -111,13 +107,21 @@ func (p *publisher) publish(ctx context.Context, input io.Reader) error {
 			p.last = max(p.last, ack.Sequence)
 			p.progress(p.acked, 0)
 		case err := <-failures:
-			return fmt.Errorf("line %d was not stored: %w (the lines before it are; of the %d after it some may be. Is there a stream for %s, and is it not full?)",
-				p.acked+1, err, len(p.window)-1, p.subject)
+			return p.lost(err, fmt.Sprintf(". Is there a stream for %s, and is it not full?", p.subject))
 		case <-interrupted:
+			if err := ended(ctx); err != nil {
+				return p.lost(err, "")
+			}
 			interrupted, lines, end = nil, nil, errors.New("interrupted: the rest of the input was not published")
 		}
 	}
 	return end
+}
+
+// lost says which line was the first that is not stored, and why.
+func (p *publisher) lost(err error, advice string) error {
+	return fmt.Errorf("line %d was not stored: %w (the lines before it are; of the %d after it some may be%s)",
+		p.acked+1, err, max(len(p.window), 1)-1, advice)
 }
 
 func (p *publisher) send(l inputLine) error {

@@ -80,12 +80,12 @@ func parseBound(s string, now time.Time) (seq uint64, at time.Time, err error) {
 }
 
 func read(cmd *cobra.Command, q reader.Query, out *printer) error {
-	ctx := cmd.Context()
-	nc, js, err := connect(ctx, cmd)
+	nc, js, err := connect(cmd)
 	if err != nil {
 		return err
 	}
 	defer nc.Close()
+	ctx := cmd.Context()
 	client := reader.NewClient(nc, js)
 	at, err := client.Locate(ctx, q.Log)
 	if err != nil && !(q.Follow && errors.Is(err, reader.ErrNoLog) && at.Source.Stream != "") {
@@ -101,9 +101,9 @@ func read(cmd *cobra.Command, q reader.Query, out *printer) error {
 		return err
 	}
 	defer closeReader()
-	err = out.during(func() error { return r.Read(ctx, q, out.print) })
+	err = out.during(ctx, func(ctx context.Context) error { return r.Read(ctx, q, out.print) })
 	if q.Follow && ctx.Err() != nil {
-		return nil // an interrupt is the usual end of following
+		return ended(ctx) // an interrupt is the usual end of following
 	}
 	return err
 }
@@ -146,8 +146,11 @@ func newPrinter(w io.Writer, format string) *printer {
 	return p
 }
 
-// during flushes now and then while fn prints, and at its end.
-func (p *printer) during(fn func() error) error {
+// during flushes now and then while fn prints, and at its end. When that fails the context of fn ends: nothing more may come to
+// be printed.
+func (p *printer) during(ctx context.Context, fn func(context.Context) error) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
 	quit, joined := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(joined)
@@ -163,15 +166,17 @@ func (p *printer) during(fn func() error) error {
 			case <-time.After(flushEvery):
 			}
 			p.lock <- struct{}{}
-			_ = p.out.Flush() // bufio keeps the error for the next write
+			if p.out.Flush() != nil { // bufio keeps the error
+				stop()
+			}
 			<-p.lock
 		}
 	}()
-	err := fn()
+	err := fn(ctx)
 	close(quit)
 	<-joined
-	if ferr := p.out.Flush(); err == nil {
-		err = ferr
+	if lost := p.out.Flush(); lost != nil {
+		return lost
 	}
 	return err
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -44,7 +45,7 @@ func printed(t *testing.T, format string, e entry.Entry) string {
 	t.Helper()
 	var out bytes.Buffer
 	p := newPrinter(&out, format)
-	if err := p.during(func() error { return p.print(e) }); err != nil {
+	if err := p.during(t.Context(), func(context.Context) error { return p.print(e) }); err != nil {
 		t.Fatal(err)
 	}
 	return out.String()
@@ -90,7 +91,7 @@ func TestPrintsWhileNothingComes(t *testing.T) {
 	p := newPrinter(out, "raw")
 	more, done := make(chan struct{}), make(chan error, 1)
 	go func() {
-		done <- p.during(func() error {
+		done <- p.during(t.Context(), func(context.Context) error {
 			if err := p.print(entry.Entry{Data: []byte("one")}); err != nil {
 				return err
 			}
@@ -118,7 +119,7 @@ func (closedPipe) Write([]byte) (int, error) { return 0, syscall.EPIPE }
 func TestPrintEndsWhenNobodyReads(t *testing.T) {
 	p := newPrinter(closedPipe{}, "raw")
 	n := 0
-	err := p.during(func() error {
+	err := p.during(t.Context(), func(context.Context) error {
 		for ; n < 1_000_000; n++ {
 			if err := p.print(entry.Entry{Data: []byte("line")}); err != nil {
 				return err

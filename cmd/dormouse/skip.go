@@ -58,7 +58,7 @@ func skipMessages(cmd *cobra.Command, texts []string) error {
 		}
 		skips = append(skips, s)
 	}
-	nc, js, err := connect(cmd.Context(), cmd)
+	nc, js, err := connect(cmd)
 	if err != nil {
 		return err
 	}

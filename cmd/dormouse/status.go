@@ -37,7 +37,7 @@ Exit codes: 0 all is well, 1 there are problems (or no answer from NATS), 2 wron
 		Args:              usageArgs(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			nc, js, err := connect(cmd.Context(), cmd)
+			nc, js, err := connect(cmd)
 			if err != nil {
 				return err
 			}

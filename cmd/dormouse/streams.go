@@ -35,9 +35,10 @@ func retryStreams[T any](ctx context.Context, within time.Duration, warn func(wh
 		var api *jetstream.APIError
 		switch {
 		case err == nil || ctx.Err() != nil:
-		case lasting(err):
+		case lasting(err), within > 0 && errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount): // who waits can see to it
 			err = backoff.Permanent(err)
-		case errors.Is(err, nats.ErrNoResponders), errors.Is(err, jetstream.ErrJetStreamNotEnabled):
+		case errors.Is(err, nats.ErrNoResponders), errors.Is(err, jetstream.ErrJetStreamNotEnabled),
+			errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
 			warn("JetStream does not answer, is it enabled on the server, and for this account? Trying again", err)
 		case errors.As(err, &api) && api.ErrorCode == errCodePeers:
 			warn("JetStream has too few servers for the streams, are as many up as --replicas says? Trying again", err)

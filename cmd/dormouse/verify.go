@@ -35,12 +35,12 @@ entries, and that the extents of each log follow each other without overlap. It 
 }
 
 func verify(cmd *cobra.Command, log string) error {
-	ctx := cmd.Context()
-	nc, js, err := connect(ctx, cmd)
+	nc, js, err := connect(cmd)
 	if err != nil {
 		return err
 	}
 	defer nc.Close()
+	ctx := cmd.Context()
 	client := reader.NewClient(nc, js)
 	named, err := client.Archive(ctx)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -48,16 +49,17 @@ func (r *run) compare(name, unit string, value float64, baselineName string, bas
 
 // program is a running `dormouse serve`.
 type program struct {
-	cmd    *exec.Cmd
-	proc   *process.Process
-	exited chan struct{} // closed when the process is gone
-	err    error         // its exit; valid after exited
-	log    *tail
-	url    string   // of NATS
-	joined []string // further flags, of one that joined a system
-	http   string
-	nc     *nats.Conn
-	js     jetstream.JetStream
+	cmd     *exec.Cmd
+	proc    *process.Process
+	exited  chan struct{} // closed when the process is gone
+	err     error         // its exit; valid after exited
+	log     *tail
+	url     string   // of NATS
+	outside bool     // that is not its own
+	joined  []string // further flags, of one that joined a system
+	http    string
+	nc      *nats.Conn
+	js      jetstream.JetStream
 }
 
 // tail keeps the end of what a process printed.
@@ -105,36 +107,36 @@ func (r *run) serve(ctx context.Context, args ...string) (*program, error) {
 		}
 		r.used = true
 	}
-	url := r.NATSURL
-	if url == "" {
+	url, outside := r.NATSURL, r.NATSURL != ""
+	if !outside {
 		natsAddr, err := freeAddr()
 		if err != nil {
 			return nil, err
 		}
 		args, url = append([]string{"--nats-listen", natsAddr}, args...), "nats://"+natsAddr
 	} else {
-		args = append(outside(url), args...)
+		args = append(outsideFlags, args...)
 	}
-	p := newProgram(url)
+	p := newProgram(url, outside)
 	r.program = p
 	return p, p.start(ctx, r.Program, r.data(), args)
 }
 
-// outside are the flags of a process whose NATS server is not its own. What trimming costs shows soon; a power failure in the
+// outsideFlags are those of a process whose NATS server is not its own. What trimming costs shows soon; a power failure in the
 // middle of a benchmark is not provided for.
-func outside(url string) []string {
-	return []string{"--nats-url", url, "--sync-interval", "1s", "--trim-delay", "5s"}
-}
+var outsideFlags = slices.Clip([]string{"--sync-interval", "1s", "--trim-delay", "5s"})
 
 // join starts another process of the system, on a data directory of its own. The caller stops it before the run's program.
 func (r *run) join(ctx context.Context, name string, args ...string) (*program, error) {
-	p := newProgram(r.program.url)
-	p.joined = append(outside(p.url), args...)
+	p := newProgram(r.program.url, true)
+	p.joined = append(outsideFlags, args...)
 	r.others = append(r.others, p)
 	return p, p.start(ctx, r.Program, filepath.Join(r.dir, name), p.joined)
 }
 
-func newProgram(url string) *program { return &program{url: url, log: &tail{}} }
+func newProgram(url string, outside bool) *program {
+	return &program{url: url, outside: outside, log: &tail{}}
+}
 
 // start starts the process and waits until it is ready.
 func (p *program) start(ctx context.Context, command []string, data string, args []string) error {
@@ -145,6 +147,9 @@ func (p *program) start(ctx context.Context, command []string, data string, args
 	p.http, p.exited = "http://"+httpAddr, make(chan struct{})
 	flags := append([]string{"serve", "--data", data, "--http", httpAddr, "--log-level", "warn"}, args...)
 	p.cmd = exec.Command(command[0], append(command[1:len(command):len(command)], flags...)...)
+	if p.outside { // no flag, which everybody on the machine sees: the URL may have a password
+		p.cmd.Env = append(os.Environ(), "DORMOUSE_NATS_URL="+p.url)
+	}
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt at the terminal is ours to pass on
 	if err := p.cmd.Start(); err != nil {

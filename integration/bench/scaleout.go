@@ -114,11 +114,11 @@ func scaleOwners(ctx context.Context, r *run) error {
 		for i := range owners {
 			started.Go(func() {
 				joining.Lock()
-				other := newProgram(p.url)
+				other := newProgram(p.url, true)
 				r.others = append(r.others, other)
 				joining.Unlock()
 				errs[i] = other.start(ctx, r.Program, filepath.Join(r.dir, fmt.Sprintf("ingest%d", i)),
-					append(outside(p.url), "--roles", "ingest", "--archive", archive))
+					append(outsideFlags, "--roles", "ingest", "--archive", archive))
 				if errs[i] == nil {
 					stops[i] = other.watchPeaks(ctx)
 				}
