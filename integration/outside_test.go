@@ -28,6 +28,12 @@ func startOutsideNATS(t *testing.T) *outsideNATS {
 
 func (o *outsideNATS) start() {
 	o.t.Helper()
+	o.run(o.options())
+}
+
+// options are those of the server without more.
+func (o *outsideNATS) options() *server.Options {
+	o.t.Helper()
 	host, text, err := net.SplitHostPort(o.addr)
 	if err != nil {
 		o.t.Fatal(err)
@@ -36,7 +42,7 @@ func (o *outsideNATS) start() {
 	if err != nil {
 		o.t.Fatal(err)
 	}
-	o.run(&server.Options{Host: host, Port: port, JetStream: true, StoreDir: o.dir})
+	return &server.Options{Host: host, Port: port, JetStream: true, StoreDir: o.dir}
 }
 
 // run starts the server with options of a test.
