@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -67,7 +66,7 @@ type result struct {
 }
 
 func command(ctx context.Context, stdin io.Reader, args ...string) result {
-	var out, errs bytes.Buffer
+	var out, errs lockedBuffer // the library may log when a command is over
 	code := run(ctx, args, stdin, &out, &errs)
 	return result{code, out.String(), errs.String()}
 }

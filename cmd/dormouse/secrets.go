@@ -56,7 +56,7 @@ func redactAttr(a slog.Attr) slog.Attr {
 // publicError is the text of what a command ended with.
 func publicError(cmd *cobra.Command, err error) string {
 	text := err.Error()
-	if f := cmd.Flag("nats-url"); f != nil && f.Value.String() != "" {
+	if f := cmd.Flag("nats-url"); f != nil && strings.Contains(f.Value.String(), "@") {
 		text = strings.ReplaceAll(text, f.Value.String(), publicServers(f.Value.String()))
 	}
 	return redact(text)

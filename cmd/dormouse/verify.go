@@ -53,7 +53,7 @@ func verify(cmd *cobra.Command, log string) error {
 	defer func() { _ = bucket.Close() }() // only read from
 
 	v := &reader.Verifier{Client: client, Bucket: bucket, Bad: func(err error) {
-		fmt.Fprintf(cmd.ErrOrStderr(), "dormouse: %v\n", err)
+		fmt.Fprintf(cmd.ErrOrStderr(), "dormouse: %s\n", redact(err.Error()))
 	}}
 	show, end := progress(cmd, "verifying")
 	v.Progress = show
