@@ -31,8 +31,10 @@ func TestDataDirectoryBelongsToOneProcess(t *testing.T) {
 		second.launch()
 		second.untilEnded()
 		code, says := second.wait(), second.Output()
-		if pid := strconv.Itoa(first.pid(t)); code != 1 || !strings.Contains(says, "in use by another process") || !strings.Contains(says, first.data) ||
-			!strings.Contains(says, pid) || !strings.Contains(says, "--data") {
+		if pid := strconv.Itoa(first.pid(t)); code != 1 || !strings.Contains(says, "in use by another process") ||
+			!strings.Contains(says, first.data) ||
+			!strings.Contains(says, pid) ||
+			!strings.Contains(says, "--data") {
 			t.Errorf("%s: the second exits %d:\n%s", name, code, says)
 		}
 	}
@@ -78,14 +80,27 @@ func TestNoPageHasASecret(t *testing.T) {
 			return o
 		}
 		outside.run(options())
-		in := newInstance(t, append([]string{"--nats-url", "nats://" + login + "@" + outside.addr, "--log-level", "debug"}, fast...)...)
+		in := newInstance(
+			t,
+			append([]string{"--nats-url", "nats://" + login + "@" + outside.addr, "--log-level", "debug"}, fast...)...)
 		if err := in.Start(exec.Command(in.program, append([]string{"serve", "--data", in.data, "--http", in.http}, in.args...)...)); err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(in.kill)
 		in.until("readiness", in.ready)
-		paths := []string{"/", "/livez", "/readyz", "/metrics", "/nothing", "/debug/vars", "/debug/pprof/", "/debug/pprof/cmdline",
-			"/debug/pprof/symbol", "/debug/pprof/trace?seconds=0.1", "/debug/pprof/profile?seconds=1"}
+		paths := []string{
+			"/",
+			"/livez",
+			"/readyz",
+			"/metrics",
+			"/nothing",
+			"/debug/vars",
+			"/debug/pprof/",
+			"/debug/pprof/cmdline",
+			"/debug/pprof/symbol",
+			"/debug/pprof/trace?seconds=0.1",
+			"/debug/pprof/profile?seconds=1",
+		}
 		for _, profile := range []string{"allocs", "block", "goroutine", "heap", "mutex", "threadcreate"} {
 			paths = append(paths, "/debug/pprof/"+profile+"?debug=1")
 		}
@@ -100,7 +115,8 @@ func TestNoPageHasASecret(t *testing.T) {
 				if err != nil || strings.Contains(string(body), secret) {
 					t.Errorf("%s: %v, %q", path, err, body)
 				}
-				if path == "/debug/pprof/cmdline" && !strings.Contains(string(body), "--nats-url\x00nats://"+outside.addr) {
+				if path == "/debug/pprof/cmdline" &&
+					!strings.Contains(string(body), "--nats-url\x00nats://"+outside.addr) {
 					t.Errorf("the command line is %q", body)
 				}
 			}
@@ -115,7 +131,8 @@ func TestNoPageHasASecret(t *testing.T) {
 			t.Fatal(err)
 		}
 		in.untilEnded()
-		if code := in.wait(); code != 0 || strings.Contains(in.Output(), secret) || !strings.Contains(in.Output(), "reconnected") {
+		if code := in.wait(); code != 0 || strings.Contains(in.Output(), secret) ||
+			!strings.Contains(in.Output(), "reconnected") {
 			t.Errorf("exit %d:\n%s", code, in.Output())
 		}
 		outside.stop()
@@ -123,8 +140,8 @@ func TestNoPageHasASecret(t *testing.T) {
 	http.DefaultClient.CloseIdleConnections()
 }
 
-// TestFullOutput: commands whose output goes to a full disk say so once and fail, and one whose reader has seen enough ends as
-// commands do.
+// TestFullOutput: commands whose output goes to a full disk say so once and fail, and one whose reader has seen enough
+// ends as commands do.
 func TestFullOutput(t *testing.T) {
 	in := newInstance(t, fast...).start()
 	var lines strings.Builder
@@ -141,7 +158,9 @@ func TestFullOutput(t *testing.T) {
 		var said strings.Builder
 		cmd := in.cli().Command(t.Context(), strings.Fields(line)...)
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader("x\n"), full, &said
-		if code := programtest.ExitCode(cmd.Run()); code != 1 || strings.Count(said.String(), "no space left on device") != 1 || strings.Count(said.String(), "\n") != 1 {
+		if code := programtest.ExitCode(cmd.Run()); code != 1 ||
+			strings.Count(said.String(), "no space left on device") != 1 ||
+			strings.Count(said.String(), "\n") != 1 {
 			t.Errorf("%s: exit %d, %q", line, code, said.String())
 		}
 	}
@@ -152,8 +171,8 @@ func TestFullOutput(t *testing.T) {
 	}
 }
 
-// TestFollowerIsPatient: one that is stopped for a while, whose reader takes nothing, or whose login is refused for a while goes
-// on where it was, and has nothing to say about it.
+// TestFollowerIsPatient: one that is stopped for a while, whose reader takes nothing, or whose login is refused for a
+// while goes on where it was, and has nothing to say about it.
 func TestFollowerIsPatient(t *testing.T) {
 	outside := &outsideNATS{t: t, addr: freeAddr(t), dir: t.TempDir()}
 	start := func(password string) {
@@ -243,8 +262,8 @@ func (in *instance) limited(files int) *instance {
 	return in
 }
 
-// crowd opens connections to addr that say hello and rest, and returns how many the server kept.
-func crowd(t *testing.T, addr string, size int, hello string) (kept []net.Conn) {
+// crowd opens connections to addr that say hello and rest.
+func crowd(t *testing.T, addr string, size int, hello string) {
 	t.Helper()
 	for range size {
 		conn, err := net.DialTimeout("tcp", addr, 5*time.Second)
@@ -252,38 +271,51 @@ func crowd(t *testing.T, addr string, size int, hello string) (kept []net.Conn) 
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { conn.Close() })
-		if _, err := io.WriteString(conn, hello); err == nil {
-			kept = append(kept, conn)
-		}
+		_, _ = io.WriteString(conn, hello) // one that is refused is closed
 	}
-	return kept
 }
 
-// TestMoreClientsThanFiles: connections are refused before they take the files that JetStream and the archive need, those of
-// the HTTP server too.
+// TestMoreClientsThanFiles: connections are refused, or wait, before they take the files that JetStream and the archive need.
 func TestMoreClientsThanFiles(t *testing.T) {
 	const files = 256
-	in := newInstance(t, fast...).limited(files)
+	nats := func(in *instance) { crowd(t, in.nats, files+50, "CONNECT {\"verbose\":false}\r\nPING\r\n") }
+	http := func(in *instance) { crowd(t, in.http, files+50, "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n") }
+	for name, come := range map[string]func(*instance){"NATS": nats, "HTTP": http, "both": func(in *instance) { http(in); nats(in) }} {
+		t.Run(name, func(t *testing.T) { archivesIn(t, newInstance(t, fast...).limited(files), come) })
+	}
+}
+
+// archivesIn publishes when a crowd has come, and waits for the archive, which is in new files, to have it.
+func archivesIn(t *testing.T, in *instance, come func(*instance)) {
+	t.Helper()
 	publisher, err := nats.Connect("nats://" + in.nats)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer publisher.Close()
-	crowd(t, in.nats, files+50, "CONNECT {\"verbose\":false}\r\nPING\r\n")
-	crowd(t, in.http, files+50, "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
-	for n := range 50 {
-		reply, err := publisher.Request(fmt.Sprintf("logs.a.b%d", n), []byte("x"), 5*time.Second)
+	objects := func() int {
+		names, err := filepath.Glob(filepath.Join(in.data, "archive", "0", "*.sst"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(names)
+	}
+	come(in)
+	for n := range 5 {
+		before := objects()
+		reply, err := publisher.Request(fmt.Sprintf("logs.a.b%d", n), []byte("x"), patience)
 		if err != nil || !strings.Contains(string(reply.Data), `"seq"`) {
 			t.Fatalf("entry %d: %v\n%s", n, err, in.Tail())
 		}
+		in.until("the archive to grow", func() bool { return objects() > before })
 	}
 	if lines := strings.Count(in.Output(), "\n"); lines > 300 {
 		t.Errorf("%d lines in the log:\n%s", lines, in.Tail())
 	}
 }
 
-// TestOutOfFiles: when JetStream could not open a file once it takes nothing more into that stream. The process ends and says
-// what to do, instead of refusing everybody for ever.
+// TestOutOfFiles: when JetStream could not open a file once it takes nothing more into that stream. The process ends
+// and says what to do, instead of refusing everybody for ever.
 func TestOutOfFiles(t *testing.T) {
 	in := newInstance(t, fast...).limited(256)
 	in.must("one\n", "publish", "a.b")
@@ -298,13 +330,18 @@ func TestOutOfFiles(t *testing.T) {
 	go func() {
 		for n := 0; ctx.Err() == nil; n++ {
 			name := fmt.Sprintf("S%d", n)
-			_, _ = nc.Request("$JS.API.STREAM.CREATE."+name, fmt.Appendf(nil, `{"name":%q,"subjects":[%q],"storage":"file","retention":"limits"}`, name, "x."+name), time.Second)
+			_, _ = nc.Request(
+				"$JS.API.STREAM.CREATE."+name,
+				fmt.Appendf(nil, `{"name":%q,"subjects":[%q],"storage":"file","retention":"limits"}`, name, "x."+name),
+				time.Second,
+			)
 			_, _ = nc.Request("x."+name, []byte("x"), time.Second)
 		}
 	}()
 	in.untilEnded()
 	cancel()
-	if code := in.wait(); code != 1 || !strings.Contains(in.Output(), "too many open files") || !strings.Contains(in.Output(), "LimitNOFILE") {
+	if code := in.wait(); code != 1 || !strings.Contains(in.Output(), "too many open files") ||
+		!strings.Contains(in.Output(), "LimitNOFILE") {
 		t.Errorf("exit %d:\n%s", code, in.Tail())
 	}
 	if lines := strings.Count(in.Output(), "\n"); lines > 1000 {

@@ -13,8 +13,8 @@ import (
 	"dormouse/internal/dirlock"
 )
 
-// lockData keeps the data directory for this process, for as long as it lives: the database is closed while nothing happens, so
-// that its own lock does not. A process that has nothing there locks nothing.
+// lockData keeps the data directory for this process, for as long as it lives: the database is closed while nothing
+// happens, so that its own lock does not. A process that has nothing there locks nothing.
 func (p *program) lockData(context.Context) error {
 	if !p.cfg.embedded() && !p.cfg.has(roleIngest) {
 		return nil
@@ -31,8 +31,8 @@ func (p *program) lockData(context.Context) error {
 	return nil
 }
 
-// nodeID returns the name of this process's data directory, made at its first start: it tells a node that comes back from
-// another one.
+// nodeID returns the name of this process's data directory, made at its first start: it tells a node that comes back
+// from another one.
 func nodeID(dir string) (string, error) {
 	path := filepath.Join(dir, "node-id")
 	if err := os.MkdirAll(dir, 0o750); err != nil {

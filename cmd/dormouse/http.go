@@ -31,7 +31,7 @@ const (
 	readyTimeout = 3 * time.Second
 	readyCache   = time.Second // so that probes, however many, cost the bucket little
 	httpGrace    = 2 * time.Second
-	mostHTTP     = 128 // connections at a time; further ones wait, so that they take no files that the archive needs
+	mostHTTP     = 64 // connections at a time; further ones wait, so that they take no files that the archive needs
 )
 
 func newHTTPServer(addr string, registry *prometheus.Registry, checks []check, remarks func() []string, log *slog.Logger) (*httpServer, error) {

@@ -13,8 +13,8 @@ import (
 	"github.com/synadia-io/orbit.go/natscontext"
 )
 
-// connectContext connects as a context of the nats CLI says, and returns the prefix of its JetStream's API. A setting that
-// would not be honoured is refused: without it another system than the one that is meant may be used.
+// connectContext connects as a context of the nats CLI says, and returns the prefix of its JetStream's API. A setting
+// that would not be honoured is refused: without it another system than the one that is meant may be used.
 func connectContext(name string, options ...nats.Option) (*nats.Conn, string, error) {
 	settings, err := readContext(name)
 	if err == nil {
@@ -34,8 +34,8 @@ func connectContext(name string, options ...nats.Option) (*nats.Conn, string, er
 	return nc, api, nil
 }
 
-// readContext reads a context's settings where the library does, which returns them only once it is connected. Of a context
-// that is not there the library says so.
+// readContext reads a context's settings where the library does, which returns them only once it is connected. Of a
+// context that is not there the library says so.
 func readContext(name string) (s natscontext.Settings, err error) {
 	file := name
 	if !filepath.IsAbs(name) {
@@ -69,7 +69,10 @@ func checkContext(s natscontext.Settings) error {
 		{"jetstream_domain beside jetstream_api_prefix", s.JSDomain != "" && s.JSAPIPrefix != ""},
 	} {
 		if setting.given {
-			return fmt.Errorf("its %s is not supported: use a context with user and password, creds, nkey, token or a client certificate", setting.name)
+			return fmt.Errorf(
+				"its %s is not supported: use a context with user and password, creds, nkey, token or a client certificate",
+				setting.name,
+			)
 		}
 	}
 	if _, err := parseServers(s.URL); s.URL != "" && err != nil {
@@ -92,7 +95,8 @@ func apiPrefix(s natscontext.Settings) (string, error) {
 	case s.JSAPIPrefix != "":
 		prefix = strings.TrimSuffix(s.JSAPIPrefix, ".") + "."
 	}
-	if strings.ContainsAny(prefix, " \t\r\n*>") || strings.HasPrefix(prefix, ".") || strings.Contains(prefix, "..") || strings.Contains(s.JSDomain, ".") {
+	if strings.ContainsAny(prefix, " \t\r\n*>") || strings.HasPrefix(prefix, ".") || strings.Contains(prefix, "..") ||
+		strings.Contains(s.JSDomain, ".") {
 		return "", fmt.Errorf("its jetstream_domain or jetstream_api_prefix is no part of a subject")
 	}
 	return prefix, nil

@@ -30,8 +30,8 @@ func writeContext(t *testing.T, name, settings string) {
 	}
 }
 
-// startDomains starts a server with JetStream and a leaf node of it with a JetStream of its own, and returns clients of each
-// one's JetStream, and the URL of the leaf node.
+// startDomains starts a server with JetStream and a leaf node of it with a JetStream of its own, and returns clients of
+// each one's JetStream, and the URL of the leaf node.
 func startDomains(t *testing.T) (hub, leaf jetstream.JetStream, url string) {
 	t.Helper()
 	hubServer := natstest.Start(t, func(o *server.Options) {
@@ -60,7 +60,8 @@ func startDomains(t *testing.T) (hub, leaf jetstream.JetStream, url string) {
 	return hub, leaf, leafServer.ClientURL()
 }
 
-// TestContextSaysWhichJetStream: with a domain or a prefix of the API all commands use that JetStream, not the server's own.
+// TestContextSaysWhichJetStream: with a domain or a prefix of the API all commands use that JetStream, not the server's
+// own.
 func TestContextSaysWhichJetStream(t *testing.T) {
 	for name, setting := range map[string]string{
 		"domain": `"jetstream_domain":"hub"`, "prefix": `"jetstream_api_prefix":"$JS.hub.API"`, "prefix with its dot": `"jetstream_api_prefix":"$JS.hub.API."`,
@@ -78,12 +79,27 @@ func TestContextSaysWhichJetStream(t *testing.T) {
 				}
 				return got
 			}
-			served := background(t, use("serve", "--data", t.TempDir(), "--max-delay", "100ms", "--linger", "10ms", "--http", "127.0.0.1:0")...)
+			served := background(
+				t,
+				use(
+					"serve",
+					"--data",
+					t.TempDir(),
+					"--max-delay",
+					"100ms",
+					"--linger",
+					"10ms",
+					"--http",
+					"127.0.0.1:0",
+				)...)
 			served.until("readiness", served.ready)
 			must("", "provision")
 			must("one\ntwo\n", "publish", "a.b")
 			must("no entry\n", "publish", "a.b", "--prefix", "logs."+strings.Repeat("x", 300)) // too long
-			served.until("the archive to have it", func() bool { return strings.Contains(must("", "stat", "a.b").out, "archived   2 entries") })
+			served.until(
+				"the archive to have it",
+				func() bool { return strings.Contains(must("", "stat", "a.b").out, "archived   2 entries") },
+			)
 			if got := must("", "read", "a.b"); got.out != "one\ntwo\n" {
 				t.Errorf("read %+v", got)
 			}
@@ -118,8 +134,8 @@ func streamNames(t *testing.T, js jetstream.JetStream) (names []string) {
 	return names
 }
 
-// TestContextIsHonouredOrRefused: each setting of a context is one that this program or the library honours, one that does not
-// concern it, or it is refused by its name. A setting that a later library knows fails here.
+// TestContextIsHonouredOrRefused: each setting of a context is one that this program or the library honours, one that
+// does not concern it, or it is refused by its name. A setting that a later library knows fails here.
 func TestContextIsHonouredOrRefused(t *testing.T) {
 	const neutral, honoured, refused = "neutral", "honoured", "refused"
 	fate := map[string]string{
@@ -156,11 +172,13 @@ func TestContextIsHonouredOrRefused(t *testing.T) {
 		`{"jetstream_api_prefix":"a..b"}`, `{"jetstream_api_prefix":"."}`, `{"cert":"/x"}`, `{"key":"/x"}`, `{"url":"nats://h:x"}`, `{"url":`,
 	} {
 		writeContext(t, "x", settings)
-		if got := command(t.Context(), nil, "ls", "--nats-context", "x"); got.code != exitUsage || !strings.Contains(got.errors, `the NATS context "x"`) {
+		if got := command(t.Context(), nil, "ls", "--nats-context", "x"); got.code != exitUsage ||
+			!strings.Contains(got.errors, `the NATS context "x"`) {
 			t.Errorf("%s: %+v", settings, got)
 		}
 	}
-	if got := command(t.Context(), nil, "ls", "--nats-context", "none"); got.code != exitFailed || !strings.Contains(got.errors, "nats context ls") {
+	if got := command(t.Context(), nil, "ls", "--nats-context", "none"); got.code != exitFailed ||
+		!strings.Contains(got.errors, "nats context ls") {
 		t.Errorf("a context that is not there: %+v", got)
 	}
 }

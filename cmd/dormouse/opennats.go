@@ -27,7 +27,10 @@ func (p *program) openNATS(context.Context) error {
 			return err
 		}
 		p.onClose(p.server.Shutdown)
-		durability := fmt.Sprintf("a power failure can take the last %s of acked entries, a killed process none", p.cfg.syncInterval)
+		durability := fmt.Sprintf(
+			"a power failure can take the last %s of acked entries, a killed process none",
+			p.cfg.syncInterval,
+		)
 		if p.cfg.syncAlways {
 			durability = "every ack follows a sync"
 		}
@@ -85,8 +88,13 @@ func offer(to chan<- error, err error) {
 const streamsTimeout = 10 * time.Second
 
 func (p *program) openStreams(ctx context.Context) error {
-	cfg := topology.Config{Shards: p.cfg.shards, Replicas: p.cfg.replicas, RequeueAfter: p.cfg.requeueAfter, Lease: p.cfg.lease,
-		Trim: p.cfg.trim.value == string(ingest.TrimAlways)}
+	cfg := topology.Config{
+		Shards:       p.cfg.shards,
+		Replicas:     p.cfg.replicas,
+		RequeueAfter: p.cfg.requeueAfter,
+		Lease:        p.cfg.lease,
+		Trim:         p.cfg.trim.value == string(ingest.TrimAlways),
+	}
 	ctx, stop := p.untilRefused(ctx)
 	defer stop()
 	waiting := outage.New(p.log, "the streams are not ready; trying again", "the streams are ready")
@@ -109,8 +117,8 @@ func (p *program) openStreams(ctx context.Context) error {
 	return p.mapTenants(ctx)
 }
 
-// untilRefused returns a context that ends also when NATS does not permit something. What makes streams asks for nothing that
-// it could do without, and would wait for ever.
+// untilRefused returns a context that ends also when NATS does not permit something. What makes streams asks for
+// nothing that it could do without, and would wait for ever.
 func (p *program) untilRefused(ctx context.Context) (_ context.Context, stop func()) {
 	ctx, end := context.WithCancelCause(ctx)
 	joined := make(chan struct{})
@@ -125,7 +133,8 @@ func (p *program) untilRefused(ctx context.Context) (_ context.Context, stop fun
 	return ctx, func() { end(nil); <-joined }
 }
 
-// mapTenants lets the embedded server spread the tenants over the shards. An outside server's accounts are its operator's.
+// mapTenants lets the embedded server spread the tenants over the shards. An outside server's accounts are its
+// operator's.
 func (p *program) mapTenants(ctx context.Context) error {
 	if p.server == nil {
 		return nil
@@ -139,7 +148,15 @@ func (p *program) mapTenants(ctx context.Context) error {
 		return nil
 	}
 	mapping := topology.PartitionMapping(partitions)
-	p.log.Info("the embedded NATS server spreads the tenants over the shards", "shards", partitions, "from", mapping.From, "to", mapping.To)
+	p.log.Info(
+		"the embedded NATS server spreads the tenants over the shards",
+		"shards",
+		partitions,
+		"from",
+		mapping.From,
+		"to",
+		mapping.To,
+	)
 	return p.server.Map(mapping.From, mapping.To)
 }
 

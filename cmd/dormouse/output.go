@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// output is the standard output. It keeps the first error of it, so that a command whose output is lost does not exit with 0,
-// whoever wrote: help, tables and completions too.
+// output is the standard output. It keeps the first error of it, so that a command whose output is lost does not exit
+// with 0, whoever wrote: help, tables and completions too.
 type output struct {
 	w io.Writer
 

@@ -26,7 +26,18 @@ func (f *fullOutput) Write(p []byte) (int, error) {
 
 // TestLostOutputIsAFailure: every command whose output cannot be written says so once and exits with 1.
 func TestLostOutputIsAFailure(t *testing.T) {
-	served := background(t, "serve", "--data", t.TempDir(), "--max-delay", "50ms", "--http", "127.0.0.1:0", "--nats-listen", "127.0.0.1:0")
+	served := background(
+		t,
+		"serve",
+		"--data",
+		t.TempDir(),
+		"--max-delay",
+		"50ms",
+		"--http",
+		"127.0.0.1:0",
+		"--nats-listen",
+		"127.0.0.1:0",
+	)
 	served.until("readiness", served.ready)
 	found := natsAddress.FindStringSubmatch(served.errors.String())
 	if found == nil {
@@ -53,11 +64,14 @@ func TestLostOutputIsAFailure(t *testing.T) {
 			var said strings.Builder
 			began := time.Now()
 			code := run(t.Context(), words, strings.NewReader("x\n"), &fullOutput{room, lost}, &said)
-			if took := time.Since(began); code != exitFailed || strings.Count(said.String(), lost.Error()) != 1 || strings.Count(said.String(), "\n") != 1 || took > natsPatience {
+			if took := time.Since(began); code != exitFailed || strings.Count(said.String(), lost.Error()) != 1 ||
+				strings.Count(said.String(), "\n") != 1 ||
+				took > natsPatience {
 				t.Errorf("%s with room for %d after %s: exit %d, %q", line, room, took, code, said.String())
 			}
 			said.Reset()
-			if code := run(t.Context(), words, strings.NewReader("x\n"), &fullOutput{room, syscall.EPIPE}, &said); code != exitOK || said.String() != "" {
+			if code := run(t.Context(), words, strings.NewReader("x\n"), &fullOutput{room, syscall.EPIPE}, &said); code != exitOK ||
+				said.String() != "" {
 				t.Errorf("%s read by nobody: exit %d, %q", line, code, said.String())
 			}
 		}
@@ -71,7 +85,13 @@ func TestPublishSaysWhatFailedFirst(t *testing.T) {
 		t.Fatal(err)
 	}
 	var said strings.Builder
-	code := run(t.Context(), []string{"publish", "a.b", "--nats-url", url}, strings.NewReader("x\n"), &fullOutput{0, errors.New("no room")}, &said)
+	code := run(
+		t.Context(),
+		[]string{"publish", "a.b", "--nats-url", url},
+		strings.NewReader("x\n"),
+		&fullOutput{0, errors.New("no room")},
+		&said,
+	)
 	if code != exitFailed || !strings.Contains(said.String(), "line 1 was not stored") {
 		t.Errorf("exit %d, %q", code, said.String())
 	}

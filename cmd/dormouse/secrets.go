@@ -10,8 +10,9 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// What a command prints, logs or serves has no secret in it. Two things see to that: the URLs of NATS servers are only ever
-// printed by publicServers, and all errors, log lines and pages pass redact, since libraries quote what they were given.
+// What a command prints, logs or serves has no secret in it. Two things see to that: the URLs of NATS servers are only
+// ever printed by publicServers, and all errors, log lines and pages pass redact, since libraries quote what they were
+// given.
 
 // hidden stands for a secret.
 const hidden = "xxxxx"
@@ -80,7 +81,9 @@ func publicArgs(args []string) []string {
 	return public
 }
 
-var errServers = errors.New("want nats://host:4222, or several with commas between; user, password and token percent-encoded")
+var errServers = errors.New(
+	"want nats://host:4222, or several with commas between; user, password and token percent-encoded",
+)
 
 // parseServers reads a list of NATS servers as the library does. The error does not quote them.
 func parseServers(list string) ([]*url.URL, error) {
@@ -91,7 +94,8 @@ func parseServers(list string) ([]*url.URL, error) {
 			one = "nats://" + one
 		}
 		u, err := url.Parse(one)
-		if err != nil || u.Host == "" || strings.Contains(u.Hostname(), ":") && u.Host[0] != '[' || strings.Contains(u.Path+u.RawQuery+u.Fragment, "@") {
+		if err != nil || u.Host == "" || strings.Contains(u.Hostname(), ":") && u.Host[0] != '[' ||
+			strings.Contains(u.Path+u.RawQuery+u.Fragment, "@") {
 			return nil, errServers
 		}
 		servers = append(servers, u)
@@ -113,8 +117,8 @@ func publicServers(list string) string {
 	return strings.Join(public, ",")
 }
 
-// checkFileName refuses what is the content of a credentials file, or a seed, in the place of a file's name. The library would
-// quote it.
+// checkFileName refuses what is the content of a credentials file, or a seed, in the place of a file's name. The
+// library would quote it.
 func checkFileName(value string) error {
 	if strings.ContainsAny(value, "\r\n") || seed.MatchString(value) {
 		return errors.New("want the name of a file, not what is in it")

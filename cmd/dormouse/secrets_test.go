@@ -57,8 +57,9 @@ func TestPublicServers(t *testing.T) {
 			t.Errorf("%s: %s, want %s", list, got, want)
 		}
 	}
-	got := publicArgs([]string{"dormouse", "serve", "--nats-url", "u:p@h", "--nats-url=t@h", "--archive", "s3://k:s@b", "--data", "x"})
-	if want := []string{"dormouse", "serve", "--nats-url", "nats://h", "--nats-url=nats://h", "--archive", "s3://xxxxx@b", "--data", "x"}; !slices.Equal(got, want) {
+	given := "dormouse serve --nats-url u:p@h --nats-url=t@h --archive s3://k:s@b --data x"
+	want := "dormouse serve --nats-url nats://h --nats-url=nats://h --archive s3://xxxxx@b --data x"
+	if got := publicArgs(strings.Fields(given)); !slices.Equal(got, strings.Fields(want)) {
 		t.Errorf("arguments %q, want %q", got, want)
 	}
 }
@@ -66,7 +67,8 @@ func TestPublicServers(t *testing.T) {
 func TestLogHasNoSecret(t *testing.T) {
 	var out strings.Builder
 	log := newLogger(&out, "json", "info")
-	log.With("server", "nats://u:hush@h").Error("u:hush@h failed", "error", fmt.Errorf("at nats://hush@h"), slog.Group("g", "url", "tls://u:hush@h"))
+	log.With("server", "nats://u:hush@h").
+		Error("u:hush@h failed", "error", fmt.Errorf("at nats://hush@h"), slog.Group("g", "url", "tls://u:hush@h"))
 	if strings.Contains(out.String(), "hush") || strings.Count(out.String(), hidden) != 4 {
 		t.Error(out.String())
 	}
@@ -95,8 +97,8 @@ func serveHere(t *testing.T) []string {
 	return []string{"--data", t.TempDir(), "--http", "127.0.0.1:0", "--nats-listen", "127.0.0.1:0"}
 }
 
-// TestNoCommandPrintsASecret runs every command against NATS servers that are not there, that no URL names, and that refuse the
-// login, with the secret in each place where one can be.
+// TestNoCommandPrintsASecret runs every command against NATS servers that are not there, that no URL names, and that
+// refuse the login, with the secret in each place where one can be.
 func TestNoCommandPrintsASecret(t *testing.T) {
 	const secret = "s3cret"
 	srv := natstest.Start(t, func(o *server.Options) {
@@ -181,7 +183,9 @@ func expectNoSecret(t *testing.T, secret, where string, line []string, got resul
 	if got.code == exitOK {
 		t.Errorf("%s: %v went well: %+v", where, line, got)
 	}
-	if said := strings.ToLower(got.out + got.errors); strings.Contains(said, secret) || strings.Contains(said, secret[1:]) || strings.Contains(said, "%73") {
+	if said := strings.ToLower(got.out + got.errors); strings.Contains(said, secret) ||
+		strings.Contains(said, secret[1:]) ||
+		strings.Contains(said, "%73") {
 		t.Errorf("%s: %v says the secret: %+v", where, line, got)
 	}
 }
@@ -193,7 +197,10 @@ func TestHelpHasNoSecret(t *testing.T) {
 	visit = func(cmd *cobra.Command) {
 		for _, c := range cmd.Commands() {
 			line := strings.Fields(c.CommandPath())[1:]
-			if got := command(t.Context(), nil, append(line, "--help")...); strings.Contains(got.out+got.errors, "s3cret") {
+			if got := command(t.Context(), nil, append(line, "--help")...); strings.Contains(
+				got.out+got.errors,
+				"s3cret",
+			) {
 				t.Errorf("%v --help: %+v", line, got)
 			}
 			visit(c)

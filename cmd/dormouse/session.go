@@ -12,8 +12,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// connect connects a client command. The caller closes the connection. From then on the command's context ends also when NATS
-// will never answer; ended tells why then, and run prints that instead of what came of it.
+// connect connects a client command. The caller closes the connection. From then on the command's context ends also
+// when NATS will never answer; ended tells why then, and run prints that instead of what came of it.
 //
 // The connection reconnects as long as the command has patience; while it does, nothing is printed.
 func connect(cmd *cobra.Command, options ...jetstream.JetStreamOpt) (*nats.Conn, jetstream.JetStream, error) {
@@ -53,11 +53,13 @@ func ended(ctx context.Context) error {
 	return nil
 }
 
+const otherCredentials = "--nats-creds, --nats-context or --nats-url"
+
 // violation is how a server says what it does not permit.
 var violation = regexp.MustCompile(`(?i)for (publish|subscription) to "([^"]*)"`)
 
-// refusalOf returns what NATS does not permit, if err says so and the command needs it: the server forgets a consumer that
-// nobody deletes.
+// refusalOf returns what NATS does not permit, if err says so and the command needs it: the server forgets a consumer
+// that nobody deletes.
 func refusalOf(err error) error {
 	if !errors.Is(err, nats.ErrPermissionViolation) {
 		return nil
@@ -73,13 +75,14 @@ func refusalOf(err error) error {
 		}
 		what = fmt.Sprintf("%s %q", do, found[2])
 	}
-	return fmt.Errorf("NATS does not permit these credentials to %s (have it permitted, or use others: --nats-creds, --nats-context, --nats-url)", what)
+	return fmt.Errorf("NATS does not permit these credentials to %s (have it permitted, or use others: %s)", what, otherCredentials)
 }
 
 // advise adds to an error what may be done about it, where the error itself does not know.
 func advise(err error) error {
 	if errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount) {
-		return fmt.Errorf("%w (these credentials are of a tenant, or of another account than the system's: use others, --nats-creds, --nats-context or --nats-url)", err)
+		return fmt.Errorf("%w (these credentials are of a tenant, or of another account than the system's: use others, %s)",
+			err, otherCredentials)
 	}
 	return err
 }

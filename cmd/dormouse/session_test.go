@@ -77,12 +77,14 @@ func may(name string, publish, subscribe []string) *server.User {
 	return u
 }
 
-// TestRefusedLoginPasses: credentials that are refused for a while, as when they are rotated or an account is loaded again, keep
-// nobody away for good.
+// TestRefusedLoginPasses: credentials that are refused for a while, as when they are rotated or an account is loaded
+// again, keep nobody away for good.
 func TestRefusedLoginPasses(t *testing.T) {
 	g := startGuarded(t, login("u", "pw"), login("admin", "pw"))
 	use := func(line ...string) []string { return append(line, "--nats-url", g.url("u")) }
-	served := background(t, use("serve", "--data", t.TempDir(), "--max-delay", "100ms", "--linger", "10ms", "--http", "127.0.0.1:0")...)
+	served := background(
+		t,
+		use("serve", "--data", t.TempDir(), "--max-delay", "100ms", "--linger", "10ms", "--http", "127.0.0.1:0")...)
 	served.until("readiness", served.ready)
 	publish := func(text string) {
 		t.Helper()
@@ -175,8 +177,8 @@ func (i *interjector) say(t *testing.T, text string) {
 	}
 }
 
-// TestConnectionClosedForGood: on an error that it does not know the library gives a connection up. A process that lives on
-// without NATS would be of no use to anybody.
+// TestConnectionClosedForGood: on an error that it does not know the library gives a connection up. A process that
+// lives on without NATS would be of no use to anybody.
 func TestConnectionClosedForGood(t *testing.T) {
 	g := startGuarded(t, login("u", "pw"))
 	way := interject(t, g.server.Addr().String())
@@ -190,18 +192,25 @@ func TestConnectionClosedForGood(t *testing.T) {
 	follower.until("the first entry", func() bool { return follower.out.String() == "one\n" })
 	way.say(t, "-ERR 'Something Odd'\r\n")
 	for name, r := range map[string]*running{"serve": served, "read --follow": follower} {
-		if code := r.wait(); code != exitFailed || !strings.Contains(r.errors.String(), "closed for good") || !strings.Contains(r.errors.String(), "something odd") &&
-			!strings.Contains(r.errors.String(), "Something Odd") {
+		if code := r.wait(); code != exitFailed || !strings.Contains(r.errors.String(), "closed for good") ||
+			!strings.Contains(r.errors.String(), "something odd") &&
+				!strings.Contains(r.errors.String(), "Something Odd") {
 			t.Errorf("%s exits %d:\n%s", name, code, r.errors.String())
 		}
 	}
 }
 
-// TestRefusedSubjectEndsAtOnce: what NATS does not permit is not waited for, and the permission that is missing is named.
+// TestRefusedSubjectEndsAtOnce: what NATS does not permit is not waited for, and the permission that is missing is
+// named.
 func TestRefusedSubjectEndsAtOnce(t *testing.T) {
 	inbox := []string{"_INBOX.>"}
-	g := startGuarded(t, login("all", "pw"), may("none", []string{"other"}, inbox), may("deaf", []string{">"}, []string{"other"}),
-		may("half", []string{"$JS.API.STREAM.>", "$JS.API.INFO"}, inbox))
+	g := startGuarded(
+		t,
+		login("all", "pw"),
+		may("none", []string{"other"}, inbox),
+		may("deaf", []string{">"}, []string{"other"}),
+		may("half", []string{"$JS.API.STREAM.>", "$JS.API.INFO"}, inbox),
+	)
 	if got := command(t.Context(), nil, "provision", "--nats-url", g.url("all")); got.code != exitOK {
 		t.Fatalf("provision: %+v", got)
 	}
@@ -213,7 +222,8 @@ func TestRefusedSubjectEndsAtOnce(t *testing.T) {
 			began := time.Now()
 			got := command(t.Context(), strings.NewReader("x\n"), append(line, "--nats-url", g.url(who))...)
 			if took := time.Since(began); got.code != exitFailed || !strings.Contains(got.errors, names) || took > 3*time.Second ||
-				strings.Contains(got.errors, "full") || line[0] != "serve" && strings.Count(got.errors, "\n") != 1 {
+				strings.Contains(got.errors, "full") ||
+				line[0] != "serve" && strings.Count(got.errors, "\n") != 1 {
 				t.Errorf("%s as %s, after %s: %+v", line[0], who, took, got)
 			}
 		}
@@ -227,7 +237,18 @@ func TestRefusedSubjectEndsAtOnce(t *testing.T) {
 // TestServerThatMayNotTellsSo: a permission that a serving process loses shows where one looks.
 func TestServerThatMayNotTellsSo(t *testing.T) {
 	g := startGuarded(t, login("u", "pw"))
-	served := background(t, "serve", "--data", t.TempDir(), "--http", "127.0.0.1:0", "--lease", "1s", "--nats-url", g.url("u"))
+	served := background(
+		t,
+		"serve",
+		"--data",
+		t.TempDir(),
+		"--http",
+		"127.0.0.1:0",
+		"--lease",
+		"1s",
+		"--nats-url",
+		g.url("u"),
+	)
 	served.until("readiness", served.ready)
 	reduced := login("u", "pw")
 	reduced.Permissions = &server.Permissions{Publish: &server.SubjectPermission{Deny: []string{"$KV.>"}}}
@@ -253,7 +274,8 @@ func TestTenantIsToldSo(t *testing.T) {
 	for _, line := range [][]string{{"provision"}, {"ls"}, {"status"}, {"read", "a.b"}, {"stat", "a.b"}, {"verify"}} {
 		began := time.Now()
 		got := command(t.Context(), nil, append(line, "--nats-url", fmt.Sprintf("nats://u:pw@%s", srv.Addr()))...)
-		if took := time.Since(began); got.code != exitFailed || !strings.Contains(got.errors, "tenant") || took > 3*time.Second {
+		if took := time.Since(began); got.code != exitFailed || !strings.Contains(got.errors, "tenant") ||
+			took > 3*time.Second {
 			t.Errorf("%v after %s: %+v", line, took, got)
 		}
 	}

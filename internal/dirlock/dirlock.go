@@ -1,7 +1,7 @@
 // Package dirlock keeps a directory for one process, as long as that lives.
 //
-// The lock is flock's on a file LOCK in the directory: it goes with the process, also when that is killed. The file itself
-// stays, and names who holds it; what it says means nothing without the lock.
+// The lock is flock's on a file LOCK in the directory: it goes with the process, also when that is killed. The file
+// itself stays, and names who holds it; what it says means nothing without the lock.
 package dirlock
 
 import (
@@ -26,8 +26,8 @@ const fileName = "LOCK"
 // Lock is a directory that this process has.
 type Lock struct{ file *os.File }
 
-// Take makes the directory if it is not there and locks it. The error wraps ErrInUse, with the other process's ID if that is
-// known, or ErrUnsupported, and names the directory.
+// Take makes the directory if it is not there and locks it. The error wraps ErrInUse, with the other process's ID if
+// that is known, or ErrUnsupported, and names the directory.
 func Take(dir string) (*Lock, error) {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return nil, fmt.Errorf("making the directory: %w", err)

@@ -16,7 +16,8 @@ func TestOneHolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = Take(dir)
-	if pid := fmt.Sprint(os.Getpid()); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), dir) || !strings.Contains(err.Error(), pid) {
+	if pid := fmt.Sprint(os.Getpid()); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), dir) ||
+		!strings.Contains(err.Error(), pid) {
 		t.Errorf("the second: %v", err)
 	}
 	if err := first.Release(); err != nil {

@@ -1,8 +1,8 @@
-// Package loglimit keeps a log readable, and its disk free, while something repeats itself: so many warnings and errors in a
-// second, and then one line that says how many were left out.
+// Package loglimit keeps a log readable, and its disk free, while something repeats itself: so many warnings and errors
+// in a second, and then one line that says how many were left out.
 //
-// It does not look at what the lines say. For one thing that fails and is tried again, something that knows when that is over
-// says more with less.
+// It does not look at what the lines say. For one thing that fails and is tried again, something that knows when that
+// is over says more with less.
 package loglimit
 
 import (

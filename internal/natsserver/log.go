@@ -14,8 +14,8 @@ import (
 // ErrFailed is what Failed delivers: JetStream takes no more writes.
 var ErrFailed = errors.New("JetStream has stopped writing")
 
-// mostLines is how many warnings and errors of the server are logged in a second. What goes wrong in it goes wrong for every
-// message and every connection.
+// mostLines is how many warnings and errors of the server are logged in a second. What goes wrong in it goes wrong for
+// every message and every connection.
 const mostLines = 10
 
 // natsLogger passes the server's messages on; its notices are chatter to us. The messages are also the only sign that
@@ -33,7 +33,15 @@ func newLogger(log *slog.Logger, dir string, failed chan<- error) natsLogger {
 func (l natsLogger) pass(level slog.Level, format string, v []any) {
 	text := fmt.Sprintf(format, v...)
 	if level >= slog.LevelWarn && hasFailed(format) {
-		l.fail(fmt.Errorf("%w to %s: %s and start again, no acked entry is lost: %s", ErrFailed, l.dir, remedy(text), text))
+		l.fail(
+			fmt.Errorf(
+				"%w to %s: %s and start again, no acked entry is lost: %s",
+				ErrFailed,
+				l.dir,
+				remedy(text),
+				text,
+			),
+		)
 	}
 	l.log.Log(context.Background(), level, "nats: "+text)
 }
@@ -45,9 +53,9 @@ func (l natsLogger) fail(err error) {
 	}
 }
 
-// hasFailed reports whether a message says that a stream, a consumer or all of JetStream takes no more writes until it is
-// started again. Such messages begin with the server's own words; those about a client begin with its address, and then have
-// what it says of itself even in the format.
+// hasFailed reports whether a message says that a stream, a consumer or all of JetStream takes no more writes until it
+// is started again. Such messages begin with the server's own words; those about a client begin with its address, and
+// then have what it says of itself even in the format.
 func hasFailed(format string) bool {
 	for _, own := range []string{"Filestore [", "RAFT [", "JetStream stream '", "JetStream consumer '"} {
 		if strings.HasPrefix(format, own) && strings.Contains(format, "ritical write error: %v") {
@@ -65,7 +73,10 @@ func hasFailed(format string) bool {
 // remedy says what to do about what the operating system says.
 func remedy(text string) string {
 	switch has := func(no syscall.Errno) bool { return strings.Contains(text, no.Error()) }; {
-	case has(syscall.ENOSPC), has(syscall.EDQUOT), strings.Contains(text, "out of space"), strings.Contains(text, "resources"):
+	case has(syscall.ENOSPC),
+		has(syscall.EDQUOT),
+		strings.Contains(text, "out of space"),
+		strings.Contains(text, "resources"):
 		return "make room on the disk"
 	case has(syscall.EMFILE), has(syscall.ENFILE):
 		return "raise the limit of open files (ulimit -n, LimitNOFILE)"
