@@ -138,7 +138,9 @@ func (h *health) tell(p *wire.Process) {
 }
 
 // inALine is the text of an error, which may be several of them.
-func inALine(err error) string { return outage.Short(strings.ReplaceAll(err.Error(), "\n", "; ")) }
+func inALine(err error) string {
+	return outage.Short(strings.ReplaceAll(redact(err.Error()), "\n", "; "))
+}
 
 // healthWait is well below the time that who asks for the status waits for one more answer.
 const healthWait = 100 * time.Millisecond
