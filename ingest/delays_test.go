@@ -18,7 +18,7 @@ import (
 // every purge, before it happens.
 type watched struct {
 	jetstream.JetStream
-	appended func(ctx context.Context, seq uint64, r manifest.Record)
+	appended func(seq uint64, r manifest.Record)
 	purging  func(stream string, upTo uint64) // upTo is the last sequence that goes
 }
 
@@ -29,7 +29,7 @@ func (w *watched) PublishMsg(ctx context.Context, msg *nats.Msg, opts ...jetstre
 	}
 	r, err := manifest.Decode(msg.Data)
 	if err == nil {
-		w.appended(ctx, ack.Sequence, r)
+		w.appended(ack.Sequence, r)
 	}
 	return ack, err
 }
@@ -65,7 +65,7 @@ func TestPurgesWaitForTheDelay(t *testing.T) {
 	allowed := make(map[string]map[uint64]time.Time) // by stream: when it was first recorded that all up to a sequence may go
 	purges := make(map[string]int)
 	js := &watched{JetStream: s.js,
-		appended: func(_ context.Context, _ uint64, r manifest.Record) {
+		appended: func(_ uint64, r manifest.Record) {
 			mu.Lock()
 			defer mu.Unlock()
 			allow := func(stream string, upTo uint64) {
@@ -121,7 +121,7 @@ func TestPurgesLookAtTheManifest(t *testing.T) {
 			purged := false
 			last, gone := make(chan uint64, 1), make(chan struct{})
 			js := &watched{JetStream: s.js,
-				appended: func(ctx context.Context, seq uint64, r manifest.Record) {
+				appended: func(seq uint64, r manifest.Record) {
 					mu.Lock()
 					epoch = r.Epoch
 					lose := lost == 0 && tc.allowed(r)
@@ -133,7 +133,7 @@ func TestPurgesLookAtTheManifest(t *testing.T) {
 						last <- seq
 						select {
 						case <-gone:
-						case <-ctx.Done():
+						case <-t.Context().Done(): // not with the try: making the stream anew may take longer
 						}
 					}
 				},

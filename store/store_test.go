@@ -88,6 +88,45 @@ func TestForgetTouchesOneShardOnly(t *testing.T) {
 	}
 }
 
+// TestForgottenPosition: nothing is left of a shard that is forgotten; and the highest shard has an end too.
+func TestForgottenPosition(t *testing.T) {
+	db, err := Open(t.TempDir(), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, shard := range []wire.Shard{3, ^wire.Shard(0)} {
+		batch := db.NewBatch()
+		err := errors.Join(SetPosition(batch, shard, Position{Applied: 7}), batch.Set(append(Prefix(SpaceBuffer, shard), 0xFF, 0xFF), nil, nil),
+			SetPosition(batch, 2, Position{Applied: 1}), Forget(batch, shard), batch.Commit(pebble.NoSync), batch.Close())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p, err := db.Position(shard); err != nil || p != (Position{}) {
+			t.Errorf("shard %s has position %+v, %v", shard, p, err)
+		}
+		if p, err := db.Position(2); err != nil || p.Applied != 1 {
+			t.Errorf("another shard has position %+v, %v", p, err)
+		}
+		it, err := db.NewIter(&pebble.IterOptions{LowerBound: Prefix(SpaceBuffer, shard), UpperBound: []byte{SpaceBuffer + 1}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if it.First() {
+			t.Errorf("shard %s has key %x", shard, it.Key())
+		}
+		if err := it.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	batch := db.NewBatch()
+	if err := db.Close(); err == nil {
+		t.Fatal("closed with a batch open")
+	}
+	if err := errors.Join(batch.Close(), db.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestCorruptCacheIsMovedAside(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "cache")
 	db, err := Open(dir, Options{})

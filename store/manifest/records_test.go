@@ -1,0 +1,100 @@
+package manifest
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"dormouse/internal/extent"
+	"dormouse/internal/wire"
+)
+
+// TestRecordsThatCannotBe are well encoded, and no owner appends one.
+func TestRecordsThatCannotBe(t *testing.T) {
+	snapshot := func(s Snapshot) Record { return Record{Kind: TakeSnapshot, Epoch: 1, Snapshot: &s} }
+	commitOf := func(e extent.Extent) Record {
+		return Record{Kind: Commit, Epoch: 1, Segments: []Committed{{Segment: extent.Segment{Key: "0/a.sst"}, Extents: []extent.Extent{e}}}}
+	}
+	for name, r := range map[string]Record{
+		"no kind":                         {Epoch: 1},
+		"an unknown kind":                 {Kind: TakeSnapshot + 1, Epoch: 1},
+		"no epoch":                        {Kind: Claim},
+		"a snapshot without one":          {Kind: TakeSnapshot, Epoch: 1},
+		"a floor with a snapshot":         {Kind: Floor, Epoch: 1, Snapshot: &Snapshot{}},
+		"an extent without entries":       commitOf(extent.Extent{Log: "a.b", First: 1, Last: 1}),
+		"an extent that ends before":      commitOf(extent.Extent{Log: "a.b", First: 2, Last: 1, Count: 1}),
+		"runs with a gap":                 snapshot(Snapshot{UpTo: 9, Runs: []Run{{UpTo: 4}, {After: 5, UpTo: 9}}}),
+		"a run of nothing":                snapshot(Snapshot{UpTo: 4, Runs: []Run{{UpTo: 4}, {After: 4, UpTo: 4}}}),
+		"runs that end too early":         snapshot(Snapshot{UpTo: 9, Runs: []Run{{UpTo: 4}}}),
+		"no runs":                         snapshot(Snapshot{UpTo: 9}),
+		"far more than a record can hold": {Kind: Claim, Epoch: 1, Owner: string(make([]byte, maxDecoded+1))},
+	} {
+		data, err := r.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Decode(data); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestFollows: a record counts if both the record and the message that it names are those before it.
+func TestFollows(t *testing.T) {
+	for name, tc := range map[string]struct {
+		r      Record
+		counts bool
+		gap    bool
+	}{
+		"after both":              {Record{Prev: 3, PrevID: "three", End: 5, EndID: "five"}, true, false},
+		"after another record":    {Record{Prev: 4, PrevID: "four", End: 5, EndID: "five"}, false, false},
+		"after a record replaced": {Record{Prev: 3, PrevID: "another", End: 5, EndID: "five"}, false, false},
+		"after an earlier end":    {Record{Prev: 3, PrevID: "three", End: 4, EndID: "four"}, false, false},
+		"after an end replaced":   {Record{Prev: 3, PrevID: "three", End: 5, EndID: "another"}, false, false},
+		"after one that is gone":  {Record{Prev: 3, PrevID: "three", End: 6, EndID: "six"}, false, true},
+	} {
+		c := chain{last: Mark{3, "three"}, before: Mark{5, "five"}}
+		tc.r.ID = "new"
+		counts, err := c.follows(7, tc.r)
+		if counts != tc.counts || errors.Is(err, ErrGap) != tc.gap {
+			t.Errorf("%s: counts %v, %v", name, counts, err)
+		}
+		want := chain{last: Mark{3, "three"}, before: Mark{7, "new"}}
+		if tc.counts {
+			want.last = want.before
+		}
+		if !tc.gap && c != want {
+			t.Errorf("%s: the chain is at %+v, want %+v", name, c, want)
+		}
+	}
+}
+
+// TestPurgeKeepsShardsApart: what a snapshot of one shard has is dropped, and nothing of another.
+func TestPurgeKeepsShardsApart(t *testing.T) {
+	js := newStream(t)
+	a, b := open(t, js, 0), open(t, js, 1)
+	for n := range uint64(6) {
+		for _, m := range []*Manifest{a, b} {
+			if _, err := m.Append(t.Context(), commit(1, n+1)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	_, last := a.Last()
+	if err := Purge(t.Context(), js, 0, &Snapshot{UpTo: last - 4}); err != nil {
+		t.Fatal(err)
+	}
+	stream, err := js.Stream(t.Context(), wire.ManifestStream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := stream.Info(t.Context(), jetstream.WithSubjectFilter(wire.ManifestSubjects))
+	if err != nil {
+		t.Fatal(err)
+	}
+	left := info.State.Subjects
+	if left[wire.Shard(0).ManifestSubject()] != 2 || left[wire.Shard(1).ManifestSubject()] != 6 {
+		t.Errorf("left are %v, want 2 and 6", left)
+	}
+}
