@@ -277,15 +277,33 @@ func TestGraceEnds(t *testing.T) {
 	}
 	o := s.own(0, 1, someLogs("acme", 3, 2))
 	s.enqueue(o, o.names()...)
-	pool := s.start(func(c *Config) { c.Grace = 10 * time.Millisecond })
+	long := func(p *Pool) { p.rest = time.Hour }
+	pool := s.startWith(long, func(c *Config) { c.Grace = 10 * time.Millisecond })
 	<-arrived
 	pool.join()
 	if pool.count(abandoned) != 1 || o.requests(wire.OpCommit) != 0 {
 		t.Fatalf("%d items given back, %d commits", pool.count(abandoned), o.requests(wire.OpCommit))
 	}
-	s.start() // another process goes on at once, though AckWait is far longer than this test's patience
+	s.start() // another process goes on at once, though AckWait and the rest are far longer than this test's patience
 	s.untilEmpty()
 	s.check(o)
+}
+
+// TestAbandonedItemRests: the pool does not come back to it at once, over and over.
+func TestAbandonedItemRests(t *testing.T) {
+	s := newSystem(t, settings{})
+	o, silent := s.own(0, 1, someLogs("acme", 3, 2)), s.own(5, 1, someLogs("odd", 1, 1))
+	silent.intercept = func(wire.Operation, int, []byte) ([]byte, bool) { return nil, false }
+	s.enqueue(silent, silent.names()...)
+	pool := s.startWith(func(p *Pool) { p.rest = time.Hour }, func(c *Config) { c.RequestTimeout = 20 * time.Millisecond })
+	s.until("the item is given back", func() bool { return pool.count(abandoned) > 0 })
+	for _, name := range o.names() { // what would be delivered again comes before
+		s.enqueue(o, name)
+	}
+	s.until("the others are done", func() bool { return pool.count(done) == len(o.names()) })
+	if n := pool.count(abandoned); n != 1 {
+		t.Errorf("it was given back %d times", n)
+	}
 }
 
 func TestLongUploadKeepsTheItem(t *testing.T) {

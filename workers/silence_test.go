@@ -140,6 +140,33 @@ func TestOwnersOfOneFetchShareTheMemoryOfAWorker(t *testing.T) {
 	}
 }
 
+// TestCommitHoldsUpNoOtherOwner: once its segment is put, an owner that takes its time for the commit leaves the worker's memory to
+// the others of the fetch.
+func TestCommitHoldsUpNoOtherOwner(t *testing.T) {
+	s := newSystem(t, settings{})
+	slow, other := s.own(0, 1, someLogs("acme", 3, 2)), s.own(1, 1, someLogs("odd", 3, 2))
+	committing := make(chan struct{})
+	slow.intercept = func(op wire.Operation, _ int, _ []byte) ([]byte, bool) {
+		if op == wire.OpCommit {
+			close(committing)
+			s.until("the other one has committed", func() bool { return other.requests(wire.OpCommit) > 0 })
+		}
+		return nil, true
+	}
+	other.intercept = func(op wire.Operation, _ int, _ []byte) ([]byte, bool) {
+		if op == wire.OpDrain {
+			<-committing // so that it packs second
+		}
+		return nil, true
+	}
+	s.enqueue(slow, slow.names()...)
+	s.enqueue(other, other.names()...)
+	s.start(func(c *Config) { c.Size, c.ItemsPerFetch, c.Linger, c.RequestTimeout = 1, 2, patience, 2*patience })
+	s.untilEmpty()
+	s.check(slow)
+	s.check(other)
+}
+
 func TestSilence(t *testing.T) {
 	s := newSilence(time.Minute)
 	now := time.Unix(1_700_000_000, 0)
