@@ -122,6 +122,17 @@ func (a *advance) isFull() bool {
 	return a.mu.full
 }
 
+// forgive takes a time out of account in which this process stood still itself: frozen, or without a processor.
+func (a *advance) forgive(d time.Duration) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for c, since := range a.mu.since {
+		if !since.IsZero() {
+			a.mu.since[c] = since.Add(d)
+		}
+	}
+}
+
 // heldUp returns the concern that has been held up longest, if that is longer than patience.
 func (a *advance) heldUp(patience time.Duration) (c concern, since time.Time, why error, ok bool) {
 	a.mu.Lock()
@@ -163,27 +174,33 @@ func (k *keeper) watchAdvance(ctx context.Context) {
 	tick := time.NewTicker(lease / 4)
 	defer tick.Stop()
 	defer k.advance.report(nil)
-	for {
+	for looked := time.Now(); ; {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		now := k.lookAtAdvance(ctx, lease)
+		if pause := time.Since(looked); pause > lease/2 {
+			k.advance.forgive(pause)
+		}
+		now, level := k.lookAtAdvance(ctx, lease)
 		if ctx.Err() != nil {
 			return
 		}
 		before := k.advance.report(now)
-		tellAdvance(k.log, before, now)
+		tellAdvance(k.log, level, before, now)
+		looked = time.Now()
 	}
 }
 
-// lookAtAdvance returns what the shard does not get past, nil if it gets on.
-func (k *keeper) lookAtAdvance(ctx context.Context, patience time.Duration) *wire.Stuck {
+// lookAtAdvance returns what the shard does not get past, nil if it gets on, and how loud to say so: what fails for whatever
+// message, as without NATS, needs no operator for the shard's sake.
+func (k *keeper) lookAtAdvance(ctx context.Context, patience time.Duration) (*wire.Stuck, slog.Level) {
 	c, since, why, ok := k.advance.heldUp(patience)
 	if !ok {
-		return nil
+		return nil, slog.LevelInfo
 	}
+	level := slog.LevelError
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	s := &wire.Stuck{Since: since, Reason: concernNames[c]}
@@ -193,7 +210,10 @@ func (k *keeper) lookAtAdvance(ctx context.Context, patience time.Duration) *wir
 	var at aheadError
 	if errors.As(why, &at) {
 		s.Seq, s.Subject = at.seq, at.subject
-		return s
+		return s, level
+	}
+	if why != nil {
+		level = slog.LevelWarn
 	}
 	first, err := k.firstWaiting(ctx, c)
 	switch {
@@ -201,9 +221,9 @@ func (k *keeper) lookAtAdvance(ctx context.Context, patience time.Duration) *wir
 		s.Seq, s.Subject = first.Sequence, first.Subject
 	case errors.Is(err, jetstream.ErrMsgNotFound) && c == taking: // its end was deleted, or archived by another owner
 		k.advance.done(taking)
-		return nil
+		return nil, slog.LevelInfo
 	}
-	return s
+	return s, level
 }
 
 // firstWaiting returns the first message of the stream that the shard waits with.
@@ -220,13 +240,13 @@ func (k *keeper) firstWaiting(ctx context.Context, c concern) (jsapi.Message, er
 }
 
 // tellAdvance logs what has changed.
-func tellAdvance(log *slog.Logger, before, now *wire.Stuck) {
+func tellAdvance(log *slog.Logger, level slog.Level, before, now *wire.Stuck) {
 	switch {
 	case now == nil && before != nil:
 		log.Info("the shard gets on again", "held_up", time.Since(before.Since).Round(time.Millisecond),
 			"sequence", before.Seq)
 	case now != nil && (before == nil || before.Seq != now.Seq):
-		log.Error("the shard does not get past a sequence; if it is that message's fault, "+
+		log.Log(context.Background(), level, "the shard does not get past a sequence; if it is that message's fault, "+
 			"dormouse provision --skip puts it aside", "sequence", now.Seq, "subject", now.Subject, "since", now.Since, "reason", now.Reason)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -155,4 +156,27 @@ func TestNotStuck(t *testing.T) {
 	}
 	s.archiveAll("t.a", 2)
 	looks("when all is archived")
+}
+
+// TestAdvanceForgives: the time in which the process itself stood still counts for nothing; TestFrozenOwner has it frozen.
+func TestAdvanceForgives(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const patience = 2 * time.Second
+		var a advance
+		a.begins(taking)
+		time.Sleep(3 * time.Second)
+		a.forgive(2 * time.Second)
+		if _, _, _, stuck := a.heldUp(patience); stuck {
+			t.Error("held up for a second, and called stuck")
+		}
+		time.Sleep(patience)
+		if c, since, _, stuck := a.heldUp(patience); !stuck || c != taking || time.Since(since) != 3*time.Second {
+			t.Errorf("stuck %v at %v since %s ago, want true, taking, 3s", stuck, c, time.Since(since))
+		}
+		a.done(taking)
+		a.forgive(time.Hour)
+		if _, since, _, stuck := a.heldUp(0); stuck {
+			t.Errorf("what is done is held up since %s", since)
+		}
+	})
 }

@@ -86,7 +86,9 @@ func (f *follower) read() {
 		f.mu.Lock()
 		if f.err = err; err == nil {
 			f.last = meta.Sequence.Stream
-			f.records = append(f.records, msg)
+			if msg.Subject() != wire.SystemSubject { // which is no shard's
+				f.records = append(f.records, msg)
+			}
 		}
 		f.mu.Unlock()
 		if err != nil {

@@ -69,7 +69,9 @@ func (h *history) follow(ctx context.Context, js jetstream.JetStream, seen *uint
 		}
 		h.missed += int(seq - *seen - 1)
 		*seen = seq
-		h.take(seq, msg)
+		if msg.Subject() != wire.SystemSubject { // which is no shard's
+			h.take(seq, msg)
+		}
 	}
 }
 

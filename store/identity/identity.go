@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"dormouse/internal/jsapi"
 	"dormouse/internal/wire"
 	"dormouse/store/archive"
 )
@@ -127,11 +128,7 @@ func ofBucket(ctx context.Context, bucket *archive.Bucket) (Identity, error) {
 
 // ofSystem reads the newest identity in the manifest stream, and its sequence there; none and 0 when there is none yet.
 func ofSystem(ctx context.Context, js jetstream.JetStream) (Identity, uint64, error) {
-	stream, err := js.Stream(ctx, wire.ManifestStream)
-	if err != nil {
-		return Identity{}, 0, fmt.Errorf("opening the manifest stream %s: %w", wire.ManifestStream, err)
-	}
-	msg, err := stream.GetLastMsgForSubject(ctx, wire.SystemSubject)
+	msg, err := jsapi.GetLast(ctx, js, wire.ManifestStream, wire.SystemSubject)
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return Identity{}, 0, nil
 	}
