@@ -35,7 +35,7 @@ type owner struct {
 	outages   outages
 	advance   *advance
 
-	sourceCheck time.Duration // the constant, but for tests
+	sourceCheck, listTime time.Duration // the constants, but for tests
 
 	buffer   *buffer.Buffer
 	catalog  *catalog.Catalog
@@ -83,7 +83,7 @@ type owner struct {
 func newOwner(n *Node, source topology.Source, log *slog.Logger, share func() int, fresh func() bool) *owner {
 	return &owner{
 		cfg: n.cfg, metrics: n.metrics, schedules: n.schedules, load: n.shards.load, trims: &n.trims, fresh: fresh,
-		source: source, share: share, log: log, outages: newOutages(log), advance: n.shards.advance(source.Shard), sourceCheck: sourceCheck,
+		source: source, share: share, log: log, outages: newOutages(log), advance: n.shards.advance(source.Shard), sourceCheck: sourceCheck, listTime: listTime,
 		buffer:  buffer.New(n.cfg.DB, source.Shard),
 		catalog: catalog.New(n.cfg.DB, source.Shard),
 		roomy:   make(chan struct{}, 1),

@@ -99,7 +99,7 @@ func (o *owner) page(ctx context.Context, req wire.ListRequest) (reply wire.List
 	case req.After != "":
 		from.Log = max(req.Prefix, req.After+"\x01") // the smallest key after all of After's
 	}
-	bounds := catalog.Bounds{Logs: limit, Extents: listExtents, Until: time.Now().Add(listTime)}
+	bounds := catalog.Bounds{Logs: limit, Extents: listExtents, Until: time.Now().Add(o.listTime)}
 	v, err := o.view() // one moment: a log that is committed meanwhile is not in neither
 	if err != nil {
 		return reply, err

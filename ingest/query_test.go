@@ -13,34 +13,49 @@ import (
 
 	"dormouse/internal/extent"
 	"dormouse/internal/wire"
-	"dormouse/store/catalog"
 	"dormouse/store/reader"
 )
 
-// fill gives a node's catalog n extents of a log, of two entries each.
-func (n *node) fill(log string, extents int) {
-	n.s.t.Helper()
-	c, batch := catalog.New(n.node.cfg.DB, 0), n.node.cfg.DB.NewBatch()
+// listing is an owner that serves, whose pages of logs end after a time.
+func listing(t *testing.T, bound time.Duration) (*system, *owner) {
+	t.Helper()
+	o := claimed(t)
+	o.listTime = bound
+	ctx, cancel := context.WithCancel(t.Context())
+	listens, done := make(chan struct{}), make(chan error, 1)
+	go func() { done <- o.run(ctx, func() { close(listens) }) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("the owner ended with %v", err)
+		}
+	})
+	<-listens
+	return &system{t: t, nc: o.cfg.NC, js: o.cfg.JS}, o
+}
+
+// extentsOf gives an owner's catalog n extents of a log, of two entries each.
+func extentsOf(t *testing.T, o *owner, log string, extents int) {
+	t.Helper()
+	batch := o.cfg.DB.NewBatch()
 	for i := range uint64(extents) {
 		e := extent.Extent{Log: log, First: 1 + 3*i, Last: 2 + 3*i, Count: 2, Bytes: 10, MinTime: int64(i), MaxTime: int64(i) + 1}
-		if err := c.Put(batch, e, extent.Segment{Key: "0/x.sst", Size: 1}); err != nil {
-			n.s.t.Fatal(err)
+		if err := o.catalog.Put(batch, e, extent.Segment{Key: "0/x.sst", Size: 1}); err != nil {
+			t.Fatal(err)
 		}
 	}
 	if err := errors.Join(batch.Commit(noSync), batch.Close()); err != nil {
-		n.s.t.Fatal(err)
+		t.Fatal(err)
 	}
 }
 
 // TestListOfLogsWithManyExtents: a page reads a bounded number of extents, however many a log has, and a reader that goes from
 // page to page gets each log once, whole, with what is buffered.
 func TestListOfLogsWithManyExtents(t *testing.T) {
-	s := newSystem(t)
-	n := s.start("a", t.TempDir(), func(c *Config) { c.MaxDelay = time.Hour })
-	n.awaitOwned()
+	s, o := listing(t, time.Hour) // however slow the machine is
 	want := map[string]uint64{"t.a": 1, "t.b": 3*listExtents + 7, "t.bb": 2, "t.c": listExtents, "t.d": listExtents - 2, "t.e": 5, "t.z": 0}
 	for log, extents := range want {
-		n.fill(log, int(extents))
+		extentsOf(t, o, log, int(extents))
 	}
 	s.publish("logs.t.b", "one")
 	s.publish("logs.t.z", "one", "two")
@@ -78,6 +93,34 @@ func TestListOfLogsWithManyExtents(t *testing.T) {
 	}
 	if read != listExtents || reply.Rest == 0 || !reply.More {
 		t.Errorf("one page has %d extents, more %v from %d", read, reply.More, reply.Rest)
+	}
+}
+
+// TestListOnASlowDisk: a page ends when its time is over, and has an extent all the same.
+func TestListOnASlowDisk(t *testing.T) {
+	s, o := listing(t, 0)
+	want := map[string]uint64{"t.a": 1, "t.b": 3, "t.c": 2}
+	for log, extents := range want {
+		extentsOf(t, o, log, int(extents))
+	}
+	var reply wire.ListReply
+	if err := s.ask(wire.OpList, wire.ListRequest{After: "t.a"}, &reply); err != nil || reply.Err() != nil {
+		t.Fatal(err, reply.Err())
+	}
+	if len(reply.Logs) != 1 || reply.Logs[0].Extents != 1 || reply.Rest != 4 || !reply.More {
+		t.Errorf("one page has %+v, more %v from %d", reply.Logs, reply.More, reply.Rest)
+	}
+	for l, err := range reader.NewClient(s.nc, s.js).Logs(t.Context(), "t.") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if l.Extents != want[l.Log] || l.Archived.Entries != 2*l.Extents {
+			t.Errorf("%+v, want %d extents", l, want[l.Log])
+		}
+		delete(want, l.Log)
+	}
+	if len(want) > 0 {
+		t.Errorf("not listed: %v", want)
 	}
 }
 
