@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"testing"
 	"time"
@@ -162,5 +163,32 @@ func TestPurgesLookAtTheManifest(t *testing.T) {
 				t.Errorf("a record was lost in epoch %d; the catalog has %v, %v entries count as lost", lost, all, n.metric("dormouse_entries_lost_total"))
 			}
 		})
+	}
+}
+
+// TestStillInManifest: an owner whose last record is not there, or is another one, is fenced; one that cannot ask is not.
+func TestStillInManifest(t *testing.T) {
+	o := claimed(t)
+	canceled, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := o.stillInManifest(canceled); err == nil || errors.Is(err, manifest.ErrFenced) {
+		t.Errorf("not asked: %v", err)
+	}
+	if err := o.stillInManifest(t.Context()); err != nil {
+		t.Errorf("its record is there: %v", err)
+	}
+	natstest.LoseEnd(t, o.cfg.JS, wire.ManifestStream, 0)
+	if err := o.stillInManifest(t.Context()); !errors.Is(err, manifest.ErrFenced) {
+		t.Errorf("its record is gone: %v", err)
+	}
+	m, err := manifest.Open(t.Context(), o.cfg.JS, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if seq, err := m.Append(t.Context(), manifest.Record{Kind: manifest.Claim, Epoch: 1, Owner: "another"}); err != nil || seq != o.pos.ManifestSeq {
+		t.Fatalf("another record is %d, want %d: %v", seq, o.pos.ManifestSeq, err)
+	}
+	if err := o.stillInManifest(t.Context()); !errors.Is(err, manifest.ErrFenced) {
+		t.Errorf("another record is in its place: %v", err)
 	}
 }

@@ -1,11 +1,15 @@
 package ingest
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"dormouse/internal/natstest"
 	"dormouse/internal/wire"
 	"dormouse/store/manifest"
 )
@@ -53,14 +57,18 @@ func TestFloorLogIsBounded(t *testing.T) {
 	}
 }
 
-// TestInheritedFloors come before what was recorded since, and a clock that went back makes nothing due early.
+// TestInheritedFloors come before what was recorded since, and a clock that went back makes nothing due early; one that went ahead
+// does not make what is recorded since wait for it.
 func TestInheritedFloors(t *testing.T) {
 	start := time.Unix(1000, 0)
 	at := func(seconds int) time.Time { return start.Add(time.Duration(seconds) * time.Second) }
 	var l floorLog
 	l.recorded(40, at(9))
 	l.recorded(50, at(10))
-	l.inherit([]floorSample{{10, at(0)}, {20, at(3)}, {20, at(3)}, {30, at(2)}, {40, at(4)}})
+	l.inherit([]floorSample{{10, at(0)}, {20, at(3)}, {20, at(3)}, {30, at(2)}, {40, at(4)}, {45, at(20)}})
+	if !slices.IsSortedFunc(l.samples, func(a, b floorSample) int { return a.at.Compare(b.at) }) {
+		t.Errorf("not in the order of time: %v", l.samples)
+	}
 	for _, tc := range []struct {
 		before int
 		want   uint64
@@ -90,6 +98,73 @@ func TestLeastAge(t *testing.T) {
 	if got := leastAge(time.Time{}, now, now); got != 0 {
 		t.Errorf("a record without a time is %s old", got)
 	}
+}
+
+// due is an owner of a stream with three entries, up to the last of which the floor is recorded for longer than the delay.
+func due(t *testing.T) (*system, *owner) {
+	t.Helper()
+	o := claimed(t)
+	s := &system{t: t, nc: o.cfg.NC, js: o.cfg.JS}
+	s.publish("logs.t.a", "1", "2", "3")
+	o.pos.Applied, o.pos.Floor, o.pos.AppliedTime = 3, 3, s.message(3).Time
+	o.floors.samples = []floorSample{{3, time.Now().Add(-time.Hour)}}
+	return s, o
+}
+
+// TestTrimmedStreams: a stream that Dormouse did not make is shortened only where its user says so.
+func TestTrimmedStreams(t *testing.T) {
+	for name, tc := range map[string]struct {
+		trim             Trim
+		managed, trimmed bool
+	}{
+		"its own":               {TrimAuto, true, true},
+		"its own, never":        {TrimNever, true, false},
+		"the user's":            {TrimAuto, false, false},
+		"the user's, always":    {TrimAlways, false, true},
+		"the user's, and never": {TrimNever, false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, o := due(t)
+			o.cfg.Trim, o.source.Managed = tc.trim, tc.managed
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			go func() { done <- o.trim(ctx) }()
+			for range 3 { // each is taken when the look before it is over
+				o.moved <- struct{}{}
+			}
+			cancel()
+			if err := <-done; !errors.Is(err, context.Canceled) {
+				t.Errorf("trimming ended with %v", err)
+			}
+			if first := s.firstStored(); (first == 4) != tc.trimmed {
+				t.Errorf("the stream begins at %d", first)
+			}
+			if got := o.trims.Load(); got > 1 || (got == 1) != tc.trimmed {
+				t.Errorf("it was trimmed %d times", got)
+			}
+		})
+	}
+}
+
+// TestTrimOfAnotherStream: what was made anew under the name is not shortened on the strength of the old one's floor.
+func TestTrimOfAnotherStream(t *testing.T) {
+	s, o := due(t)
+	o.cfg.Trim = TrimAlways
+	natstest.MakeAnew(t, s.js, wire.DefaultSource)
+	s.publish("logs.t.a", "another 1", "another 2")
+	err := ended(t, "the trimmer to end", func() error { return o.trim(context.WithoutCancel(t.Context())) })
+	if err == nil || errors.Is(err, errSource) || !strings.Contains(err.Error(), "another one now") {
+		t.Errorf("it ended with %v", err)
+	}
+	if first := s.firstStored(); first != 1 {
+		t.Errorf("the stream begins at %d", first)
+	}
+}
+
+// firstStored returns the first sequence of the source stream.
+func (s *system) firstStored() uint64 {
+	s.t.Helper()
+	return s.source().CachedInfo().State.FirstSeq
 }
 
 // TestTrimWithManyTakeovers: owners that each live for less than the trim delay trim what is recorded for longer, and not earlier.
