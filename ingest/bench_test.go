@@ -48,7 +48,7 @@ func claimed(b testing.TB) *owner {
 
 // fill gives each log perLog entries of 256 bytes, one log after the other again and again, and returns what a worker
 // would commit of them.
-func fill(b *testing.B, o *owner, logs []string, perLog int) []extent.Extent {
+func fill(b testing.TB, o *owner, logs []string, perLog int) []extent.Extent {
 	b.Helper()
 	in := o.newIntake()
 	msg := ordered.Message{Data: make([]byte, 256)}

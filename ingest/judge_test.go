@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"dormouse/internal/extent"
 	"dormouse/internal/wire"
 )
@@ -64,6 +66,7 @@ func TestFaultyExtents(t *testing.T) {
 		"a log that nobody has":                 with(a, func(e *extent.Extent) { e.Log = "t.a.b" }),
 		"one entry that takes its time":         with(part(0), func(e *extent.Extent) { e.MinTime-- }),
 		"from the first entry to beyond all":    with(a, func(e *extent.Extent) { e.First, e.Last = 1, 1<<40 }),
+		"a log of one entry that begins early":  with(b, func(e *extent.Extent) { e.MinTime-- }),
 		"with the sequences of another":         with(b, func(e *extent.Extent) { e.Log = "t.a" }),
 	} {
 		if refused := s.commit("0/"+strings.ReplaceAll(name, " ", "-")+".sst", e); !slices.Equal(refused, []string{e.Log}) {
@@ -85,6 +88,70 @@ func TestFaultyExtents(t *testing.T) {
 	n.awaitMetric("dormouse_logs_active", 0)
 	if got := s.archived("t.a"); !slices.Equal(got, []uint64{1, 4, 5}) {
 		t.Errorf("archived %v", got)
+	}
+}
+
+// TestCommitsOfOneGroup: what one of them commits is not committed by another one, and its segment has nothing else.
+func TestCommitsOfOneGroup(t *testing.T) {
+	o := claimed(t)
+	extents := fill(t, o, []string{"t.a", "t.b"}, 2)
+	a, b := extents[0], extents[1]
+	call := func(key string, extents ...extent.Extent) commitCall {
+		data, err := wire.Encode(wire.CommitRequest{Segment: extent.Segment{Key: key, Size: 1}, Extents: extents})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return commitCall{msg: &nats.Msg{Data: data}}
+	}
+	for name, tc := range map[string]struct {
+		group   []commitCall
+		refused []int // by call
+		segment int   // that are committed
+	}{
+		"each its own":                     {[]commitCall{call("0/a.sst", a), call("0/b.sst", b)}, []int{0, 0}, 2},
+		"the same twice":                   {[]commitCall{call("0/a.sst", a), call("0/a.sst", a)}, []int{0, 0}, 1},
+		"the same entries, two segments":   {[]commitCall{call("0/a.sst", a), call("0/b.sst", a)}, []int{0, 1}, 1},
+		"two contents under one name":      {[]commitCall{call("0/a.sst", a), call("0/a.sst", b)}, []int{0, 1}, 1},
+		"the same and more, one name":      {[]commitCall{call("0/a.sst", a), call("0/a.sst", a, b)}, []int{0, 1}, 1},
+		"one has nothing that is accepted": {[]commitCall{call("0/a.sst", a), call("0/b.sst", a), call("0/b.sst", b)}, []int{0, 1, 0}, 2},
+	} {
+		accepted, err := o.validate(t.Context(), tc.group)
+		if err != nil || len(accepted) != tc.segment {
+			t.Errorf("%s: %d segments accepted, %v", name, len(accepted), err)
+		}
+		for i, c := range tc.group {
+			if len(c.refused) != tc.refused[i] || c.err != nil {
+				t.Errorf("%s: call %d: %v refused, %v", name, i, c.refused, c.err)
+			}
+		}
+	}
+}
+
+// TestGroupsAreBounded: commits that wait become one record, as long as they are few and fit into it; what does not is the next.
+func TestGroupsAreBounded(t *testing.T) {
+	o := claimed(t)
+	limit := int(o.cfg.NC.MaxPayload()) / 4 * groupPayload
+	for name, tc := range map[string]struct {
+		sizes []int // of those that wait
+		taken int
+	}{
+		"none waits":   {nil, 1},
+		"all fit":      {[]int{limit / 4, limit / 4, limit / 4}, 4},
+		"one too many": {[]int{limit / 4, limit / 2, limit / 2}, 3},
+		"many":         {make([]int, groupCalls+1), groupCalls},
+	} {
+		o.commits = make(chan commitCall, 2*groupCalls)
+		for _, size := range tc.sizes {
+			o.commits <- commitCall{msg: &nats.Msg{Data: make([]byte, size)}}
+		}
+		group, carried := o.collect(commitCall{msg: &nats.Msg{Data: make([]byte, limit/4)}})
+		left := len(o.commits)
+		if carried != nil {
+			left++
+		}
+		if len(group) != tc.taken || len(group)+left != len(tc.sizes)+1 || (carried != nil) != (name == "one too many") {
+			t.Errorf("%s: %d are taken and %d left, one of them taken from the queue: %v", name, len(group), left, carried != nil)
+		}
 	}
 }
 

@@ -98,9 +98,17 @@ func TestPassOver(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	js, refuse := s.refusing("STREAM.MSG.GET." + wire.DefaultSource)
+	refuse.Store(true)
+	o.cfg.JS = js
+	if err := o.passOver(t.Context(), 2); !errors.Is(err, errSource) || o.applied() != 0 {
+		t.Errorf("the leader does not say what it has: applied %d, %v", o.applied(), err)
+	}
+	refuse.Store(false)
+	o.pos.AppliedTime = time.Now()
 	for range 2 { // the second time there is nothing to do
-		if err := o.passOver(t.Context(), 2); err != nil || o.applied() != 2 {
-			t.Errorf("applied %d, %v", o.applied(), err)
+		if err := o.passOver(t.Context(), 2); err != nil || o.applied() != 2 || !o.pos.AppliedTime.IsZero() {
+			t.Errorf("applied %d of %s, %v", o.applied(), o.pos.AppliedTime, err)
 		}
 	}
 	natstest.MakeAnew(t, s.js, wire.DefaultSource)

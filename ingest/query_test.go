@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,11 +17,11 @@ import (
 	"dormouse/store/reader"
 )
 
-// listing is an owner that serves, whose pages of logs end after a time.
-func listing(t *testing.T, bound time.Duration) (*system, *owner) {
+// serving is an owner that serves.
+func serving(t *testing.T, change func(*owner)) (*system, *owner) {
 	t.Helper()
 	o := claimed(t)
-	o.listTime = bound
+	change(o)
 	ctx, cancel := context.WithCancel(t.Context())
 	listens, done := make(chan struct{}), make(chan error, 1)
 	go func() { done <- o.run(ctx, func() { close(listens) }) }()
@@ -52,7 +53,7 @@ func extentsOf(t *testing.T, o *owner, log string, extents int) {
 // TestListOfLogsWithManyExtents: a page reads a bounded number of extents, however many a log has, and a reader that goes from
 // page to page gets each log once, whole, with what is buffered.
 func TestListOfLogsWithManyExtents(t *testing.T) {
-	s, o := listing(t, time.Hour) // however slow the machine is
+	s, o := serving(t, func(o *owner) { o.listTime = time.Hour }) // however slow the machine is
 	want := map[string]uint64{"t.a": 1, "t.b": 3*listExtents + 7, "t.bb": 2, "t.c": listExtents, "t.d": listExtents - 2, "t.e": 5, "t.z": 0}
 	for log, extents := range want {
 		extentsOf(t, o, log, int(extents))
@@ -98,7 +99,7 @@ func TestListOfLogsWithManyExtents(t *testing.T) {
 
 // TestListOnASlowDisk: a page ends when its time is over, and has an extent all the same.
 func TestListOnASlowDisk(t *testing.T) {
-	s, o := listing(t, 0)
+	s, o := serving(t, func(o *owner) { o.listTime = 0 })
 	want := map[string]uint64{"t.a": 1, "t.b": 3, "t.c": 2}
 	for log, extents := range want {
 		extentsOf(t, o, log, int(extents))
@@ -121,6 +122,23 @@ func TestListOnASlowDisk(t *testing.T) {
 	}
 	if len(want) > 0 {
 		t.Errorf("not listed: %v", want)
+	}
+}
+
+// TestReadersOfAStaleLease are told to ask again: another node may own the shard by now, and have archived more.
+func TestReadersOfAStaleLease(t *testing.T) {
+	var fresh atomic.Bool
+	s, _ := serving(t, func(o *owner) { o.fresh = fresh.Load })
+	for _, want := range []error{wire.ErrBusy, nil} {
+		for op, request := range map[wire.Operation]any{
+			wire.OpHeld: wire.HeldRequest{Log: "t.a"}, wire.OpExtents: wire.ExtentsRequest{Log: "t.a"}, wire.OpList: wire.ListRequest{},
+		} {
+			var reply wire.Status // which all replies begin with
+			if err := s.ask(op, request, &reply); err != nil || !errors.Is(reply.Err(), want) {
+				t.Errorf("%s with a lease that is fresh: %v: %v, %v", op, fresh.Load(), err, reply.Err())
+			}
+		}
+		fresh.Store(true)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"dormouse/internal/ordered"
 	"dormouse/internal/topology"
+	"dormouse/internal/wire"
 	"dormouse/store"
 	"dormouse/store/manifest"
 )
@@ -202,6 +203,30 @@ func TestGapOfAFencedOwner(t *testing.T) {
 			}
 			if moved := o.applied() > 0; moved == tc.fenced {
 				t.Errorf("the position is %d", o.applied())
+			}
+		})
+	}
+}
+
+// TestGapThatCannotBeLookedAt: as long as JetStream does not say whose turn it is, or what an operator has put aside, a gap is
+// neither counted nor passed.
+func TestGapThatCannotBeLookedAt(t *testing.T) {
+	for _, stream := range []string{wire.ManifestStream, wire.RejectedStream} {
+		t.Run(stream, func(t *testing.T) {
+			o := claimed(t)
+			s := &system{t: t, nc: o.cfg.NC, js: o.cfg.JS}
+			js, refuse := s.refusing("STREAM.MSG.GET." + stream)
+			refuse.Store(true)
+			o.cfg.JS = js
+			if err := o.skipGap(t.Context(), 2); !errors.Is(err, errSource) || errors.Is(err, manifest.ErrFenced) {
+				t.Errorf("got %v", err)
+			}
+			if lost := testutil.ToFloat64(o.metrics.lost); lost > 0 || o.applied() > 0 {
+				t.Errorf("%v are lost, the position is %d", lost, o.applied())
+			}
+			refuse.Store(false)
+			if err := o.skipGap(t.Context(), 2); err != nil || testutil.ToFloat64(o.metrics.lost) != 2 || o.applied() != 2 {
+				t.Errorf("afterwards: %v lost, the position is %d, %v", testutil.ToFloat64(o.metrics.lost), o.applied(), err)
 			}
 		})
 	}

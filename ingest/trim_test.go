@@ -11,6 +11,7 @@ import (
 
 	"dormouse/internal/natstest"
 	"dormouse/internal/wire"
+	"dormouse/scheduler"
 	"dormouse/store/manifest"
 )
 
@@ -24,6 +25,9 @@ func TestFloorsAreDueAfterTheDelayOnly(t *testing.T) {
 	l.recorded(10, at(0))
 	l.recorded(20, at(5))
 	l.recorded(20, at(6)) // no news
+	if last := l.last(); !last.at.Equal(at(5)) {
+		t.Errorf("the last floor was recorded at %v", last)
+	}
 	l.recorded(30, at(9))
 	for _, tc := range []struct {
 		before int
@@ -53,6 +57,27 @@ func TestFloorLogIsBounded(t *testing.T) {
 			if floor, _ := copied.due(half); floor > uint64(i/2+1) {
 				t.Fatalf("floor %d is due at a time when %d was recorded", floor, i/2+1)
 			}
+		}
+	}
+}
+
+// TestFloorIsBelowWhatIsBuffered: by less than a block of sequences, and never below what is recorded.
+func TestFloorIsBelowWhatIsBuffered(t *testing.T) {
+	for _, tc := range []struct {
+		applied, recorded uint64
+		buffered          []uint64 // first sequences of logs
+		want              uint64
+	}{
+		{0, 0, nil, 0}, {10, 0, nil, 10}, {10, 0, []uint64{1}, 0}, {10, 0, []uint64{3}, 0}, {10, 2, []uint64{3}, 2}, {1, 5, nil, 5},
+		{5000, 0, []uint64{1024}, 1023}, {5000, 0, []uint64{2048, 1030}, 1023}, {5000, 1500, []uint64{2048, 3000}, 2047},
+	} {
+		o := claimed(t)
+		o.pos.Applied, o.pos.Floor = tc.applied, tc.recorded
+		for _, first := range tc.buffered {
+			o.sched.Restore(fmt.Sprint("t.", first), scheduler.Pending{First: first, Last: first, Count: 1, Bytes: 1}, time.Now())
+		}
+		if got := o.floorLocked(); got != tc.want {
+			t.Errorf("taken in up to %d, recorded %d, buffered from %v: the floor is %d, want %d", tc.applied, tc.recorded, tc.buffered, got, tc.want)
 		}
 	}
 }
@@ -129,8 +154,12 @@ func TestTrimmedStreams(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			done := make(chan error, 1)
 			go func() { done <- o.trim(ctx) }()
-			for range 3 { // each is taken when the look before it is over
-				o.moved <- struct{}{}
+			for range 3 { // each is taken when the look before it is over, and there is nothing left to do
+				select {
+				case o.moved <- struct{}{}:
+				case <-time.After(patience):
+					t.Error("it does not come to rest")
+				}
 			}
 			cancel()
 			if err := <-done; !errors.Is(err, context.Canceled) {
@@ -158,6 +187,48 @@ func TestTrimOfAnotherStream(t *testing.T) {
 	}
 	if first := s.firstStored(); first != 1 {
 		t.Errorf("the stream begins at %d", first)
+	}
+}
+
+// TestInheritedFloorsEndWhereTheyDoNotHold: at a record of another stream, or of a higher floor: an owner after it had to begin
+// lower. What may be trimmed comes after those only.
+func TestInheritedFloorsEndWhereTheyDoNotHold(t *testing.T) {
+	made := time.Unix(1000, 0)
+	for name, tc := range map[string]struct {
+		floors []uint64
+		others int // of them are of another stream
+		want   []uint64
+	}{
+		"all hold":               {[]uint64{4, 5, 6}, 0, []uint64{4, 5, 6}},
+		"the first did not hold": {[]uint64{9, 5, 6}, 0, []uint64{5, 6}},
+		"of another stream":      {[]uint64{3, 4, 5, 6}, 2, []uint64{5, 6}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := claimed(t)
+			m, err := manifest.Open(t.Context(), o.cfg.JS, 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			o.manifest, o.cfg.TrimDelay, o.floors.samples = m, time.Hour, nil
+			for i, floor := range tc.floors {
+				source := manifest.Source{Created: made}
+				if i < tc.others {
+					source.Created = made.Add(-time.Hour)
+				}
+				if _, err := m.Append(t.Context(), manifest.Record{Kind: manifest.Claim, Epoch: uint64(i + 1), Owner: "a", Floor: floor, Source: source}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			o.before, _ = m.Last()
+			o.inheritFloors(t.Context())
+			var got []uint64
+			for _, sample := range o.floors.samples {
+				got = append(got, sample.floor)
+			}
+			if !slices.Equal(got, tc.want) {
+				t.Errorf("inherited %v, want %v", got, tc.want)
+			}
+		})
 	}
 }
 

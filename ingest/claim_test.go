@@ -1,0 +1,116 @@
+package ingest
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"dormouse/internal/entry"
+	"dormouse/internal/extent"
+	"dormouse/store"
+	"dormouse/store/manifest"
+)
+
+// TestTrustedPosition: what the disk has is used only as far as it belongs to the streams as they are.
+func TestTrustedPosition(t *testing.T) {
+	for name, tc := range map[string]struct {
+		change  func(*store.Position)
+		catalog bool // it is kept
+		buffer  bool // likewise, with the sequence that was taken in
+	}{
+		"as they are":            {func(*store.Position) {}, true, true},
+		"another source stream":  {func(p *store.Position) { p.Source = p.Source.Add(1) }, false, false},
+		"another manifest":       {func(p *store.Position) { p.Manifest = p.Manifest.Add(1) }, false, false},
+		"above the manifest":     {func(p *store.Position) { p.ManifestSeq++ }, false, false},
+		"another record":         {func(p *store.Position) { p.ManifestID = "another" }, false, false},
+		"above the source":       {func(p *store.Position) { p.Applied++ }, true, false},
+		"another last entry":     {func(p *store.Position) { p.AppliedTime = p.AppliedTime.Add(1) }, true, false},
+		"while a snapshot loads": {func(p *store.Position) { *p = store.Position{} }, false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel() // some look at the stream's end for a while
+			o := claimed(t)
+			s := &system{t: t, nc: o.cfg.NC, js: o.cfg.JS}
+			s.publish("logs.t.a", "1", "2")
+			o.pos.Applied, o.pos.AppliedTime = 2, s.message(2).Time
+			pos := o.pos
+			tc.change(&pos)
+			batch := o.cfg.DB.NewBatch()
+			_, err := o.buffer.Put(batch, nil, "t.a", 2, entry.AppendValue(nil, time.Unix(1, 0), nil, nil))
+			err = errors.Join(err, o.catalog.Put(batch, extent.Extent{Log: "t.a", First: 1, Last: 1, Count: 1}, extent.Segment{Key: "0/a.sst"}))
+			if err := errors.Join(err, batch.Commit(noSync), batch.Close(), o.setPosition(pos)); err != nil {
+				t.Fatal(err)
+			}
+			got, err := o.trustedPosition(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := store.Position{Source: o.stream.CachedInfo().Created, Manifest: o.manifest.Created()}
+			if tc.catalog {
+				want = o.pos
+			}
+			if !tc.buffer {
+				want.Applied, want.AppliedTime = 0, time.Time{}
+			}
+			if stored, err := o.cfg.DB.Position(0); err != nil || !samePosition(got, want) || !samePosition(stored, want) {
+				t.Errorf("goes on from %+v, and the disk says %+v, %v; want %+v", got, stored, err, want)
+			}
+			v, err := o.view()
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _, buffered, err := v.buffered.Seek("t.a", 0)
+			archived, _, err2 := v.archived.Extents("t.a", 0, false, 1)
+			if err := errors.Join(err, err2, v.close()); err != nil || buffered != tc.buffer || (len(archived) == 1) != tc.catalog {
+				t.Errorf("buffered: %v, archived: %v, %v", buffered, archived, err)
+			}
+		})
+	}
+}
+
+func samePosition(a, b store.Position) bool {
+	same := a.Source.Equal(b.Source) && a.Manifest.Equal(b.Manifest) && a.AppliedTime.Equal(b.AppliedTime)
+	a.Source, a.Manifest, a.AppliedTime = b.Source, b.Manifest, b.AppliedTime
+	return same && a == b
+}
+
+// TestSnapshotThatIsHalfLoaded leaves a disk that nobody trusts.
+func TestSnapshotThatIsHalfLoaded(t *testing.T) {
+	s := newSystem(t)
+	n := s.start("a", t.TempDir(), often)
+	s.snapshotOf(n)
+	n.stop()
+	snapshot := s.newestSnapshot()
+	lost := extent.Segment{Key: "0/catalog/lost.rows", Size: 1}
+	snapshot.Runs = append(snapshot.Runs, manifest.Run{Parts: []extent.Segment{lost}})
+	o := claimed(t)
+	o.cfg.Bucket = s.bucket
+	if _, err := o.loadSnapshot(t.Context(), snapshot, o.pos); !errors.Is(err, errSnapshotUnread) {
+		t.Errorf("loading ended with %v", err)
+	}
+	if pos, err := o.cfg.DB.Position(0); err != nil || !pos.Source.IsZero() || pos.ManifestSeq > 0 {
+		t.Errorf("the disk says %+v, %v", pos, err)
+	}
+}
+
+// TestSourceOfARecord: a record says how far the stream was taken in, as far as an entry tells; a sequence without one does not
+// make it less.
+func TestSourceOfARecord(t *testing.T) {
+	made, at := time.Unix(1, 0), time.Unix(5, 0)
+	before := manifest.Source{Created: made, Seq: 3, Time: time.Unix(3, 0)}
+	for name, tc := range map[string]struct {
+		applied uint64
+		at      time.Time
+		want    manifest.Source
+	}{
+		"an entry above":         {5, at, manifest.Source{Created: made, Seq: 5, Time: at}},
+		"the same one":           {3, at, before},
+		"an empty disk":          {2, at, before},
+		"a gap, and nothing yet": {5, time.Time{}, before},
+	} {
+		o := &owner{pos: store.Position{Source: made, Applied: tc.applied, AppliedTime: tc.at}}
+		if got := o.sourceLocked(before); got != tc.want {
+			t.Errorf("%s: %+v, want %+v", name, got, tc.want)
+		}
+	}
+}

@@ -1,0 +1,44 @@
+package ingest
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"dormouse/internal/extent"
+)
+
+// TestWhatIsArchived: an entry is archived when an extent of its log has its sequence and can have its time. One at or below the
+// log's last archived sequence that is not, was published under a sequence that had been used.
+func TestWhatIsArchived(t *testing.T) {
+	o := claimed(t)
+	batch := o.cfg.DB.NewBatch()
+	for _, e := range []extent.Extent{
+		{Log: "t.a", First: 2, Last: 4, Count: 2, MinTime: 20, MaxTime: 40},
+		{Log: "t.a", First: 8, Last: 9, Count: 2, MinTime: 80, MaxTime: 90},
+	} {
+		if err := o.catalog.Put(batch, e, extent.Segment{Key: "0/x.sst", Size: 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(batch.Commit(noSync), batch.Close()); err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		log  string
+		seq  uint64
+		at   int64
+		want known
+	}{
+		{"t.a", 1, 30, archivedAnother},
+		{"t.a", 2, 20, archivedHere}, {"t.a", 3, 30, archivedHere}, {"t.a", 4, 40, archivedHere},
+		{"t.a", 3, 19, archivedAnother}, {"t.a", 3, 41, archivedAnother},
+		{"t.a", 5, 30, archivedAnother}, {"t.a", 7, 85, archivedAnother},
+		{"t.a", 9, 90, archivedHere}, {"t.a", 9, 91, archivedAnother},
+		{"t.a", 10, 90, archivedNot}, {"t.a", 10, 1, archivedNot}, {"t.b", 3, 30, archivedNot},
+	} {
+		if got, err := o.whatIsArchived(tc.log, tc.seq, time.Unix(0, tc.at)); err != nil || got != tc.want {
+			t.Errorf("%s at %d, time %d: %v, %v, want %v", tc.log, tc.seq, tc.at, got, err, tc.want)
+		}
+	}
+}
