@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -12,6 +13,7 @@ import (
 
 	"dormouse/internal/entry"
 	"dormouse/internal/extent"
+	"dormouse/internal/ordered"
 	"dormouse/internal/rejected"
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
@@ -286,4 +288,55 @@ func TestStopWhilePuttingAside(t *testing.T) {
 	if took := time.Since(began); took > asideTimeout/2 {
 		t.Errorf("stopped after %s", took)
 	}
+}
+
+// TestNothingIsPassedBeforeItIsPutAside: the position moves when all that goes elsewhere is acked, and entries show no earlier.
+func TestNothingIsPassedBeforeItIsPutAside(t *testing.T) {
+	o := claimed(t)
+	s := &system{t: t, nc: o.cfg.NC, js: o.cfg.JS}
+	var err error
+	if o.aside, err = jetstream.New(s.nc, jetstream.WithPublishAsyncTimeout(asideTimeout)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(o.aside.CleanupPublisher)
+	s.publish("logs.t.a", "1")
+	s.publish("logs.x", "no log token")
+	callOff := s.silence()
+	published := make(chan struct{}, 10)
+	if _, err := s.nc.Subscribe(wire.RejectedSubjects, func(*nats.Msg) { offer(published, struct{}{}) }); err != nil {
+		t.Fatal(err)
+	}
+	batch := func() *intake {
+		in := o.newIntake()
+		for seq := uint64(1); seq <= 2; seq++ {
+			m := s.message(seq)
+			if err := in.take(ordered.Message{Subject: m.Subject, Sequence: seq, Time: m.Time, Data: m.Data}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return in
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	in, done := batch(), make(chan error, 1)
+	go func() { done <- o.apply(ctx, in) }()
+	<-published
+	is := func(when string, applied uint64) {
+		t.Helper()
+		pos, err := o.cfg.DB.Position(0)
+		_, active := o.sched.Pending("t.a")
+		if err != nil || pos.Applied != applied || o.applied() != applied || active != (applied > 0) {
+			t.Errorf("%s: applied %d, on disk %d, the log is active: %v, %v", when, o.applied(), pos.Applied, active, err)
+		}
+	}
+	is("not acked", 0)
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("ended with %v", err)
+	}
+	is("given up", 0)
+	callOff()
+	if err := o.apply(t.Context(), batch()); err != nil {
+		t.Fatal(err)
+	}
+	is("acked", 2)
 }

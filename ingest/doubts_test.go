@@ -1,15 +1,20 @@
 package ingest
 
 import (
+	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
+	"github.com/nats-io/nats.go"
+
 	"dormouse/internal/header"
 	"dormouse/internal/jsapi"
 	"dormouse/internal/natstest"
+	"dormouse/internal/ordered"
 	"dormouse/internal/rejected"
 	"dormouse/internal/wire"
 )
@@ -94,5 +99,52 @@ func TestRepublishedWithHeadersForTheServer(t *testing.T) {
 		if got := s.stored(wire.DefaultSource, seq); got.Header.Get(want) != "" || got.Header.Get(rejected.Original+want) == "" {
 			t.Errorf("entry %d was published again with %q", seq, got.Header)
 		}
+	}
+}
+
+// TestDoubtsThatAreGone: a message that the stream dropped between its coming and the look at its block is a gap, in its place among
+// the others; one that is another by now makes the owner read again.
+func TestDoubtsThatAreGone(t *testing.T) {
+	o := claimed(t)
+	s := &system{t: t, nc: o.cfg.NC, js: o.cfg.JS}
+	for range 3 {
+		if _, err := s.js.PublishMsg(t.Context(), &nats.Msg{Subject: "logs.t.a", Header: nats.Header{"A": {"1"}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	doubts := func(seqs ...uint64) *intake {
+		in := o.newIntake()
+		t.Cleanup(in.close)
+		in.batch = o.cfg.DB.NewBatch()
+		for _, seq := range seqs {
+			in.doubts = append(in.doubts, ordered.Message{Subject: "logs.t.a", Sequence: seq, Time: s.message(seq).Time})
+		}
+		return in
+	}
+	in, another, unasked := doubts(1, 2, 3), doubts(1), doubts(3)
+	in.gaps = []span{{7, 8}}
+	another.doubts[0].Time = another.doubts[0].Time.Add(1)
+	if err := o.stream.DeleteMsg(t.Context(), 2); err != nil {
+		t.Fatal(err)
+	}
+	o.advance.begins(taking)
+	_, began, _, _ := o.advance.heldUp(0)
+	if err := in.lookAgain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(in.gaps, []span{{2, 2}, {7, 8}}) || len(in.arrivals) != 2 || in.arrivals[0].Seq != 1 || in.arrivals[1].Seq != 3 || len(in.doubts) > 0 {
+		t.Errorf("gaps %v, arrivals %v, doubts %v", in.gaps, in.arrivals, in.doubts)
+	}
+	if _, since, _, _ := o.advance.heldUp(0); !since.After(began) {
+		t.Error("the shard is held up as before")
+	}
+	if err := another.lookAgain(t.Context()); !errors.Is(err, errSource) || len(another.arrivals) > 0 {
+		t.Errorf("another one by now: %v, %v", another.arrivals, err)
+	}
+	js, refuse := s.refusing("STREAM.MSG.GET." + wire.DefaultSource)
+	refuse.Store(true)
+	o.cfg.JS = js
+	if err := unasked.lookAgain(t.Context()); !errors.Is(err, errSource) || len(unasked.arrivals)+len(unasked.gaps) > 0 {
+		t.Errorf("no answer: %v, %v, %v", unasked.arrivals, unasked.gaps, err)
 	}
 }

@@ -1,0 +1,90 @@
+package ingest
+
+import (
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"dormouse/internal/rejected"
+	"dormouse/internal/wire"
+)
+
+// skip stores what dormouse provision --skip stores of a message.
+func (s *system) skip(seq uint64, at time.Time) {
+	s.t.Helper()
+	m := rejected.Message{Stream: wire.DefaultSource, Subject: "logs.t.a", Seq: seq, Time: at}
+	for _, msg := range m.Publications(wire.Shard(0).SkippedSubject(), "skipped", 1<<20) {
+		if _, err := s.js.PublishMsg(s.t.Context(), msg); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+}
+
+// TestSkippedIsNoLoss: what an operator has put aside is told from what is lost in the same gap, and from what was put aside of
+// another stream of that name.
+func TestSkippedIsNoLoss(t *testing.T) {
+	o := claimed(t)
+	s := &system{t: t, nc: o.cfg.NC, js: o.cfg.JS}
+	created := o.stream.CachedInfo().Created
+	s.skip(2, time.Now())
+	s.skip(3, created.Truncate(time.Second))
+	s.skip(5, created.Add(-time.Hour)) // of another stream
+	if _, err := s.js.Publish(t.Context(), wire.Shard(0).SkippedSubject(), []byte("it does not say of what")); err != nil {
+		t.Fatal(err)
+	}
+	s.skip(6, time.Now())
+	s.skip(7, time.Now()) // is not missing
+	o.pos.Applied = 1
+	if n, err := o.skippedIn(t.Context(), []span{{2, 3}, {5, 6}}); err != nil || n != 3 {
+		t.Errorf("%d of two gaps were put aside, %v", n, err)
+	}
+	if err := o.skipGap(t.Context(), 6); err != nil || o.applied() != 6 {
+		t.Fatalf("applied %d, %v", o.applied(), err)
+	}
+	if lost, skipped := testutil.ToFloat64(o.metrics.lost), testutil.ToFloat64(o.metrics.rejected); lost != 2 || skipped != 3 {
+		t.Errorf("%v entries count as lost and %v as put aside, want 2 and 3", lost, skipped)
+	}
+}
+
+// TestSkippedWhileItIsPutAside: an operator's word ends the wait for what cannot be put aside, once the message is gone.
+func TestSkippedWhileItIsPutAside(t *testing.T) {
+	o := claimed(t)
+	s := &system{t: t, nc: o.cfg.NC, js: o.cfg.JS}
+	var err error
+	if o.aside, err = jetstream.New(s.nc); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(o.aside.CleanupPublisher)
+	s.publish("logs.t.a", "1", "2", "3")
+	waiting := func(seq uint64, refused func(string) []aside) aside {
+		return aside{nats.NewMsg("nobody.takes.this"), rejected.Message{Seq: seq, Subject: "logs.t.a"}, refused}
+	}
+	left := []aside{waiting(1, func(string) []aside { return nil }), waiting(2, nil), waiting(3, nil)}
+	if rest, dropped := o.withoutSkipped(t.Context(), left); len(rest) != 3 || dropped != 0 {
+		t.Errorf("nothing was put aside, and %d are left, %d dropped", len(rest), dropped)
+	}
+	for seq := range uint64(3) {
+		s.skip(seq+1, s.message(seq+1).Time)
+	}
+	for seq := range uint64(2) {
+		if err := o.stream.DeleteMsg(t.Context(), seq+1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if rest, dropped := o.withoutSkipped(t.Context(), left); len(rest) != 1 || rest[0].from.Seq != 3 || dropped != 1 {
+		t.Errorf("one is there, and %d are left, %d dropped", len(rest), dropped)
+	}
+	err = ended(t, "the rest to be passed over", func() error {
+		refused, err := o.publishAside(t.Context(), left[:2])
+		if refused != 1 {
+			t.Errorf("%d were not published again", refused)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
