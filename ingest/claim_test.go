@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -74,15 +75,16 @@ func samePosition(a, b store.Position) bool {
 	return same && a == b
 }
 
-// TestSnapshotThatIsHalfLoaded leaves a disk that nobody trusts.
+// TestSnapshotThatIsHalfLoaded leaves a disk that nobody trusts; a whole one is as good as the records that it has.
 func TestSnapshotThatIsHalfLoaded(t *testing.T) {
 	s := newSystem(t)
 	n := s.start("a", t.TempDir(), often)
 	s.snapshotOf(n)
 	n.stop()
 	snapshot := s.newestSnapshot()
+	whole := *snapshot
 	lost := extent.Segment{Key: "0/catalog/lost.rows", Size: 1}
-	snapshot.Runs = append(snapshot.Runs, manifest.Run{Parts: []extent.Segment{lost}})
+	snapshot.Runs = append(slices.Clone(snapshot.Runs), manifest.Run{Parts: []extent.Segment{lost}})
 	o := claimed(t)
 	o.cfg.Bucket = s.bucket
 	if _, err := o.loadSnapshot(t.Context(), snapshot, o.pos); !errors.Is(err, errSnapshotUnread) {
@@ -90,6 +92,21 @@ func TestSnapshotThatIsHalfLoaded(t *testing.T) {
 	}
 	if pos, err := o.cfg.DB.Position(0); err != nil || !pos.Source.IsZero() || pos.ManifestSeq > 0 {
 		t.Errorf("the disk says %+v, %v", pos, err)
+	}
+	extents := uint64(0)
+	for _, run := range whole.Runs {
+		extents += run.Extents // of one entry each, in the order of their commits
+	}
+	pos, err := o.loadSnapshot(t.Context(), &whole, o.pos)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stored, err := o.cfg.DB.Position(0)
+	if err != nil || !samePosition(pos, stored) || pos.ManifestSeq != whole.UpTo || pos.ManifestID != whole.UpToID || pos.Highest != extents {
+		t.Errorf("goes on from %+v, and the disk says %+v, %v; want record %d and %d entries", pos, stored, err, whole.UpTo, extents)
+	}
+	if located, ok, err := o.catalog.Last("t.a"); err != nil || !ok || located.Extent.Last != extents {
+		t.Errorf("the catalog ends with %+v, %v", located, err)
 	}
 }
 

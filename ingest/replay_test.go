@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"dormouse/internal/extent"
+	"dormouse/internal/ordered"
 )
 
 // TestWhatIsArchived: an entry is archived when an extent of its log has its sequence and can have its time. One at or below the
@@ -40,5 +41,26 @@ func TestWhatIsArchived(t *testing.T) {
 		if got, err := o.whatIsArchived(tc.log, tc.seq, time.Unix(0, tc.at)); err != nil || got != tc.want {
 			t.Errorf("%s at %d, time %d: %v, %v, want %v", tc.log, tc.seq, tc.at, got, err, tc.want)
 		}
+	}
+}
+
+// TestWhatIsTakenInAlready comes again when a consumer begins below it, and is not taken in twice.
+func TestWhatIsTakenInAlready(t *testing.T) {
+	o := claimed(t)
+	fill(t, o, []string{"t.a"}, 3)
+	in := o.newIntake()
+	for seq := uint64(2); seq <= 4; seq++ {
+		if err := in.take(ordered.Message{Subject: "logs.t.a", Sequence: seq, Time: time.Now()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if in.came != 3 || in.messages != 1 || len(in.gaps) > 0 {
+		t.Errorf("of %d messages %d are taken, with gaps %v", in.came, in.messages, in.gaps)
+	}
+	if err := o.apply(t.Context(), in); err != nil {
+		t.Fatal(err)
+	}
+	if pending, _ := o.sched.Pending("t.a"); pending.Count != 4 || pending.Last != 4 || o.applied() != 4 {
+		t.Errorf("buffered %+v, applied %d", pending, o.applied())
 	}
 }
