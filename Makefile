@@ -35,7 +35,7 @@ lint: ## Check formatting, go vet (with the drivers of all object stores too) an
 
 cover: ## What make test covers, in tests and in the processes that they start: figures for each package, and cover/cover.html
 	rm -rf cover && mkdir -p cover/tests cover/processes
-	GOCOVERDIR=$(CURDIR)/cover/processes $(TESTS) -vet=off -short -timeout 14m -covermode=atomic -coverpkg=./... $(TESTFLAGS) ./... \
+	DORMOUSE_COVER=$(CURDIR)/cover/processes $(TESTS) -vet=off -short -timeout 14m -covermode=atomic -coverpkg=./... $(TESTFLAGS) ./... \
 	  -args -test.gocoverdir=$(CURDIR)/cover/tests
 	go tool covdata percent -i=cover/tests,cover/processes
 	go tool covdata textfmt -i=cover/tests,cover/processes -o=cover/cover.txt

@@ -18,6 +18,10 @@ import (
 // Dormouse is the package of the program.
 const Dormouse = "dormouse/cmd/dormouse"
 
+// coverVariable names the folder where the processes of the program leave what they covered, see make cover. GOCOVERDIR itself is
+// go test's.
+const coverVariable = "DORMOUSE_COVER"
+
 // Main is the TestMain of a package that tests built programs: build puts them into dir, which is gone afterwards. A
 // goroutine that is left when all tests have passed fails the package.
 func Main(m *testing.M, build func(dir string) error) {
@@ -25,6 +29,9 @@ func Main(m *testing.M, build func(dir string) error) {
 	if err == nil {
 		// For the processes under test: a race ends them, and their end does not wait a second for one, which is the default.
 		err = os.Setenv("GORACE", "halt_on_error=1 atexit_sleep_ms=0")
+	}
+	if cover := os.Getenv(coverVariable); err == nil && cover != "" {
+		err = os.Setenv("GOCOVERDIR", cover)
 	}
 	if err == nil {
 		err = build(dir)
@@ -44,7 +51,7 @@ func Main(m *testing.M, build func(dir string) error) {
 // released, and compiled in the Makefile's way, which spares compiling the dependencies another time.
 func Build(file, pkg string, flags ...string) error {
 	race := slices.Contains(flags, "-race")
-	if pkg == Dormouse && os.Getenv("GOCOVERDIR") != "" { // see make cover; the processes inherit it
+	if pkg == Dormouse && os.Getenv(coverVariable) != "" {
 		flags = slices.Concat(flags, []string{"-cover", "-covermode=atomic", "-coverpkg=dormouse/..."})
 	}
 	if !race {
