@@ -16,9 +16,6 @@ import (
 // faultyS3 starts an S3 server with faults, and returns it with its address.
 func faultyS3(t *testing.T) (*archivetest.S3, string) {
 	t.Helper()
-	t.Setenv("AWS_ACCESS_KEY_ID", "dormouse")
-	t.Setenv("AWS_SECRET_ACCESS_KEY", "asleep-in-the-hedge")
-	t.Setenv("AWS_EC2_METADATA_DISABLED", "true")
 	s3, err := archivetest.NewS3()
 	if err != nil {
 		t.Fatal(err)
@@ -51,6 +48,7 @@ func (in *instance) ends() string {
 // TestAnotherArchive: a system's processes and readers are refused with another archive, each of the two named. The
 // same one by another name is taken, and one that was copied.
 func TestAnotherArchive(t *testing.T) {
+	t.Parallel()
 	in := newInstance(t, fast...).start()
 	in.must(lines(10, "first"), "publish", "t.a")
 	in.awaitQuiet(10)
@@ -97,6 +95,7 @@ func TestAnotherArchive(t *testing.T) {
 // TestAnswersOfPutsAreLost: every put is stored and answered with an error. All is archived in its time, and no object
 // is left over.
 func TestAnswersOfPutsAreLost(t *testing.T) {
+	t.Parallel()
 	s3, endpoint := faultyS3(t)
 	s3.Set(archivetest.S3Faults{LoseAnswers: true})
 	in := newInstance(t, fast...)
@@ -127,6 +126,7 @@ func TestAnswersOfPutsAreLost(t *testing.T) {
 // TestBucketThatTakesNothing answers every question and refuses every put: /readyz and a metric say so until it takes
 // one.
 func TestBucketThatTakesNothing(t *testing.T) {
+	t.Parallel()
 	s3, endpoint := faultyS3(t)
 	in := newInstance(t, fast...)
 	in.args = append(in.args, "--archive", "s3://logs/a?endpoint="+endpoint)

@@ -69,6 +69,7 @@ func (in *instance) pid(t *testing.T) int {
 
 // TestNoPageHasASecret looks at all that a process serves and logs, with secrets in its arguments.
 func TestNoPageHasASecret(t *testing.T) {
+	t.Parallel()
 	const secret = "s3cret"
 	for _, login := range []string{"u:" + secret, secret} {
 		outside := &outsideNATS{t: t, addr: freeAddr(t), dir: t.TempDir()}
@@ -174,6 +175,7 @@ func TestFullOutput(t *testing.T) {
 // TestFollowerIsPatient: one that is stopped for a while, whose reader takes nothing, or whose login is refused for a
 // while goes on where it was, and has nothing to say about it.
 func TestFollowerIsPatient(t *testing.T) {
+	t.Parallel()
 	outside := &outsideNATS{t: t, addr: freeAddr(t), dir: t.TempDir()}
 	start := func(password string) {
 		o := outside.options()

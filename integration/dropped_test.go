@@ -160,6 +160,7 @@ func (d *dropping) check(when string, archived bool) {
 // TestStreamDropsWhatIsBuffered: entries that a user's stream drops, for whatever reason, while only the owner has them, are read
 // in their place, before their commit and after it. Following misses none.
 func TestStreamDropsWhatIsBuffered(t *testing.T) {
+	t.Parallel()
 	outside := startOutsideNATS(t)
 	_, js := dial(t, outside.addr)
 	d := &dropping{js: js, want: make(map[string][]string), seqs: make(map[string][]uint64),

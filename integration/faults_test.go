@@ -14,6 +14,7 @@ import (
 // TestFolderArchiveGone puts a regular file in the place of the archive's folder under load, which no permission of a
 // superuser overcomes, and then the folder back.
 func TestFolderArchiveGone(t *testing.T) {
+	t.Parallel()
 	in := newInstance(t, fast...).start()
 	folder := filepath.Join(in.data, "archive")
 	o := newOracle()

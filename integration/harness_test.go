@@ -4,9 +4,11 @@ package integration
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -24,8 +26,14 @@ var binary string
 func TestMain(m *testing.M) {
 	programtest.Main(m, func(dir string) error {
 		binary = filepath.Join(dir, "dormouse")
-		return programtest.Build(binary, programtest.Dormouse, "-race")
+		return errors.Join(s3Credentials(), programtest.Build(binary, programtest.Dormouse, "-race"))
 	})
+}
+
+// s3Credentials lets every process of the tests reach the S3 servers that they start.
+func s3Credentials() error {
+	return errors.Join(os.Setenv("AWS_ACCESS_KEY_ID", "dormouse"), os.Setenv("AWS_SECRET_ACCESS_KEY", "asleep-in-the-hedge"),
+		os.Setenv("AWS_EC2_METADATA_DISABLED", "true"))
 }
 
 // plainBinary is the program without the race detector, which slows it down several times.

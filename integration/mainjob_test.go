@@ -119,6 +119,7 @@ func checkListings(t *testing.T, in *instance) {
 
 // TestFollow reads on while entries come, are archived and are trimmed.
 func TestFollow(t *testing.T) {
+	t.Parallel()
 	in := newInstance(t, fast...).start()
 	in.must(lines(50, "a"), "publish", "t.follow")
 	ctx, cancel := context.WithTimeout(t.Context(), patience)

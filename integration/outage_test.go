@@ -54,6 +54,7 @@ func checkOutage(t *testing.T, lines []string, begins, ends string) {
 
 // TestLogOfAnOutageOfNATS cuts a process off from NATS for some leases: nothing comes through.
 func TestLogOfAnOutageOfNATS(t *testing.T) {
+	t.Parallel()
 	nats := startOutsideNATS(t)
 	link := startRelay(t, nats.addr)
 	in := nats.instance(append(fast, "--workers", "8")...)
@@ -67,6 +68,7 @@ func TestLogOfAnOutageOfNATS(t *testing.T) {
 
 // TestLogOfNATSThatIsDown: each try to reconnect ends at once, and there are many.
 func TestLogOfNATSThatIsDown(t *testing.T) {
+	t.Parallel()
 	nats := startOutsideNATS(t)
 	in := nats.instance(append(fast, "--workers", "8")...).start()
 	load := startPublishers(t, nats.addr, newOracle(), 19)
@@ -77,6 +79,7 @@ func TestLogOfNATSThatIsDown(t *testing.T) {
 
 // TestLogOfAnOutageOfTheBucket takes the bucket away from a process with many workers and many logs.
 func TestLogOfAnOutageOfTheBucket(t *testing.T) {
+	t.Parallel()
 	g := startGateway(t)
 	in := newInstance(t, append(fast, "--workers", "8", "--archive", g.url)...).start()
 	o := newOracle()

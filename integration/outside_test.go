@@ -73,6 +73,7 @@ func (o *outsideNATS) instance(args ...string) *instance {
 
 // TestOutsideNATSRestarts takes the NATS server away under load, several times, from publishers and Dormouse alike.
 func TestOutsideNATSRestarts(t *testing.T) {
+	t.Parallel()
 	nats := startOutsideNATS(t)
 	in := nats.instance(fast...).start()
 	o := newOracle()

@@ -44,6 +44,7 @@ func (in *instance) awaitProblems(parts ...string) {
 // TestStatusExitCode: status fails, and says why, while a process is frozen, is dead, or while nobody is there; and succeeds
 // in between. The one that died is called by one name everywhere.
 func TestStatusExitCode(t *testing.T) {
+	t.Parallel()
 	const shards = 2
 	outside := shardedNATS(t, shards)
 	bucket := "file://" + filepath.Join(t.TempDir(), "archive")

@@ -145,6 +145,7 @@ func (o *outsideNATS) restartWith(part string) {
 // TestStreamsOfOnesOwnAsShards archives two streams that users have, whose entries were there before the system, and takes
 // nothing away from them.
 func TestStreamsOfOnesOwnAsShards(t *testing.T) {
+	t.Parallel()
 	const perLog = 20
 	outside := startOutsideNATS(t)
 	_, js := dial(t, outside.addr)

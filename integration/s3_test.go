@@ -34,9 +34,6 @@ var s3Server = sync.OnceValues(func() (string, error) {
 
 func startGateway(t *testing.T) *gateway {
 	t.Helper()
-	t.Setenv("AWS_ACCESS_KEY_ID", "dormouse")
-	t.Setenv("AWS_SECRET_ACCESS_KEY", "asleep-in-the-hedge")
-	t.Setenv("AWS_EC2_METADATA_DISABLED", "true")
 	var addr string
 	if testing.Short() {
 		addr = startFakeS3(t)
@@ -96,6 +93,7 @@ func startS3(t *testing.T) string {
 
 // TestMainJobOnS3 is the README's tour with a real S3 server for a bucket.
 func TestMainJobOnS3(t *testing.T) {
+	t.Parallel()
 	in := newInstance(t, fast...)
 	in.args = append(in.args, "--archive", startGateway(t).url)
 	mainJob(t, in.start())
@@ -104,6 +102,7 @@ func TestMainJobOnS3(t *testing.T) {
 // TestS3Outage takes the bucket away under load, first with connections that are refused, then with ones that hang: work is
 // delayed, nothing is lost, and neither goroutines nor the memory of the buffer grow beyond their bounds.
 func TestS3Outage(t *testing.T) {
+	t.Parallel()
 	g := startGateway(t)
 	in := newInstance(t, fast...)
 	in.args = append(in.args, "--archive", g.url, "--buffer-limit", "1MiB")
