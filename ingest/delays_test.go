@@ -113,7 +113,7 @@ func TestPurgesLookAtTheManifest(t *testing.T) {
 		allowed func(r manifest.Record) bool
 	}{
 		"the source stream": {wire.DefaultSource, TrimAuto, 1000, func(r manifest.Record) bool { return r.Floor > 0 }},
-		"the manifest":      {wire.ManifestStream, TrimNever, 2, func(r manifest.Record) bool { return r.Kind == manifest.TakeSnapshot }},
+		"the manifest":      {wire.ManifestStream, TrimNever, 3, func(r manifest.Record) bool { return r.Kind == manifest.TakeSnapshot }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newSystem(t)
@@ -148,7 +148,7 @@ func TestPurgesLookAtTheManifest(t *testing.T) {
 						t.Errorf("%s is purged, and the record that allowed it is not there any more", name)
 					}
 				}}
-			// One commit is enough for either record, and nothing is appended after it: an append would notice by itself.
+			// Claim, commit and floor are enough for either record, and nothing is appended after it: an append would notice by itself.
 			n := s.start("a", t.TempDir(), func(c *Config) { c.JS, c.Trim, c.SnapshotRecords = js, tc.trim, tc.records })
 			n.awaitOwned()
 			s.commitOne("0/a.sst", "t.a")
