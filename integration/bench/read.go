@@ -17,7 +17,7 @@ import (
 func read(ctx context.Context, r *run) error {
 	const long, rounds = 10_000, 10
 	others := min(drainLogs, 2*r.Entries)
-	p, err := r.serve(ctx)
+	p, err := r.serve(ctx, "--max-delay", "2s") // long enough for a round to be published; what is measured comes after them
 	if err != nil {
 		return err
 	}

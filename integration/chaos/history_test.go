@@ -82,6 +82,9 @@ func (h *history) bad(format string, args ...any) {
 }
 
 func (h *history) take(seq uint64, msg jetstream.Msg) {
+	if msg.Subject() == wire.SystemSubject {
+		return // whose system it is, which is no shard's record
+	}
 	r, err := manifest.Decode(msg.Data())
 	if err != nil {
 		h.bad("manifest record %d: %w", seq, err)

@@ -104,8 +104,10 @@ func (p *progress) take(line string) {
 		p.pkgs[e.Package] = k
 	}
 	switch e.Action {
-	case "run":
+	case "run", "cont":
 		k.running[e.Test] = p.now()
+	case "pause":
+		delete(k.running, e.Test)
 	case "output":
 		if k.output[e.Test] == nil {
 			k.output[e.Test] = &strings.Builder{}
