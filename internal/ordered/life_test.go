@@ -78,6 +78,35 @@ func TestSilence(t *testing.T) {
 	}
 }
 
+// TestSilenceOverShortWaits: a reader that ends each of its waits early, to look after other things, hears of a silent server all
+// the same.
+func TestSilenceOverShortWaits(t *testing.T) {
+	js := newStream(t, 1)
+	var lose atomic.Int32
+	c, err := Open(t.Context(), losing(t, js, &lose), "S", "", 1, Limits{Messages: 10, Heartbeat: 50 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Stop()
+	if _, err := next(t, c); err != nil {
+		t.Fatal(err)
+	}
+	lose.Store(1000) // the next one without a word
+	for began := time.Now(); ; {
+		wait, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		_, err := c.Next(wait)
+		cancel()
+		switch {
+		case errors.Is(err, errSilent):
+			return
+		case !errors.Is(err, context.DeadlineExceeded):
+			t.Fatalf("ended with %v", err)
+		case time.Since(began) > patience:
+			t.Fatalf("not noticed in %s", patience)
+		}
+	}
+}
+
 // heartbeat of tests in which none may be missed: a machine under load is late.
 const heartbeat = 250 * time.Millisecond
 

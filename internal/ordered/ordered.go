@@ -167,13 +167,15 @@ func (c *Consumer) receive(ctx context.Context) (*nats.Msg, error) {
 	}
 	select {
 	case msg := <-c.received:
+		c.pull.came = true
 		return msg, nil
 	default:
 	}
-	c.pull.patience.Reset(c.pull.wait)
+	c.pull.await()
 	for {
 		select {
 		case msg := <-c.received:
+			c.pull.came = true
 			return msg, nil
 		case <-ctx.Done():
 			return nil, ctx.Err()
@@ -187,7 +189,7 @@ func (c *Consumer) receive(ctx context.Context) (*nats.Msg, error) {
 			if err := c.pull.again(); err != nil {
 				return nil, c.fail(err)
 			}
-			c.pull.patience.Reset(c.pull.wait)
+			c.pull.await()
 		}
 	}
 }

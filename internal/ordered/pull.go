@@ -41,6 +41,8 @@ type pull struct {
 	alone bool // the next message is larger than limits.Bytes
 
 	wait     time.Duration // for anything to come, before patience ends
+	until    time.Time     // when it ends
+	came     bool          // something came since until was set
 	patience *time.Timer
 }
 
@@ -87,7 +89,17 @@ func (p *pull) ask() error {
 	}
 	p.number++
 	p.batch, p.left, p.asked = r.Batch, r.Batch, time.Now()
+	p.until, p.came = p.asked.Add(p.wait), false
 	return p.nc.PublishRequest(p.subject, p.inbox+strconv.FormatUint(p.number, 10), body)
+}
+
+// await sets patience for something to come. It goes on over the waits of a reader, who may end each of them long before
+// patience would.
+func (p *pull) await() {
+	if p.came {
+		p.until, p.came = time.Now().Add(p.wait), false
+	}
+	p.patience.Reset(time.Until(p.until))
 }
 
 // again is called when nothing came for as long as wait.
