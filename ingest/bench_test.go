@@ -19,7 +19,7 @@ import (
 )
 
 // claimed returns an owner that nobody runs: what it does is what the benchmark or the test calls.
-func claimed(b testing.TB) *owner {
+func claimed(b testing.TB, change ...func(*Config)) *owner {
 	b.Helper()
 	s := newSystem(b)
 	db, err := store.Open(b.TempDir(), store.Options{Logger: slog.New(slog.DiscardHandler)})
@@ -27,11 +27,15 @@ func claimed(b testing.TB) *owner {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { _ = db.Close() })
-	n, err := New(Config{
+	cfg := Config{
 		NC: s.nc, JS: s.js, DB: db, NodeID: "bench", ArchiveURL: "mem://", Bucket: s.bucket, MaxDelay: time.Hour, RequeueAfter: time.Hour,
 		Lease: time.Minute, MaxBytes: 1 << 20, BufferLimit: 64 << 20, Trim: TrimNever, TrimDelay: time.Second,
 		Logger: slog.New(slog.DiscardHandler),
-	})
+	}
+	for _, c := range change {
+		c(&cfg)
+	}
+	n, err := New(cfg)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -6,8 +6,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"dormouse/internal/entry"
 	"dormouse/internal/extent"
+	"dormouse/internal/wire"
 	"dormouse/store"
 	"dormouse/store/manifest"
 )
@@ -24,6 +27,7 @@ func TestTrustedPosition(t *testing.T) {
 		"another manifest":       {func(p *store.Position) { p.Manifest = p.Manifest.Add(1) }, false, false},
 		"above the manifest":     {func(p *store.Position) { p.ManifestSeq++ }, false, false},
 		"another record":         {func(p *store.Position) { p.ManifestID = "another" }, false, false},
+		"a record that is gone":  {func(p *store.Position) { p.ManifestSeq-- }, false, false},
 		"above the source":       {func(p *store.Position) { p.Applied++ }, true, false},
 		"another last entry":     {func(p *store.Position) { p.AppliedTime = p.AppliedTime.Add(1) }, true, false},
 		"while a snapshot loads": {func(p *store.Position) { *p = store.Position{} }, false, false},
@@ -33,6 +37,7 @@ func TestTrustedPosition(t *testing.T) {
 			o := claimed(t)
 			s := &system{t: t, nc: o.cfg.NC, js: o.cfg.JS}
 			s.publish("logs.t.a", "1", "2")
+			s.shortenedTo(o)
 			o.pos.Applied, o.pos.AppliedTime = 2, s.message(2).Time
 			pos := o.pos
 			tc.change(&pos)
@@ -66,6 +71,21 @@ func TestTrustedPosition(t *testing.T) {
 				t.Errorf("buffered: %v, archived: %v, %v", buffered, archived, err)
 			}
 		})
+	}
+}
+
+// shortenedTo gives an owner's manifest a second record, and takes the first.
+func (s *system) shortenedTo(o *owner) {
+	s.t.Helper()
+	if err := o.append(s.t.Context(), manifest.Record{Kind: manifest.Floor, Epoch: o.epoch, Owner: "a"}); err != nil {
+		s.t.Fatal(err)
+	}
+	stream, err := s.js.Stream(s.t.Context(), wire.ManifestStream)
+	if err == nil {
+		err = stream.Purge(s.t.Context(), jetstream.WithPurgeSequence(2))
+	}
+	if err != nil {
+		s.t.Fatal(err)
 	}
 }
 

@@ -108,6 +108,22 @@ func (s *system) start(name, dir string, change ...func(*Config)) *node {
 	return n
 }
 
+// serve has a claimed owner serve until the test or what is returned ends it, and returns the system that it is of.
+func (o *owner) serve(t *testing.T) (s *system, end func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	listens, done := make(chan struct{}), make(chan error, 1)
+	go func() { done <- o.run(ctx, func() { close(listens) }) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("the owner ended with %v", err)
+		}
+	})
+	<-listens
+	return &system{t: t, nc: o.cfg.NC, js: o.cfg.JS}, cancel
+}
+
 func (s *system) until(what string, ok func() bool) {
 	s.t.Helper()
 	deadline := time.Now().Add(patience)

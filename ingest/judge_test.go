@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"dormouse/internal/extent"
+	"dormouse/internal/ordered"
 	"dormouse/internal/wire"
 )
 
@@ -124,6 +125,29 @@ func TestCommitsOfOneGroup(t *testing.T) {
 				t.Errorf("%s: call %d: %v refused, %v", name, i, c.refused, c.err)
 			}
 		}
+	}
+}
+
+// TestLatestTimeIsNotTheLast: a clock of the servers' that goes back makes a log's last entry older than others of it.
+func TestLatestTimeIsNotTheLast(t *testing.T) {
+	o := claimed(t)
+	in, e, now := o.newIntake(), extent.Extent{Log: "t.a"}, time.Now()
+	for i, at := range []time.Time{now, now.Add(-time.Hour)} {
+		if err := in.take(ordered.Message{Subject: "logs.t.a", Sequence: uint64(i + 1), Time: at}); err != nil {
+			t.Fatal(err)
+		}
+		e.Add(uint64(i+1), at, 0)
+	}
+	if err := o.apply(t.Context(), in); err != nil {
+		t.Fatal(err)
+	}
+	data, err := wire.Encode(wire.CommitRequest{Segment: extent.Segment{Key: "0/a.sst", Size: 1}, Extents: []extent.Extent{e}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	group := []commitCall{{msg: &nats.Msg{Data: data}}}
+	if accepted, err := o.validate(t.Context(), group); err != nil || len(accepted) != 1 {
+		t.Errorf("%d segments accepted, %v, %v", len(accepted), group[0].refused, err)
 	}
 }
 

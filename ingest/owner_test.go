@@ -230,6 +230,49 @@ func TestCrashAfterTheManifestAppend(t *testing.T) {
 	if err := s.ask(wire.OpExtents, wire.ExtentsRequest{Log: "t.a"}, &reply); err != nil || len(reply.Extents) != 1 {
 		t.Fatalf("catalog has %+v, %v", reply.Extents, err)
 	}
+	if synced := n.metric("dormouse_entries_synced_total"); synced != 0 {
+		t.Errorf("%v entries count as archived by this node", synced)
+	}
+	// What was taken in before the restart, and by nobody since, is archived as ever.
+	_, extents = s.drain("t.b")
+	if refused := s.commit("0/b.sst", extents...); len(refused) > 0 {
+		t.Errorf("refused %v", refused)
+	}
+}
+
+// TestCommitInHandAtTheEnd: an owner that is told to end makes what it has decided lasting, and says so.
+func TestCommitInHandAtTheEnd(t *testing.T) {
+	h := &hooked{}
+	h.set(func(*nats.Msg) {})
+	o := claimed(t, func(c *Config) { h.JetStream, c.JS = c.JS, h })
+	s, end := o.serve(t)
+	s.publish("logs.t.a", "1")
+	s.until("the entry", func() bool { return o.applied() == 1 })
+	_, extents := s.drain("t.a")
+	reached, ended := make(chan struct{}), make(chan struct{})
+	h.set(func(*nats.Msg) { close(reached); <-ended })
+	go func() { <-reached; end(); close(ended) }()
+	if refused := s.commit("0/a.sst", extents...); len(refused) > 0 {
+		t.Errorf("refused %v", refused)
+	}
+	h.set(func(*nats.Msg) {})
+	if got := s.archived("t.a"); !slices.Equal(got, []uint64{1}) {
+		t.Errorf("archived %v", got)
+	}
+}
+
+// TestWorkItemNamesItsOwner: by the epoch, so that one that is over is nobody's.
+func TestWorkItemNamesItsOwner(t *testing.T) {
+	o := claimed(t)
+	o.epoch = 7
+	if err := o.publishReady(t.Context(), []string{"t.a", "t.b"}); err != nil {
+		t.Fatal(err)
+	}
+	msg := (&system{t: t, js: o.cfg.JS}).stored(wire.SyncQueueStream, 1)
+	var item wire.WorkItem
+	if err := wire.Decode(msg.Data, &item); err != nil || item.Epoch != 7 || item.Shard != 0 || !slices.Equal(item.Logs, []string{"t.a", "t.b"}) {
+		t.Errorf("queued %+v, %v", item, err)
+	}
 }
 
 func TestGapsAreCountedAsLoss(t *testing.T) {

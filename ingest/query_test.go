@@ -17,24 +17,6 @@ import (
 	"dormouse/store/reader"
 )
 
-// serving is an owner that serves.
-func serving(t *testing.T, change func(*owner)) (*system, *owner) {
-	t.Helper()
-	o := claimed(t)
-	change(o)
-	ctx, cancel := context.WithCancel(t.Context())
-	listens, done := make(chan struct{}), make(chan error, 1)
-	go func() { done <- o.run(ctx, func() { close(listens) }) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; !errors.Is(err, context.Canceled) {
-			t.Errorf("the owner ended with %v", err)
-		}
-	})
-	<-listens
-	return &system{t: t, nc: o.cfg.NC, js: o.cfg.JS}, o
-}
-
 // extentsOf gives an owner's catalog n extents of a log, of two entries each.
 func extentsOf(t *testing.T, o *owner, log string, extents int) {
 	t.Helper()
@@ -53,7 +35,9 @@ func extentsOf(t *testing.T, o *owner, log string, extents int) {
 // TestListOfLogsWithManyExtents: a page reads a bounded number of extents, however many a log has, and a reader that goes from
 // page to page gets each log once, whole, with what is buffered.
 func TestListOfLogsWithManyExtents(t *testing.T) {
-	s, o := serving(t, func(o *owner) { o.listTime = time.Hour }) // however slow the machine is
+	o := claimed(t)
+	o.listTime = time.Hour // however slow the machine is
+	s, _ := o.serve(t)
 	want := map[string]uint64{"t.a": 1, "t.b": 3*listExtents + 7, "t.bb": 2, "t.c": listExtents, "t.d": listExtents - 2, "t.e": 5, "t.z": 0}
 	for log, extents := range want {
 		extentsOf(t, o, log, int(extents))
@@ -99,7 +83,9 @@ func TestListOfLogsWithManyExtents(t *testing.T) {
 
 // TestListOnASlowDisk: a page ends when its time is over, and has an extent all the same.
 func TestListOnASlowDisk(t *testing.T) {
-	s, o := serving(t, func(o *owner) { o.listTime = 0 })
+	o := claimed(t)
+	o.listTime = 0
+	s, _ := o.serve(t)
 	want := map[string]uint64{"t.a": 1, "t.b": 3, "t.c": 2}
 	for log, extents := range want {
 		extentsOf(t, o, log, int(extents))
@@ -128,7 +114,9 @@ func TestListOnASlowDisk(t *testing.T) {
 // TestReadersOfAStaleLease are told to ask again: another node may own the shard by now, and have archived more.
 func TestReadersOfAStaleLease(t *testing.T) {
 	var fresh atomic.Bool
-	s, _ := serving(t, func(o *owner) { o.fresh = fresh.Load })
+	o := claimed(t)
+	o.fresh = fresh.Load
+	s, _ := o.serve(t)
 	for _, want := range []error{wire.ErrBusy, nil} {
 		for op, request := range map[wire.Operation]any{
 			wire.OpHeld: wire.HeldRequest{Log: "t.a"}, wire.OpExtents: wire.ExtentsRequest{Log: "t.a"}, wire.OpList: wire.ListRequest{},
