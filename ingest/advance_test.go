@@ -1,12 +1,17 @@
 package ingest
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"log/slog"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"dormouse/internal/outage"
 	"dormouse/internal/wire"
+	"dormouse/store/manifest"
 )
 
 // TestAdvance: the clock of what is held up begins when there is something to do, and again with every part that gets done; what is
@@ -57,7 +62,7 @@ func TestAdvance(t *testing.T) {
 					t.Error("it is held up before its time")
 				}
 				time.Sleep(step)
-				c, since, why, ok := a.heldUp(max(0, time.Duration(tc.steps-1)*step))
+				c, since, why, ok := a.heldUp(0) // the longest of all
 				if ok != (tc.steps > 0) || c != tc.c || why != tc.why {
 					t.Errorf("held up: %v, concern %d, %v", ok, c, why)
 				}
@@ -90,4 +95,82 @@ func TestReportIsOver(t *testing.T) {
 			t.Errorf("taken back was %+v", before)
 		}
 	})
+}
+
+// idleKeeper tends an owner's shard, and does nothing by itself.
+func idleKeeper(o *owner) *keeper {
+	log := slog.New(slog.DiscardHandler)
+	return &keeper{node: &Node{cfg: o.cfg, shards: newShardStates()}, source: o.source, leases: &leases{node: "a"}, log: log,
+		outage: outage.New(log, "the shard is not owned", "it is"), advance: o.advance}
+}
+
+// TestTurnsThatEnd: what another node has is none of this one's trouble; what keeps this one from it is.
+func TestTurnsThatEnd(t *testing.T) {
+	failed := errors.New("failed")
+	for name, tc := range map[string]struct {
+		err     error
+		concern concern
+		heldUp  bool
+	}{
+		"handed over":       {errHandedOver, 0, false},
+		"another's lease":   {fmt.Errorf("%w: by b", errLeaseHeld), 0, false},
+		"fenced":            {fmt.Errorf("committing: %w", manifest.ErrFenced), 0, false},
+		"could not claim":   {notOwned{failed}, claiming, true},
+		"could not go on":   {failed, taking, true},
+		"the process ended": {context.Canceled, committing, true},
+	} {
+		o := &owner{advance: &advance{}}
+		o.advance.begins(committing)
+		k := idleKeeper(o)
+		if tc.concern != committing && tc.heldUp {
+			o.advance.done(committing)
+		}
+		k.note(tc.err)
+		if c, _, _, ok := o.advance.heldUp(-1); ok != tc.heldUp || c != tc.concern {
+			t.Errorf("%s: held up: %v, concern %d", name, ok, c)
+		}
+		k.standBy(place{holder: "b"})
+		if _, _, _, ok := o.advance.heldUp(-1); ok {
+			t.Errorf("%s: held up while another node has the shard", name)
+		}
+	}
+}
+
+// TestWhatIsHeldUp: the first message that was not taken in, or that no record covers. Without one there is nothing to take in.
+func TestWhatIsHeldUp(t *testing.T) {
+	o := claimed(t)
+	s := &system{t: t, nc: o.cfg.NC, js: o.cfg.JS}
+	s.publish("logs.t.a", "1", "2", "3")
+	o.pos.Applied, o.pos.Floor = 2, 1
+	if err := o.setPosition(o.pos); err != nil {
+		t.Fatal(err)
+	}
+	k := idleKeeper(o)
+	is := func(what string, seq uint64) {
+		t.Helper()
+		if got := k.lookAtAdvance(t.Context(), time.Minute); got == nil && seq > 0 || got != nil && (got.Seq != seq || got.Subject != "logs.t.a") {
+			t.Errorf("%s: %+v, want sequence %d", what, got, seq)
+		}
+	}
+	is("nothing", 0)
+	k.advance.mu.since[committing] = time.Now().Add(-time.Hour)
+	is("committing", 2)
+	k.advance.done(committing)
+	k.advance.mu.since[taking] = time.Now().Add(-time.Hour)
+	is("taking in", 3)
+	if err := o.stream.Purge(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	is("taking in what is gone", 0)
+	if _, _, _, ok := k.advance.heldUp(-1); ok {
+		t.Error("held up with nothing to take in")
+	}
+	report := &wire.Stuck{Since: time.Now()}
+	k.advance.report(report)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	k.watchAdvance(ctx)
+	if before := k.advance.report(nil); before != nil {
+		t.Errorf("after the end %+v is reported", before)
+	}
 }
