@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"dormouse/internal/ordered"
 	"dormouse/internal/outage"
 	"dormouse/internal/wire"
 	"dormouse/store/manifest"
@@ -172,5 +173,49 @@ func TestWhatIsHeldUp(t *testing.T) {
 	k.watchAdvance(ctx)
 	if before := k.advance.report(nil); before != nil {
 		t.Errorf("after the end %+v is reported", before)
+	}
+}
+
+// TestWhatGetsOn: a claim ends what held commits up, and a record does not hide that nothing is taken in; an entry in the stream that
+// does not come is seen without one that does.
+func TestWhatGetsOn(t *testing.T) {
+	o := claimed(t)
+	s := &system{t: t, nc: o.cfg.NC, js: o.cfg.JS}
+	heldUp := func(when string, want bool, concern concern) {
+		t.Helper()
+		if c, _, _, ok := o.advance.heldUp(0); ok != want || c != concern {
+			t.Errorf("%s: held up: %v, concern %d", when, ok, c)
+		}
+	}
+	o.advance.fails(committing, errors.New("failed"))
+	if err := o.claim(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	heldUp("claimed", false, 0)
+	o.advance.begins(taking)
+	if err := o.append(t.Context(), manifest.Record{Kind: manifest.Floor, Epoch: o.epoch, Owner: "a"}); err != nil {
+		t.Fatal(err)
+	}
+	heldUp("a record was appended", true, taking)
+	s.publish("logs.t.a", "1")
+	in := o.newIntake()
+	if err := in.take(ordered.Message{Subject: "logs.t.a", Sequence: 1, Time: s.message(1).Time}); err != nil {
+		t.Fatal(err)
+	}
+	if err := o.apply(t.Context(), in); err != nil {
+		t.Fatal(err)
+	}
+	heldUp("an entry was taken in", false, 0)
+
+	s.publish("logs.t.a", "2")
+	o.sourceCheck = time.Millisecond
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- o.watchSource(ctx) }()
+	s.until("the entry that does not come to be seen", func() bool { _, _, _, ok := o.advance.heldUp(0); return ok })
+	heldUp("an entry does not come", true, taking)
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Error(err)
 	}
 }
