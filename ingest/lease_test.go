@@ -47,3 +47,32 @@ func TestReleaseAfterAnUnheardRenewal(t *testing.T) {
 		})
 	}
 }
+
+// TestNodeThatEndsGivesUpWhatItHolds at once, so that nobody waits for it; and no shard is taken for served any more.
+func TestNodeThatEndsGivesUpWhatItHolds(t *testing.T) {
+	s := newSystem(t)
+	n := s.start("a", t.TempDir())
+	n.awaitOwned()
+	keys := []string{wire.LeaseKey(0), wire.NodeKeys + "a"}
+	for _, key := range keys {
+		if !s.hasKey(key) {
+			t.Errorf("an owner does not hold %s", key)
+		}
+	}
+	r := n.node.roster.Load()
+	r.mu.Lock()
+	serving := r.serving[0]
+	r.mu.Unlock()
+	if !serving {
+		t.Error("an owner does not serve its shard")
+	}
+	n.stop()
+	for _, key := range keys {
+		if s.hasKey(key) {
+			t.Errorf("%s is held after the end", key)
+		}
+	}
+	if len(r.serving) > 0 {
+		t.Errorf("served after the end: %v", r.serving)
+	}
+}

@@ -142,6 +142,20 @@ func TestTakeoverFromSnapshots(t *testing.T) {
 	}
 }
 
+// TestTailThatIsCountedTooHigh, as after a crash between a snapshot and the next record, makes no snapshot of nothing.
+func TestTailThatIsCountedTooHigh(t *testing.T) {
+	o := claimed(t)
+	o.snapshot = &manifest.Snapshot{UpTo: o.pos.ManifestSeq, UpToID: o.pos.ManifestID}
+	o.pos.TailRecords, o.pos.TailExtents = 2*o.cfg.SnapshotRecords, 7
+	before := o.pos.ManifestSeq
+	if err := ended(t, "the look at the tail", func() error { return o.shorten(t.Context()) }); err != nil {
+		t.Fatal(err)
+	}
+	if o.longTailLocked() || o.pos.TailExtents > 0 || o.pos.ManifestSeq != before || len(o.snapshot.Runs) > 0 {
+		t.Errorf("the tail is %+v, the snapshot %+v", o.pos, o.snapshot)
+	}
+}
+
 func (s *system) newestSnapshot() *manifest.Snapshot {
 	s.t.Helper()
 	m, err := manifest.Open(s.t.Context(), s.js, 0)
