@@ -79,7 +79,8 @@ func TestHostilePublisher(t *testing.T) {
 		t.Errorf("dormouse verify: exit %d, %s%s", out.Code, out.Out, out.Err)
 	}
 	acked, _ := honest.Counts()
-	t.Logf("%d honest entries; %d hostile publications, of which %d were acked, %d are readable and %d rejected", acked, hostile.sent, len(hostile.acked), readable, len(hostile.rejected))
+	t.Logf("%d honest entries; %d hostile publications, of which %d were acked, %d of them trimmed at once, %d are readable and %d rejected",
+		acked, hostile.sent, len(hostile.acked)+len(hostile.gone), len(hostile.gone), readable, len(hostile.rejected))
 	if acked == 0 || readable == 0 || len(hostile.rejected) == 0 {
 		t.Error("the load shows nothing")
 	}
@@ -119,6 +120,7 @@ func (s *system) hostile(j *judge, seed uint64) func(context.Context) {
 			for i := range all {
 				all[i] = g.next()
 			}
+			all[batch-1] = publication{subject: "logs.acme.end-of-batch"}
 			if err == nil {
 				acks, err = w.publish(all)
 			}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"reflect"
 	"strconv"
 	"strings"
@@ -21,29 +22,32 @@ import (
 // judge knows what hostile publishers were acked, and what became of it.
 type judge struct {
 	mu       sync.Mutex
-	acked    map[uint64]publication // by sequence
+	acked    map[uint64]publication // by sequence, as the stream stored them
+	gone     map[uint64]publication // by sequence, as they were sent: acked, and trimmed before they were looked at
 	sent     int
 	rejected map[uint64][]*nats.Msg // by sequence in the source stream
 }
 
 func newJudge() *judge {
-	return &judge{acked: make(map[uint64]publication), rejected: make(map[uint64][]*nats.Msg)}
+	return &judge{acked: make(map[uint64]publication), gone: make(map[uint64]publication), rejected: make(map[uint64][]*nats.Msg)}
 }
 
 // tell takes the answers to publications. stored returns a message as the stream has it, which is what counts: the server
-// takes a status off the first line, for one, and of what comes through an import it takes the shortest blocks for payload.
+// takes a status off the first line, for one, and of what comes through an import it takes the shortest blocks for payload. Of
+// what the stream has no more, the log, the sequence and the payload's end are known all the same.
 func (j *judge) tell(all []publication, acks map[int]ack, stored func(seq uint64) (publication, error)) {
 	for i, a := range acks {
 		if a.Error != nil || a.Duplicate || a.Seq == 0 {
 			continue
 		}
 		p, err := stored(a.Seq)
-		if err != nil { // archived and trimmed so soon
-			continue
-		}
 		j.mu.Lock()
-		p.subject = all[i].subject // JSON does not tell what is not UTF-8
-		j.acked[a.Seq] = p
+		if err != nil {
+			j.gone[a.Seq] = all[i]
+		} else {
+			p.subject = all[i].subject // JSON does not tell what is not UTF-8
+			j.acked[a.Seq] = p
+		}
 		j.mu.Unlock()
 	}
 	j.mu.Lock()
@@ -74,7 +78,7 @@ func (j *judge) logs() map[string]bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	logs := make(map[string]bool)
-	for _, p := range j.acked {
+	for _, p := range j.all() {
 		if log, err := logid.FromSubject("logs", p.subject); err == nil {
 			logs[log] = true
 		}
@@ -82,21 +86,40 @@ func (j *judge) logs() map[string]bool {
 	return logs
 }
 
-// compare holds what was read of all logs, by sequence, and what was rejected against what was acked: each publication is in
-// one of them, whole. It returns how many are readable.
+// all yields what was acked, by sequence.
+func (j *judge) all() iter.Seq2[uint64, publication] {
+	return func(yield func(uint64, publication) bool) {
+		for _, part := range []map[uint64]publication{j.acked, j.gone} {
+			for seq, p := range part {
+				if !yield(seq, p) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// compare holds what was read of all logs, by sequence, and what was rejected against all that was acked: each publication is
+// in one of them, whole. It returns how many are readable.
 func (j *judge) compare(read map[uint64]string) (readable int, err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	var errs []error
-	for seq, p := range j.acked {
+	for seq, p := range j.all() {
 		line, ok := read[seq]
 		aside := j.rejected[seq]
+		_, gone := j.gone[seq]
 		switch {
 		case ok && aside != nil:
 			err = errors.New("it is readable and in DORMOUSE_REJECTED")
+		case ok && gone:
+			readable++
+			err = p.resemblesLine(line)
 		case ok:
 			readable++
 			err = p.isLine(line)
+		case aside != nil && gone:
+			err = p.resemblesRejected(aside)
 		case aside != nil:
 			err = p.isRejected(aside)
 		default:
@@ -109,14 +132,33 @@ func (j *judge) compare(read map[uint64]string) (readable int, err error) {
 	return readable, errors.Join(errs...)
 }
 
-// isLine compares the publication with a line of `dormouse read --output jsonl`.
-func (p publication) isLine(text string) error {
-	var line struct {
-		Log, Data, Encoding string
-		Headers             map[string][]string
-		HeadersBase64       map[string][]string `json:"headers_base64"`
+// line is one of `dormouse read --output jsonl`.
+type line struct {
+	Log, Data, Encoding string
+	Headers             map[string][]string
+	HeadersBase64       map[string][]string `json:"headers_base64"`
+}
+
+func parseLine(text string) (l line, err error) {
+	if err = json.Unmarshal([]byte(text), &l); err == nil && l.Encoding == "base64" {
+		l.Data = decoded(l.Data)
 	}
-	if err := json.Unmarshal([]byte(text), &line); err != nil {
+	return l, err
+}
+
+// resemblesLine compares what is known of the publication without its form in the stream.
+func (p publication) resemblesLine(text string) error {
+	line, err := parseLine(text)
+	if err == nil && ("logs."+line.Log != p.subject || !strings.HasSuffix(line.Data, string(p.payload))) {
+		err = fmt.Errorf("read as %.300q", text)
+	}
+	return err
+}
+
+// isLine compares the publication with a line.
+func (p publication) isLine(text string) error {
+	line, err := parseLine(text)
+	if err != nil {
 		return err
 	}
 	headers := line.Headers
@@ -126,9 +168,6 @@ func (p publication) isLine(text string) error {
 			raw[i] = decoded(values[i])
 		}
 		headers[decoded(name)] = raw
-	}
-	if line.Encoding == "base64" {
-		line.Data = decoded(line.Data)
 	}
 	if "logs."+line.Log != p.subject || line.Data != string(p.payload) {
 		return fmt.Errorf("read as %.300q", text)
@@ -160,6 +199,18 @@ func (p publication) hasHeaders(headers map[string][]string) error {
 	}
 	if len(headers)+len(want) > 0 && !reflect.DeepEqual(headers, want) {
 		return fmt.Errorf("kept with headers %.300q, want %.300q", headers, want)
+	}
+	return nil
+}
+
+// resemblesRejected is resemblesLine for what is kept in DORMOUSE_REJECTED.
+func (p publication) resemblesRejected(kept []*nats.Msg) error {
+	var content []byte
+	for _, part := range kept {
+		content = append(content, part.Data...)
+	}
+	if got := kept[0].Header.Get("Dormouse-Subject"); got != p.subject || !bytes.HasSuffix(content, p.payload) {
+		return fmt.Errorf("rejected as %.100q with %.200q", got, content)
 	}
 	return nil
 }

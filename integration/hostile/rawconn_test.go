@@ -45,7 +45,8 @@ func dialRaw(addr, user, password, inbox string) (*rawConn, error) {
 	return c, nil
 }
 
-// publish sends publications and returns their answers, by index; there may be none. The error is the connection's end.
+// publish sends publications and returns their answers, by index; there may be none. The last must be one that the stream takes:
+// its answer says that all others have come, since a stream answers in order. The error is the connection's end.
 func (c *rawConn) publish(all []publication) (acks map[int]ack, err error) {
 	if err := c.SetDeadline(time.Now().Add(rawTimeout)); err != nil {
 		return nil, err
@@ -53,10 +54,9 @@ func (c *rawConn) publish(all []publication) (acks map[int]ack, err error) {
 	sent := make(chan error, 1)
 	go func() { sent <- c.send(all) }()
 	acks = make(map[int]ack)
-	for err == nil {
-		var done bool
-		if done, err = c.receive(acks); done {
-			break
+	for done := false; err == nil && !done; {
+		if err = c.receive(acks); err == nil {
+			_, done = acks[len(all)-1]
 		}
 	}
 	if serr := <-sent; err == nil {
@@ -80,50 +80,43 @@ func (c *rawConn) send(all []publication) error {
 		_, _ = out.Write(p.payload)
 		_, _ = out.WriteString("\r\n")
 	}
-	fmt.Fprintf(out, "PUB %s %s.end 0\r\n\r\n", lastSubject, c.inbox)
 	return out.Flush()
 }
 
-// lastSubject is one that the stream takes, so that the ack to it says that all others have come: a stream answers in order.
-const lastSubject = "logs.acme.end-of-batch"
-
-// receive reads one thing that the server sends. done is set by the answer to the last publication.
-func (c *rawConn) receive(acks map[int]ack) (done bool, err error) {
+// receive reads one thing that the server sends.
+func (c *rawConn) receive(acks map[int]ack) error {
 	text, err := c.in.ReadString('\n')
 	if err != nil {
-		return false, err
+		return err
 	}
 	fields := strings.Fields(text)
 	switch {
 	case len(fields) == 0:
-		return false, nil
+		return nil
 	case fields[0] == "PING":
 		c.pings++
-		return false, nil
+		return nil
 	case fields[0] == "-ERR":
 		if strings.Contains(text, "Permissions Violation") || strings.Contains(text, "Invalid Publish Subject") { // the connection lives on
-			return false, nil
+			return nil
 		}
-		return false, errors.New(strings.TrimSpace(text))
+		return errors.New(strings.TrimSpace(text))
 	case fields[0] != "MSG" && fields[0] != "HMSG":
-		return false, nil
+		return nil
 	}
 	size, err := strconv.Atoi(fields[len(fields)-1])
 	if err != nil {
-		return false, err
+		return err
 	}
 	body := make([]byte, size+len("\r\n"))
 	if _, err := io.ReadFull(c.in, body); err != nil {
-		return false, err
+		return err
 	}
 	number := fields[1][strings.LastIndexByte(fields[1], '.')+1:]
-	if number == "end" {
-		return true, nil
-	}
 	i, err := strconv.Atoi(number)
 	var a ack
 	if err == nil && fields[0] == "MSG" && json.Unmarshal(body[:size], &a) == nil { // else nobody took it
 		acks[i] = a
 	}
-	return false, err
+	return err
 }
