@@ -149,7 +149,7 @@ func TestWhatIsHeldUp(t *testing.T) {
 	k := idleKeeper(o)
 	is := func(what string, seq uint64) {
 		t.Helper()
-		if got := k.lookAtAdvance(t.Context(), time.Minute); got == nil && seq > 0 || got != nil && (got.Seq != seq || got.Subject != "logs.t.a") {
+		if got, _ := k.lookAtAdvance(t.Context(), time.Minute); got == nil && seq > 0 || got != nil && (got.Seq != seq || got.Subject != "logs.t.a") {
 			t.Errorf("%s: %+v, want sequence %d", what, got, seq)
 		}
 	}
