@@ -253,3 +253,25 @@ func FuzzPosition(f *testing.F) {
 		}
 	})
 }
+
+// TestGetReturnsACopy: Pebble may use the memory of a value again once it was let go.
+func TestGetReturnsACopy(t *testing.T) {
+	db, err := Open(filepath.Join(t.TempDir(), "cache"), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	key := Prefix(spaceMeta, 1)
+	batch := db.NewBatch()
+	if err := errors.Join(batch.Set(key, []byte("value"), nil), batch.Commit(pebble.NoSync), batch.Close()); err != nil {
+		t.Fatal(err)
+	}
+	one, err := db.get(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	one[0] = 'V'
+	if two, err := db.get(key); err != nil || string(two) != "value" {
+		t.Errorf("the value is %q, %v", two, err)
+	}
+}

@@ -98,3 +98,25 @@ func TestPurgeKeepsShardsApart(t *testing.T) {
 		t.Errorf("left are %v, want 2 and 6", left)
 	}
 }
+
+// TestSnapshotThatIsNone: a record that names another one as its snapshot is not believed, or an owner would begin with nothing.
+func TestSnapshotThatIsNone(t *testing.T) {
+	js := newStream(t)
+	if _, err := open(t, js, 0).Append(t.Context(), Record{Kind: Claim, Epoch: 1, Owner: "n"}); err != nil {
+		t.Fatal(err)
+	}
+	data, err := Record{Kind: Floor, Epoch: 1, ID: "forged", SnapshotSeq: 1}.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.Publish(t.Context(), wire.Shard(0).ManifestSubject(), data); err != nil {
+		t.Fatal(err)
+	}
+	m, err := Open(t.Context(), js, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if snapshot, err := m.Snapshot(t.Context()); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("the snapshot is %+v, %v", snapshot, err)
+	}
+}
