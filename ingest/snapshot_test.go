@@ -156,6 +156,66 @@ func TestTailThatIsCountedTooHigh(t *testing.T) {
 	}
 }
 
+// commits gives an owner's manifest n records of one extent each.
+func commits(t *testing.T, o *owner, n uint64) {
+	t.Helper()
+	for i := range n {
+		e := extent.Extent{Log: "t.a", First: i + 1, Last: i + 1, Count: 1}
+		record := manifest.Record{Kind: manifest.Commit, Epoch: o.epoch, Owner: "a", Segments: []manifest.Committed{
+			{Segment: extent.Segment{Key: fmt.Sprintf("0/%d.sst", i), Size: 1}, Extents: []extent.Extent{e}}}}
+		if err := o.append(t.Context(), record); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestSnapshotTakesSoManyAtOnce: of a tail that is too long to be sorted, its beginning; and nothing if the record does not come to
+// be in the manifest.
+func TestSnapshotTakesSoManyAtOnce(t *testing.T) {
+	o := claimed(t, func(c *Config) { c.SnapshotExtents = 2 })
+	commits(t, o, 5)
+	upTo := manifest.Mark{Seq: o.pos.ManifestSeq, ID: o.pos.ManifestID}
+	for _, want := range []error{manifest.ErrFenced, nil} {
+		go func() {
+			call := <-o.taken
+			call.done <- want
+		}()
+		if err := o.takeSnapshot(t.Context(), upTo); !errors.Is(err, want) {
+			t.Fatalf("taking it ended with %v", err)
+		}
+		if want != nil && (o.snapshot != nil || o.pos.TailRecords != 6) {
+			t.Errorf("it counts as taken: %+v of a tail of %d", o.snapshot, o.pos.TailRecords)
+		}
+	}
+	if got := o.snapshot; got.UpTo != 3 || got.Highest != 2 || len(got.Runs) != 1 || got.Runs[0].Extents != 2 || o.pos.TailRecords != 3 || o.pos.TailExtents != 3 {
+		t.Errorf("it has %+v, and leaves %d records with %d extents", got, o.pos.TailRecords, o.pos.TailExtents)
+	}
+}
+
+// TestTailThatIsGone: another owner has taken a snapshot of it, and this one ends instead of trying again.
+func TestTailThatIsGone(t *testing.T) {
+	o := claimed(t)
+	(&system{t: t, js: o.cfg.JS}).shortenedTo(o)
+	o.pos.TailRecords = o.cfg.SnapshotRecords
+	if err := ended(t, "the owner to end", func() error { return o.shorten(t.Context()) }); !errors.Is(err, manifest.ErrGap) {
+		t.Errorf("it ended with %v", err)
+	}
+}
+
+// TestTailOfAnOwnerThatEnded: what its snapshot has, and it did not drop, the next owner drops.
+func TestTailOfAnOwnerThatEnded(t *testing.T) {
+	s := newSystem(t)
+	n := s.start("a", t.TempDir(), func(c *Config) { often(c); c.TrimDelay = time.Hour })
+	s.snapshotOf(n)
+	n.stop()
+	if records := s.manifestRecords(); records < 5 {
+		t.Fatalf("%d records are left", records)
+	}
+	n = s.start("b", t.TempDir(), func(c *Config) { c.TrimDelay = 20 * time.Millisecond })
+	n.awaitOwned()
+	s.until("the rest to be dropped", func() bool { return s.manifestRecords() < 5 })
+}
+
 func (s *system) newestSnapshot() *manifest.Snapshot {
 	s.t.Helper()
 	m, err := manifest.Open(s.t.Context(), s.js, 0)
