@@ -169,6 +169,18 @@ func commits(t *testing.T, o *owner, n uint64) {
 	}
 }
 
+// TestRecordIsAppliedWithItsPosition: the disk says how far it is, and has what goes with that.
+func TestRecordIsAppliedWithItsPosition(t *testing.T) {
+	o := claimed(t)
+	commits(t, o, 3)
+	if pos, err := o.cfg.DB.Position(0); err != nil || !samePosition(pos, o.pos) || pos.Highest != 3 || pos.TailExtents != 3 {
+		t.Errorf("the disk says %+v, the owner %+v, %v", pos, o.pos, err)
+	}
+	if last, ok, err := o.catalog.Last("t.a"); err != nil || !ok || last.Extent.Last != 3 {
+		t.Errorf("the catalog ends with %+v, %v", last, err)
+	}
+}
+
 // TestSnapshotTakesSoManyAtOnce: of a tail that is too long to be sorted, its beginning; and nothing if the record does not come to
 // be in the manifest.
 func TestSnapshotTakesSoManyAtOnce(t *testing.T) {
