@@ -45,6 +45,42 @@ func (in *instance) ends() string {
 	return lines[len(lines)-1]
 }
 
+// TestArchiveByAnotherWay: who cannot reach the bucket as the server names it is told of --archive, and leaves nothing behind.
+func TestArchiveByAnotherWay(t *testing.T) {
+	t.Parallel()
+	in := newInstance(t, fast...).start()
+	in.must(lines(10, "first"), "publish", "t.a")
+	in.awaitQuiet(10)
+	named, moved := filepath.Join(in.data, "archive"), filepath.Join(t.TempDir(), "moved")
+	if err := os.Rename(named, moved); err != nil {
+		t.Fatal(err)
+	}
+	told := func(want string, archive ...string) {
+		t.Helper()
+		for _, command := range [][]string{{"read", "t.a"}, {"verify"}} {
+			r := in.run("", append(command, archive...)...)
+			hint := strings.Contains(r.Err, "with --archive")
+			if r.Code != 1 || !strings.Contains(r.Err, want) || hint != (len(archive) == 0) {
+				t.Errorf("%s %v: exit %d, %s", command[0], archive, r.Code, r.Err)
+			}
+		}
+	}
+	misspelt := filepath.Join(t.TempDir(), "misspelt")
+	told(named)
+	told(misspelt, "--archive", "file://"+misspelt)
+	for _, folder := range []string{named, misspelt} {
+		if _, err := os.Stat(folder); !os.IsNotExist(err) {
+			t.Errorf("a reader made %s: %v", folder, err)
+		}
+	}
+	if err := os.Mkdir(named, 0o700); err != nil { // a disk that is not mounted
+		t.Fatal(err)
+	}
+	told("is not this system's")
+	in.must("", "read", "t.a", "--archive", "file://"+moved)
+	in.must("", "verify", "--archive", "file://"+moved)
+}
+
 // TestAnotherArchive: a system's processes and readers are refused with another archive, each of the two named. The
 // same one by another name is taken, and one that was copied.
 func TestAnotherArchive(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 	"dormouse/internal/entry"
 	"dormouse/internal/logid"
 	"dormouse/store/archive"
+	"dormouse/store/identity"
 	"dormouse/store/reader"
 )
 
@@ -101,7 +102,7 @@ func read(cmd *cobra.Command, q reader.Query, out *printer) error {
 		return err
 	}
 	defer closeReader()
-	err = out.during(ctx, func(ctx context.Context) error { return r.Read(ctx, q, out.print) })
+	err = anotherWay(cmd, out.during(ctx, func(ctx context.Context) error { return r.Read(ctx, q, out.print) }))
 	if q.Follow && ctx.Err() != nil {
 		return ended(ctx) // an interrupt is the usual end of following
 	}
@@ -114,7 +115,20 @@ func openArchive(ctx context.Context, cmd *cobra.Command, named string) (*archiv
 	if url == "" {
 		url = named
 	}
-	return archive.Open(ctx, url)
+	bucket, err := archive.OpenToRead(ctx, url)
+	if err != nil {
+		err = anotherWay(cmd, identity.ElsewhereError{Err: err})
+	}
+	return bucket, err
+}
+
+// anotherWay says what to try when the bucket that the server named is not reached from here.
+func anotherWay(cmd *cobra.Command, err error) error {
+	if archiveURL(cmd) != "" || !errors.As(err, new(identity.ElsewhereError)) {
+		return err
+	}
+	return fmt.Errorf("%w (this is the bucket as the server names it: if it is reached in another way from here, or with other "+
+		"credentials, give that way with --archive, and those in the environment)", err)
 }
 
 // printer writes entries, buffered; while following it flushes when nothing more comes at once.

@@ -60,7 +60,7 @@ func verify(cmd *cobra.Command, log string) error {
 	report, err := v.Verify(ctx, log)
 	end()
 	if err != nil {
-		return err
+		return anotherWay(cmd, err)
 	}
 	fmt.Fprintf(cmd.OutOrStdout(), "verified %d segments, %d extents, %d entries: %d bad\n", report.Segments, report.Extents, report.Entries, report.Bad)
 	if report.Bad > 0 {

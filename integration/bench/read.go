@@ -45,7 +45,7 @@ func read(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
-	bucket, err := archive.Open(ctx, at.Archive)
+	bucket, err := archive.OpenToRead(ctx, at.Archive)
 	if err != nil {
 		return err
 	}

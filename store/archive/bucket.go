@@ -57,12 +57,20 @@ type Bucket struct {
 //	mem://                     a new, empty bucket in this process; only this Bucket reaches it
 //
 // The error wraps ErrURL when the URL is wrong. Open makes no request to a server: use Check.
-func Open(ctx context.Context, rawURL string) (*Bucket, error) {
+func Open(ctx context.Context, rawURL string) (*Bucket, error) { return open(ctx, rawURL, folderMade) }
+
+// OpenToRead is Open for those who only read: a folder that is not there is not made, and the error wraps ErrNotFound.
+func OpenToRead(ctx context.Context, rawURL string) (*Bucket, error) {
+	return open(ctx, rawURL, folderThere)
+}
+
+// open makes ready the folder of file://.
+func open(ctx context.Context, rawURL string, ready func(folder string) error) (*Bucket, error) {
 	p, err := parseURL(rawURL)
 	if err != nil {
 		return nil, err
 	}
-	b, p, err := p.openBlob(ctx)
+	b, p, err := p.openBlob(ctx, ready)
 	if err != nil {
 		return nil, err
 	}

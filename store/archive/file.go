@@ -76,15 +76,34 @@ func (b *Bucket) listFile(key string, e fs.DirEntry, yield func(extent.Segment, 
 }
 
 // openFolder makes the folder, durably, and opens it.
-func openFolder(folder string) (*blob.Bucket, error) {
-	if err := makeFolder(folder); err != nil {
-		return nil, fmt.Errorf("%w: cannot make folder %s: %w", ErrURL, folder, err)
+func openFolder(folder string, ready func(folder string) error) (*blob.Bucket, error) {
+	if err := ready(folder); err != nil {
+		return nil, err
 	}
 	b, err := fileblob.OpenBucket(folder, &fileblob.Options{NoTempDir: true, Metadata: fileblob.MetadataDontWrite})
 	if err != nil {
 		return nil, fmt.Errorf("%w: cannot open folder %s: %w", ErrURL, folder, err)
 	}
 	return b, nil
+}
+
+// folderMade makes the folder if it is not there.
+func folderMade(folder string) error {
+	if err := makeFolder(folder); err != nil {
+		return fmt.Errorf("%w: cannot make folder %s: %w", ErrURL, folder, err)
+	}
+	return nil
+}
+
+// folderThere makes none: who only reads would leave an empty one where a disk is not mounted, or a name is misspelt.
+func folderThere(folder string) error {
+	switch err := checkFolder(folder); {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("archive %w: there is no folder %s here", ErrNotFound, folder)
+	case err != nil:
+		return fmt.Errorf("%w: cannot read folder %s: %w", ErrURL, folder, err)
+	}
+	return nil
 }
 
 // putFile writes the file of key, durably: write a temporary file, fsync, link under its name, fsync the folder.

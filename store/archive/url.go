@@ -123,10 +123,10 @@ func parsePrefix(path string) (string, error) {
 func notInPrefix(r rune) bool { return r < ' ' || r == '\\' || r == 0x7f || r == utf8.RuneError }
 
 // openBlob opens what p names, and returns where that is: with what the environment says of the place.
-func (p place) openBlob(ctx context.Context) (*blob.Bucket, place, error) {
+func (p place) openBlob(ctx context.Context, ready func(folder string) error) (*blob.Bucket, place, error) {
 	switch p.scheme {
 	case "file":
-		b, err := openFolder(p.folder)
+		b, err := openFolder(p.folder, ready)
 		return b, p, err
 	case "mem":
 		return memblob.OpenBucket(&memblob.Options{NoMD5: true}), p, nil

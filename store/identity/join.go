@@ -75,7 +75,7 @@ func join(ctx context.Context, js jetstream.JetStream, bucket *archive.Bucket, w
 
 // Verify returns nil when a bucket that is only read from is the archive of the system behind js, or when neither says
 // whose it is, as with a server of an older version. It changes nothing. The error wraps ErrRefused when it is another
-// one's.
+// one's, and is an ElsewhereError when another way to the bucket may help.
 func Verify(ctx context.Context, js jetstream.JetStream, bucket *archive.Bucket) error {
 	if bucket.InMemory() {
 		return fmt.Errorf("%w: the archive is in the memory of the server's process (mem://), which no other one can read",
@@ -88,13 +88,22 @@ func Verify(ctx context.Context, js jetstream.JetStream, bucket *archive.Bucket)
 	held, err := ofBucket(ctx, bucket)
 	missing := errors.Is(err, errMissing)
 	if err != nil && !missing {
-		return err
+		return ElsewhereError{err}
 	}
 	if missing && !system.settled() {
 		return nil
 	}
-	return compare(system, held, bucket, missing)
+	if err := compare(system, held, bucket, missing); err != nil {
+		return ElsewhereError{err}
+	}
+	return nil
 }
+
+// ElsewhereError says of a bucket, as it is reached from here, that it is not the system's, or does not answer.
+type ElsewhereError struct{ Err error }
+
+func (e ElsewhereError) Error() string { return e.Err.Error() }
+func (e ElsewhereError) Unwrap() error { return e.Err }
 
 // compare returns nil when the bucket is the system's.
 func compare(system, held Identity, bucket *archive.Bucket, missing bool) error {
