@@ -151,6 +151,7 @@ func (p place) asOpened(b *blob.Bucket) place {
 		return p
 	}
 	options := client.Options()
+	quieten(client, options)
 	p.query = maps.Clone(p.query)
 	if options.Region != "" {
 		p.query.Set("region", options.Region)
@@ -167,6 +168,17 @@ func (p place) asOpened(b *blob.Bucket) place {
 		p.query.Set("fips", "true")
 	}
 	return p
+}
+
+// quieten keeps the SDK from writing to standard error by itself, for which the bucket library has no parameter; what matters is in
+// the errors. A server that is named by the environment is asked for checksums like one that the URL names, see driverURL.
+func quieten(client *s3.Client, options s3.Options) {
+	options.Logger = nil
+	if options.BaseEndpoint != nil {
+		options.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
+		options.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
+	}
+	*client = *s3.New(options)
 }
 
 // isAddress reports whether an endpoint's host is an IP address, before which the SDK puts no bucket's name.

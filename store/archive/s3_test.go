@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -108,5 +110,32 @@ func TestURLOverrulesTheEnvironment(t *testing.T) {
 	}
 	if strings.Contains(b.URL(), "127.0.0.1%3A1&") {
 		t.Errorf("readers are told %s", b.URL())
+	}
+}
+
+// TestTheLibraryIsQuiet: what the library that speaks S3 wants to say would be in the way of logs and output.
+func TestTheLibraryIsQuiet(t *testing.T) {
+	s, url := startS3(t)
+	place, endpoint, _ := strings.Cut(url, "?endpoint=")
+	t.Setenv("AWS_ENDPOINT_URL_S3", endpoint)
+	said, err := os.Create(filepath.Join(t.TempDir(), "said"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stderr := os.Stderr
+	os.Stderr = said
+	defer func() { os.Stderr = stderr; _ = said.Close() }()
+	s.Set(archivetest.S3Faults{LoseAnswers: true})
+	if err := openAt(t, url).Put(t.Context(), "7/a.sst", []byte("segment")); err != nil {
+		t.Error(err)
+	}
+	s.Set(archivetest.S3Faults{})
+	for _, url := range []string{url, place + "?region=x&use_path_style=true"} {
+		if _, err := openAt(t, url).GetSmall(t.Context(), "7/a.sst", 100); err != nil {
+			t.Error(err)
+		}
+	}
+	if text, err := os.ReadFile(said.Name()); err != nil || len(text) > 0 {
+		t.Errorf("standard error has %q, %v", text, err)
 	}
 }
