@@ -215,6 +215,9 @@ func (k *keeper) lookAtAdvance(ctx context.Context, patience time.Duration) (*wi
 	if why != nil {
 		level = slog.LevelWarn
 	}
+	if c == claiming { // no entry is looked at before it is done: none is at fault
+		return s, level
+	}
 	first, err := k.firstWaiting(ctx, c)
 	switch {
 	case err == nil:
@@ -246,8 +249,12 @@ func tellAdvance(log *slog.Logger, level slog.Level, before, now *wire.Stuck) {
 		log.Info("the shard gets on again", "held_up", time.Since(before.Since).Round(time.Millisecond),
 			"sequence", before.Seq)
 	case now != nil && (before == nil || before.Seq != now.Seq):
-		log.Log(context.Background(), level, "the shard does not get past a sequence; if it is that message's fault, "+
-			"dormouse provision --skip puts it aside", "sequence", now.Seq, "subject", now.Subject, "since", now.Since, "reason", now.Reason)
+		message := "the shard does not get on"
+		if now.Seq > 0 {
+			message = "the shard does not get past a sequence; if it is that message's fault, dormouse provision --skip puts it aside"
+			log = log.With("sequence", now.Seq, "subject", now.Subject)
+		}
+		log.Log(context.Background(), level, message, "since", now.Since, "reason", now.Reason)
 	}
 }
 
@@ -271,6 +278,5 @@ func (o *owner) notePending(pending uint64) {
 
 // stuckError is how readiness puts it.
 func stuckError(shard wire.Shard, s *wire.Stuck) error {
-	return fmt.Errorf("shard %s has not got past sequence %d (%.200q) for %s: %s (if it is that message's fault: "+
-		"dormouse provision --skip %s:%d)", shard, s.Seq, s.Subject, time.Since(s.Since).Round(time.Second), s.Reason, shard, s.Seq)
+	return fmt.Errorf("shard %s has been stuck%s for %s: %s%s", shard, s.At(), time.Since(s.Since).Round(time.Second), s.Reason, s.Try(shard))
 }

@@ -90,6 +90,9 @@ func TestStuck(t *testing.T) {
 		s.publish("logs.t.a", "1")
 		n := s.start("a", t.TempDir(), func(c *Config) { c.JS = js })
 		n.awaitStuck("claiming the shard")
+		if err := n.node.Ready(); err == nil || strings.Contains(err.Error(), "--skip") || strings.Contains(err.Error(), "sequence") {
+			t.Errorf("a claim that fails is blamed on a message: %v", err)
+		}
 		refuse.Store(false)
 		n.awaitMoving()
 	})

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"dormouse/internal/outage"
 	"dormouse/internal/wire"
 	"dormouse/store/reader"
 )
@@ -81,9 +82,8 @@ func shardsUnserved(s reader.Status) (lines []string) {
 func shardsStuck(s reader.Status) (lines []string) {
 	for _, shard := range s.Shards {
 		if stuck := stuckIn(s.Processes, shard.Source.Shard); stuck != nil {
-			lines = append(lines, fmt.Sprintf("shard %s is stuck at sequence %d (%.200q) since %s: %.300s: if it is that message's fault, "+
-				"dormouse provision --skip %s:%d puts it aside", shard.Source.Shard, stuck.Seq, stuck.Subject,
-				stuck.Since.UTC().Format(time.RFC3339), stuck.Reason, shard.Source.Shard, stuck.Seq))
+			lines = append(lines, fmt.Sprintf("shard %s is stuck%s since %s: %s%s", shard.Source.Shard, stuck.At(),
+				stuck.Since.UTC().Format(time.RFC3339), outage.Short(stuck.Reason), stuck.Try(shard.Source.Shard)))
 		}
 	}
 	return lines

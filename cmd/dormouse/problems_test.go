@@ -48,6 +48,10 @@ func TestProblems(t *testing.T) {
 		"a shard that is stuck": {func(s *reader.Status) {
 			s.Processes[1].Shards = []wire.ShardStatus{{Shard: 1, Stuck: &wire.Stuck{Seq: 7, Subject: "logs.a\x00b", Reason: "taking entries in"}}}
 		}, []string{"shard 1 is stuck at sequence 7", `logs.a\x00b`, "taking entries in", "provision --skip 1:7"}},
+		"a shard that is stuck at nothing": {func(s *reader.Status) {
+			reason := "claiming the shard: " + strings.Repeat("because ", 60) + "restore it"
+			s.Processes[1].Shards = []wire.ShardStatus{{Shard: 1, Stuck: &wire.Stuck{Reason: reason}}}
+		}, []string{"shard 1 is stuck since", "claiming the shard", "restore it"}},
 		"a silent owner": {func(s *reader.Status) {
 			s.Silent = []reader.Silent{{ID: "cccccccc", Name: "web-3/cccccccc", Shards: []wire.Shard{1}}}
 			s.Shards[1].Owner = nil // its lease is held

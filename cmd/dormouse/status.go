@@ -205,7 +205,7 @@ func (r statusReport) print(w io.Writer) error {
 		}
 		switch {
 		case s.Stuck != nil:
-			note = fmt.Sprintf("stuck at sequence %d (%.200q): %.300s", s.Stuck.Seq, s.Stuck.Subject, s.Stuck.Reason)
+			note = fmt.Sprintf("stuck%s: %.300s", wire.Stuck{Seq: s.Stuck.Seq, Subject: s.Stuck.Subject}.At(), s.Stuck.Reason)
 		case s.RecordsLeft > 0:
 			note = fmt.Sprintf("taking over: %s manifest records to go", humanize.Comma(int64(s.RecordsLeft)))
 		case s.EntriesLeft > 0:

@@ -1,6 +1,9 @@
 package wire
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // Process is what one process says of itself.
 type Process struct {
@@ -63,4 +66,20 @@ type Stuck struct {
 	Subject string    `cbor:"2,keyasint,omitempty"` // of that message, likewise
 	Since   time.Time `cbor:"3,keyasint"`
 	Reason  string    `cbor:"4,keyasint"`
+}
+
+// At names the message, for people; "" when it is not known, or no single one is at fault.
+func (s Stuck) At() string {
+	if s.Seq == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" at sequence %d (%.200q)", s.Seq, s.Subject)
+}
+
+// Try is what an operator can try, to follow the reason; "" when there is no message to put aside.
+func (s Stuck) Try(shard Shard) string {
+	if s.Seq == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" (if it is that message's fault: dormouse provision --skip %s:%d puts it aside)", shard, s.Seq)
 }
