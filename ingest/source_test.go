@@ -113,6 +113,20 @@ func TestDeletedSource(t *testing.T) {
 	_ = ended(t, "the node to stop", func() error { n.stop(); return nil })
 }
 
+// TestNoSourceIsLeft: a node whose last shard's stream was deleted does not look ready, with nothing to be kept.
+func TestNoSourceIsLeft(t *testing.T) {
+	shards := newShardStates()
+	shards.set(0, shardStatus{state: wire.ShardOwned})
+	shards.begin()
+	if err := shards.ready(); err != nil {
+		t.Errorf("with a shard: %v", err)
+	}
+	shards.drop(0)
+	if err := shards.ready(); err == nil || !strings.Contains(err.Error(), "provision") {
+		t.Errorf("without any: %v", err)
+	}
+}
+
 // TestSourceThatIsAnotherShardNow: it was added again with another prefix, and the old number has no stream any more.
 func TestSourceThatIsAnotherShardNow(t *testing.T) {
 	was := topology.Source{Shard: 0, Stream: "EDGE", Prefix: "wrong"}

@@ -68,6 +68,9 @@ func (s *shardStates) ready() error {
 	if !s.begun {
 		return errors.New("ingest has not found its shards yet")
 	}
+	if len(s.by) == 0 {
+		return errors.New("no source stream is left, so that nothing that is published is kept: dormouse provision, or a new start, makes one")
+	}
 	var errs []error
 	for _, shard := range slices.Sorted(maps.Keys(s.by)) {
 		if stuck := s.on[shard].stuck(); stuck != nil {
