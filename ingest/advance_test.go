@@ -15,8 +15,8 @@ import (
 	"dormouse/store/manifest"
 )
 
-// TestAdvance: the clock of what is held up begins when there is something to do, and again with every part that gets done; what is
-// tried again and again does not set it back.
+// TestAdvance: the clock of what is held up begins when there is something to do, and again with every part that gets
+// done; what is tried again and again does not set it back.
 func TestAdvance(t *testing.T) {
 	const step = time.Second
 	failed := errors.New("failed")
@@ -137,7 +137,8 @@ func TestTurnsThatEnd(t *testing.T) {
 	}
 }
 
-// TestWhatIsHeldUp: the first message that was not taken in, or that no record covers. Without one there is nothing to take in.
+// TestWhatIsHeldUp: the first message that was not taken in, or that no record covers. Without one there is nothing to
+// take in.
 func TestWhatIsHeldUp(t *testing.T) {
 	o := claimed(t)
 	s := &system{t: t, nc: o.cfg.NC, js: o.cfg.JS}
@@ -176,8 +177,8 @@ func TestWhatIsHeldUp(t *testing.T) {
 	}
 }
 
-// TestWhatGetsOn: a claim ends what held commits up, and a record does not hide that nothing is taken in; an entry in the stream that
-// does not come is seen without one that does.
+// TestWhatGetsOn: a claim ends what held commits up, and a record does not hide that nothing is taken in; an entry in
+// the stream that does not come is seen without one that does.
 func TestWhatGetsOn(t *testing.T) {
 	o := claimed(t)
 	s := &system{t: t, nc: o.cfg.NC, js: o.cfg.JS}

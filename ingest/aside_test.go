@@ -290,7 +290,8 @@ func TestStopWhilePuttingAside(t *testing.T) {
 	}
 }
 
-// TestNothingIsPassedBeforeItIsPutAside: the position moves when all that goes elsewhere is acked, and entries show no earlier.
+// TestNothingIsPassedBeforeItIsPutAside: the position moves when all that goes elsewhere is acked, and entries show no
+// earlier.
 func TestNothingIsPassedBeforeItIsPutAside(t *testing.T) {
 	o := claimed(t)
 	s := &system{t: t, nc: o.cfg.NC, js: o.cfg.JS}

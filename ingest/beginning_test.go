@@ -145,8 +145,8 @@ func TestShardAfterItsSourceWasMadeAnew(t *testing.T) {
 	})
 }
 
-// TestBeginning: from which floor a new owner goes on, and of which stream, by what the last record says and what the stream has:
-// entries 3 and 4, since 1 and 2 were trimmed.
+// TestBeginning: from which floor a new owner goes on, and of which stream, by what the last record says and what the
+// stream has: entries 3 and 4, since 1 and 2 were trimmed.
 func TestBeginning(t *testing.T) {
 	var log logBuffer
 	o := claimed(t, func(c *Config) { c.Logger = slog.New(slog.NewJSONHandler(&log, nil)) })

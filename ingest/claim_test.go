@@ -130,8 +130,8 @@ func TestSnapshotThatIsHalfLoaded(t *testing.T) {
 	}
 }
 
-// TestSourceOfARecord: a record says how far the stream was taken in, as far as an entry tells; a sequence without one does not
-// make it less.
+// TestSourceOfARecord: a record says how far the stream was taken in, as far as an entry tells; a sequence without one
+// does not make it less.
 func TestSourceOfARecord(t *testing.T) {
 	made, at := time.Unix(1, 0), time.Unix(5, 0)
 	before := manifest.Source{Created: made, Seq: 3, Time: time.Unix(3, 0)}

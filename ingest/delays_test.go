@@ -166,7 +166,8 @@ func TestPurgesLookAtTheManifest(t *testing.T) {
 	}
 }
 
-// TestStillInManifest: an owner whose last record is not there, or is another one, is fenced; one that cannot ask is not.
+// TestStillInManifest: an owner whose last record is not there, or is another one, is fenced; one that cannot ask is
+// not.
 func TestStillInManifest(t *testing.T) {
 	o := claimed(t)
 	canceled, cancel := context.WithCancel(t.Context())

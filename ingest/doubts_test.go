@@ -102,8 +102,8 @@ func TestRepublishedWithHeadersForTheServer(t *testing.T) {
 	}
 }
 
-// TestDoubtsThatAreGone: a message that the stream dropped between its coming and the look at its block is a gap, in its place among
-// the others; one that is another by now makes the owner read again.
+// TestDoubtsThatAreGone: a message that the stream dropped between its coming and the look at its block is a gap, in
+// its place among the others; one that is another by now makes the owner read again.
 func TestDoubtsThatAreGone(t *testing.T) {
 	o := claimed(t)
 	s := &system{t: t, nc: o.cfg.NC, js: o.cfg.JS}

@@ -15,8 +15,8 @@ import (
 	"dormouse/store/archive"
 )
 
-// TestHandOverSettles: a shard is handed over once it has been another node's share for a tenth of a lease without a break,
-// whatever else changes meanwhile.
+// TestHandOverSettles: a shard is handed over once it has been another node's share for a tenth of a lease without a
+// break, whatever else changes meanwhile.
 func TestHandOverSettles(t *testing.T) {
 	const lease, settle = 10 * time.Second, time.Second
 	for name, tc := range map[string]struct {
@@ -92,8 +92,8 @@ func (h *hanging) Get(ctx context.Context, _ extent.Segment) ([]byte, error) {
 	return nil, ctx.Err()
 }
 
-// TestPartThatDoesNotCome: a takeover waits for a part of its snapshot for two leases, and for one try half of that; for one that is
-// not there it does not wait.
+// TestPartThatDoesNotCome: a takeover waits for a part of its snapshot for two leases, and for one try half of that;
+// for one that is not there it does not wait.
 func TestPartThatDoesNotCome(t *testing.T) {
 	const lease = 10 * time.Second
 	for name, tc := range map[string]struct {

@@ -151,7 +151,8 @@ func TestLatestTimeIsNotTheLast(t *testing.T) {
 	}
 }
 
-// TestGroupsAreBounded: commits that wait become one record, as long as they are few and fit into it; what does not is the next.
+// TestGroupsAreBounded: commits that wait become one record, as long as they are few and fit into it; what does not is
+// the next.
 func TestGroupsAreBounded(t *testing.T) {
 	o := claimed(t)
 	limit := int(o.cfg.NC.MaxPayload()) / 4 * groupPayload

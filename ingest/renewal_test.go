@@ -57,8 +57,8 @@ func (k *oneKey) wait(ctx context.Context) error {
 	}
 }
 
-// TestKeepingALease: a lease is lost when it is another's, or when it was not renewed for its term; not before. It counts from when
-// a renewal was sent, since others may count from when it came.
+// TestKeepingALease: a lease is lost when it is another's, or when it was not renewed for its term; not before. It
+// counts from when a renewal was sent, since others may count from when it came.
 func TestKeepingALease(t *testing.T) {
 	const term = 3 * time.Second
 	nothing := func() error { return nil }

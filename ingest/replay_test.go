@@ -9,8 +9,8 @@ import (
 	"dormouse/internal/ordered"
 )
 
-// TestWhatIsArchived: an entry is archived when an extent of its log has its sequence and can have its time. One at or below the
-// log's last archived sequence that is not, was published under a sequence that had been used.
+// TestWhatIsArchived: an entry is archived when an extent of its log has its sequence and can have its time. One at or
+// below the log's last archived sequence that is not, was published under a sequence that had been used.
 func TestWhatIsArchived(t *testing.T) {
 	o := claimed(t)
 	batch := o.cfg.DB.NewBatch()

@@ -23,8 +23,8 @@ func (s *system) skip(seq uint64, at time.Time) {
 	}
 }
 
-// TestSkippedIsNoLoss: what an operator has put aside is told from what is lost in the same gap, and from what was put aside of
-// another stream of that name.
+// TestSkippedIsNoLoss: what an operator has put aside is told from what is lost in the same gap, and from what was put
+// aside of another stream of that name.
 func TestSkippedIsNoLoss(t *testing.T) {
 	o := claimed(t)
 	s := &system{t: t, nc: o.cfg.NC, js: o.cfg.JS}
@@ -49,7 +49,8 @@ func TestSkippedIsNoLoss(t *testing.T) {
 	}
 }
 
-// TestSkippedWhileItIsPutAside: an operator's word ends the wait for what cannot be put aside, once the message is gone.
+// TestSkippedWhileItIsPutAside: an operator's word ends the wait for what cannot be put aside, once the message is
+// gone.
 func TestSkippedWhileItIsPutAside(t *testing.T) {
 	o := claimed(t)
 	s := &system{t: t, nc: o.cfg.NC, js: o.cfg.JS}

@@ -181,8 +181,8 @@ func TestRecordIsAppliedWithItsPosition(t *testing.T) {
 	}
 }
 
-// TestSnapshotTakesSoManyAtOnce: of a tail that is too long to be sorted, its beginning; and nothing if the record does not come to
-// be in the manifest.
+// TestSnapshotTakesSoManyAtOnce: of a tail that is too long to be sorted, its beginning; and nothing if the record
+// does not come to be in the manifest.
 func TestSnapshotTakesSoManyAtOnce(t *testing.T) {
 	o := claimed(t, func(c *Config) { c.SnapshotExtents = 2 })
 	commits(t, o, 5)

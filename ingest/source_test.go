@@ -222,8 +222,8 @@ func TestGapOfAFencedOwner(t *testing.T) {
 	}
 }
 
-// TestGapThatCannotBeLookedAt: as long as JetStream does not say whose turn it is, or what an operator has put aside, a gap is
-// neither counted nor passed.
+// TestGapThatCannotBeLookedAt: as long as JetStream does not say whose turn it is, or what an operator has put aside,
+// a gap is neither counted nor passed.
 func TestGapThatCannotBeLookedAt(t *testing.T) {
 	for _, stream := range []string{wire.ManifestStream, wire.RejectedStream} {
 		t.Run(stream, func(t *testing.T) {

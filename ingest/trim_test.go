@@ -82,8 +82,8 @@ func TestFloorIsBelowWhatIsBuffered(t *testing.T) {
 	}
 }
 
-// TestInheritedFloors come before what was recorded since, and a clock that went back makes nothing due early; one that went ahead
-// does not make what is recorded since wait for it.
+// TestInheritedFloors come before what was recorded since, and a clock that went back makes nothing due early; one
+// that went ahead does not make what is recorded since wait for it.
 func TestInheritedFloors(t *testing.T) {
 	start := time.Unix(1000, 0)
 	at := func(seconds int) time.Time { return start.Add(time.Duration(seconds) * time.Second) }
@@ -125,7 +125,8 @@ func TestLeastAge(t *testing.T) {
 	}
 }
 
-// due is an owner of a stream with three entries, up to the last of which the floor is recorded for longer than the delay.
+// due is an owner of a stream with three entries, up to the last of which the floor is recorded for longer than the
+// delay.
 func due(t *testing.T) (*system, *owner) {
 	t.Helper()
 	o := claimed(t)
@@ -190,8 +191,8 @@ func TestTrimOfAnotherStream(t *testing.T) {
 	}
 }
 
-// TestInheritedFloorsEndWhereTheyDoNotHold: at a record of another stream, or of a higher floor: an owner after it had to begin
-// lower. What may be trimmed comes after those only.
+// TestInheritedFloorsEndWhereTheyDoNotHold: at a record of another stream, or of a higher floor: an owner after it had
+// to begin lower. What may be trimmed comes after those only.
 func TestInheritedFloorsEndWhereTheyDoNotHold(t *testing.T) {
 	made := time.Unix(1000, 0)
 	for name, tc := range map[string]struct {
