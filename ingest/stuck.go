@@ -209,10 +209,10 @@ func (k *keeper) lookAtAdvance(ctx context.Context, patience time.Duration) (*wi
 	}
 	var at aheadError
 	if errors.As(why, &at) {
-		s.Seq, s.Subject = at.seq, at.subject
+		s.Seq, s.Subject, s.Suspect = at.seq, at.subject, true
 		return s, level
 	}
-	if why != nil {
+	if s.Suspect = why == nil; !s.Suspect {
 		level = slog.LevelWarn
 	}
 	if c == claiming { // no entry is looked at before it is done: none is at fault
@@ -251,7 +251,10 @@ func tellAdvance(log *slog.Logger, level slog.Level, before, now *wire.Stuck) {
 	case now != nil && (before == nil || before.Seq != now.Seq):
 		message := "the shard does not get on"
 		if now.Seq > 0 {
-			message = "the shard does not get past a sequence; if it is that message's fault, dormouse provision --skip puts it aside"
+			message = "the shard does not get past a sequence"
+			if now.Suspect {
+				message += "; if it is that message's fault, dormouse provision --skip puts it aside"
+			}
 			log = log.With("sequence", now.Seq, "subject", now.Subject)
 		}
 		log.Log(context.Background(), level, message, "since", now.Since, "reason", now.Reason)

@@ -79,6 +79,9 @@ func TestStuck(t *testing.T) {
 		s.publish("logs.t.a", "1")
 		n := s.start("a", t.TempDir(), func(c *Config) { c.JS = js })
 		n.awaitStuck(`sequence 1 ("logs.t.a")`)
+		if err := n.node.Ready(); err == nil || strings.Contains(err.Error(), "--skip") {
+			t.Errorf("a consumer that is refused is blamed on a message: %v", err)
+		}
 		refuse.Store(false)
 		n.awaitMoving()
 	})

@@ -46,7 +46,7 @@ func TestProblems(t *testing.T) {
 		},
 			[]string{"shard 0 is being taken over by web-1/aaaaaaaa, 12 manifest records"}},
 		"a shard that is stuck": {func(s *reader.Status) {
-			s.Processes[1].Shards = []wire.ShardStatus{{Shard: 1, Stuck: &wire.Stuck{Seq: 7, Subject: "logs.a\x00b", Reason: "taking entries in"}}}
+			s.Processes[1].Shards = []wire.ShardStatus{{Shard: 1, Stuck: &wire.Stuck{Seq: 7, Subject: "logs.a\x00b", Reason: "taking entries in", Suspect: true}}}
 		}, []string{"shard 1 is stuck at sequence 7", `logs.a\x00b`, "taking entries in", "provision --skip 1:7"}},
 		"a shard that is stuck at nothing": {func(s *reader.Status) {
 			reason := "claiming the shard: " + strings.Repeat("because ", 60) + "restore it"

@@ -66,6 +66,7 @@ type Stuck struct {
 	Subject string    `cbor:"2,keyasint,omitempty"` // of that message, likewise
 	Since   time.Time `cbor:"3,keyasint"`
 	Reason  string    `cbor:"4,keyasint"`
+	Suspect bool      `cbor:"5,keyasint,omitempty"` // nothing else is known to be at fault than this message
 }
 
 // At names the message, for people; "" when it is not known, or no single one is at fault.
@@ -76,9 +77,9 @@ func (s Stuck) At() string {
 	return fmt.Sprintf(" at sequence %d (%.200q)", s.Seq, s.Subject)
 }
 
-// Try is what an operator can try, to follow the reason; "" when there is no message to put aside.
+// Try is what an operator can try, to follow the reason; "" when there is no message that may be at fault.
 func (s Stuck) Try(shard Shard) string {
-	if s.Seq == 0 {
+	if s.Seq == 0 || !s.Suspect {
 		return ""
 	}
 	return fmt.Sprintf(" (if it is that message's fault: dormouse provision --skip %s:%d puts it aside)", shard, s.Seq)
