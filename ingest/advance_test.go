@@ -101,8 +101,8 @@ func TestReportIsOver(t *testing.T) {
 // idleKeeper tends an owner's shard, and does nothing by itself.
 func idleKeeper(o *owner) *keeper {
 	log := slog.New(slog.DiscardHandler)
-	return &keeper{node: &Node{cfg: o.cfg, shards: newShardStates()}, source: o.source, leases: &leases{node: "a"}, log: log,
-		outage: outage.New(log, "the shard is not owned", "it is"), advance: o.advance}
+	return &keeper{node: &Node{cfg: o.cfg, shards: newShardStates()}, source: o.source, leases: &leases{node: "a"},
+		log: log, outages: newOutages(log), outage: outage.New(log, "the shard is not owned", "it is"), advance: o.advance}
 }
 
 // TestTurnsThatEnd: what another node has is none of this one's trouble; what keeps this one from it is.

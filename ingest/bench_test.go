@@ -43,7 +43,7 @@ func claimed(b testing.TB, change ...func(*Config)) *owner {
 	if err != nil {
 		b.Fatal(err)
 	}
-	o := newOwner(n, sources[0], n.cfg.Logger, func() int { return 1 }, func() bool { return true })
+	o := newOwner(n, sources[0], n.cfg.Logger, newOutages(n.cfg.Logger), func() int { return 1 }, func() bool { return true })
 	if err := o.claim(b.Context()); err != nil {
 		b.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -18,6 +19,7 @@ import (
 
 // TestMissingSnapshotIsNamed takes an object of the snapshot out of the bucket. Who needs it says so, and which one it
 // is, for as long as it is missing, and counts that it cannot own the shard; when it is there again the shard is owned.
+// However often it tries in a minute, its log has one line of each concern.
 func TestMissingSnapshotIsNamed(t *testing.T) {
 	s := newSystem(t)
 	bucket := &faulty{Bucket: s.bucket}
@@ -27,13 +29,31 @@ func TestMissingSnapshotIsNamed(t *testing.T) {
 	key := s.newestSnapshot().Runs[0].Parts[0].Key
 	bucket.lost.Store(&key)
 	bucket.missed = func() {}
-	n = s.start("b", t.TempDir(), func(c *Config) { often(c); c.Bucket, c.Lease = bucket, time.Second })
+	var log logBuffer
+	n = s.start("b", t.TempDir(), func(c *Config) {
+		often(c)
+		c.Bucket, c.Lease, c.Logger = bucket, time.Second, slog.New(slog.NewJSONHandler(&log, nil))
+	})
 	said := func() bool {
 		err := n.node.Ready()
 		return err != nil && strings.Contains(err.Error(), key) && strings.Contains(err.Error(), "restore it")
 	}
 	s.until("it to name the object", said)
 	s.until("it to try again", func() bool { return said() && n.metric("dormouse_claims_failed_total") >= 3 })
+	messages := make(map[string]int)
+	named := false
+	for _, line := range log.lines(t, "") {
+		messages[line["msg"].(string)]++
+		named = named || strings.Contains(fmt.Sprint(line["error"]), key)
+	}
+	for message, n := range messages {
+		if n > 1 {
+			t.Errorf("%d lines say: %s", n, message)
+		}
+	}
+	if !named {
+		t.Errorf("no line names the object: %v", messages)
+	}
 	bucket.lost.Store(nil)
 	n.awaitOwned()
 	if err := n.node.Ready(); err != nil {

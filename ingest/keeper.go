@@ -25,7 +25,9 @@ type keeper struct {
 	roster *roster
 	log    *slog.Logger
 	outage *outage.Log // the shard cannot be owned
-	unread error       // why the snapshot could not be read at the last try; nil once the shard was owned
+	// outages are those of its owners. They outlast an epoch: a claim that fails is followed by another one.
+	outages outages
+	unread  error // why the snapshot could not be read at the last try; nil once the shard was owned
 
 	advance *advance
 }
@@ -100,7 +102,7 @@ func (k *keeper) run(ctx context.Context) error {
 // withoutSnapshot leaves a shard whose snapshot could not be read to the other nodes. One of them may have it on its disk, or
 // reach a bucket that this node does not. It returns when the shard is another node's share or the pause is over.
 func (k *keeper) withoutSnapshot(ctx context.Context, err error, pause time.Duration) {
-	k.log.Warn("could not own the shard; leaving it to other nodes, or trying again if there is none", "reason", outage.Short(err.Error()), "pause", pause)
+	k.outages.part.Failed(err, "pause", pause)
 	k.node.metrics.claimsFailed.Inc()
 	k.unread = err
 	k.node.shards.set(k.source.Shard, shardStatus{state: wire.ShardStarting, failed: err})
@@ -138,6 +140,7 @@ func (k *keeper) note(err error) {
 // standBy notes who has the shard.
 func (k *keeper) standBy(p place) {
 	k.outage.Over()
+	k.outages.part.Over()
 	state := wire.ShardStandby
 	if p.holder == "" || p.holder == k.leases.node {
 		state = wire.ShardStarting
@@ -200,7 +203,7 @@ func (k *keeper) turn(ctx context.Context) (err error) {
 	group.Go(func() error { return k.handOver(ctx) })
 	group.Go(func() error {
 		share := func() int { mine, _ := k.roster.count(); return max(mine, 1) }
-		o := newOwner(k.node, k.source, k.log, share, func() bool { return held.fresh(k.node.cfg.Lease) })
+		o := newOwner(k.node, k.source, k.log, k.outages, share, func() bool { return held.fresh(k.node.cfg.Lease) })
 		k.node.shards.set(k.source.Shard, shardStatus{state: wire.ShardClaiming, holder: k.leases.node, owner: o, failed: k.unread})
 		if err := o.claim(ctx); err != nil {
 			return notOwned{err}

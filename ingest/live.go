@@ -25,9 +25,11 @@ func (n *Node) live(ctx context.Context, leases *leases, roster *roster, looked 
 	err := n.checkBucket(ctx)
 	looked()
 	pauses := n.unfitPauses()
+	bucket := outage.New(n.cfg.Logger, "the bucket does not give what it should: this node leaves shards to others until it does, "+
+		"and goes on serving those that it has", "the bucket answers: this node takes its share of the shards")
 	for pause := time.Duration(0); ctx.Err() == nil; pause = pauses.NextBackOff() {
 		if err != nil {
-			n.showing(ctx, leases, wire.WaitingKeys, func() { n.awaitBucket(ctx, pause, err) })
+			n.showing(ctx, leases, wire.WaitingKeys, func() { n.awaitBucket(ctx, pause, err, bucket) })
 		}
 		if ctx.Err() != nil {
 			break
@@ -66,9 +68,7 @@ func (n *Node) whileFit(ctx context.Context, roster *roster) error {
 }
 
 // awaitBucket waits until the bucket answers, and that at least for the pause.
-func (n *Node) awaitBucket(ctx context.Context, pause time.Duration, why error) {
-	bucket := outage.New(n.cfg.Logger, "the bucket does not give what it should: this node leaves shards to others until it does, and goes on serving "+
-		"those that it has", "the bucket answers: this node takes its share of the shards")
+func (n *Node) awaitBucket(ctx context.Context, pause time.Duration, why error, bucket *outage.Log) {
 	bucket.Failed(why, "pause", pause)
 	select {
 	case <-ctx.Done():

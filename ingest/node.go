@@ -241,6 +241,7 @@ func (n *Node) keepShards(ctx context.Context, sources []topology.Source, leases
 			n.shards.set(source.Shard, shardStatus{state: wire.ShardStarting})
 			k := &keeper{node: n, source: source, leases: leases, roster: roster, advance: n.shards.advance(source.Shard),
 				log: n.cfg.Logger.With("shard", source.Shard.String(), "stream", source.Stream)}
+			k.outages = newOutages(k.log)
 			k.outage = outage.New(k.log, "could not own the shard; trying again", "the shard is owned, or another node's")
 			keeping, stop := context.WithCancel(ctx)
 			keepers[source.Shard] = kept{source, stop}

@@ -85,7 +85,7 @@ func (b *logBuffer) Write(p []byte) (int, error) {
 	return b.text.Write(p)
 }
 
-// lines returns those with that message.
+// lines returns those with that message, or all if it is empty.
 func (b *logBuffer) lines(t *testing.T, msg string) (found []map[string]any) {
 	t.Helper()
 	b.mu.Lock()
@@ -95,7 +95,7 @@ func (b *logBuffer) lines(t *testing.T, msg string) (found []map[string]any) {
 		if err := json.Unmarshal(line, &one); err != nil {
 			t.Fatalf("%s: %v", line, err)
 		}
-		if one["msg"] == msg {
+		if msg == "" || one["msg"] == msg {
 			found = append(found, one)
 		}
 	}

@@ -6,7 +6,7 @@ import (
 	"dormouse/internal/outage"
 )
 
-// outages are what an owner tries again and again, and how its log speaks of that.
+// outages are what the owners of a shard try again and again, each in its epoch, and how their log speaks of that.
 type outages struct {
 	source, full, aside, trim, snapshot, shorten, part, requests, malformed, elsewhere, rejected *outage.Log
 }
@@ -25,7 +25,8 @@ func newOutages(log *slog.Logger) outages {
 			"catalog was taken"),
 		shorten: outage.New(log, "the manifest was not shortened; the next snapshot does it", "the manifest is "+
 			"shortened again"),
-		part: outage.New(log, "a snapshot could not be read; trying again", "the snapshot can be read"),
+		part: outage.New(log, "could not own the shard: a snapshot could not be read; leaving it to other nodes, or trying "+
+			"again if there is none", "the snapshot can be read"),
 		requests: outage.New(log, "a request was not answered, since reading the local cache failed", "requests are "+
 			"answered again"),
 		malformed: outage.New(log, "refused a malformed commit", ""),

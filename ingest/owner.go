@@ -80,10 +80,12 @@ type owner struct {
 	taken   chan snapshotCall
 }
 
-func newOwner(n *Node, source topology.Source, log *slog.Logger, share func() int, fresh func() bool) *owner {
+// newOwner makes an owner of the shard for one epoch. The outages are the keeper's: what fails in each epoch anew is one outage.
+func newOwner(n *Node, source topology.Source, log *slog.Logger, outages outages, share func() int, fresh func() bool) *owner {
 	return &owner{
 		cfg: n.cfg, metrics: n.metrics, schedules: n.schedules, load: n.shards.load, trims: &n.trims, fresh: fresh,
-		source: source, share: share, log: log, outages: newOutages(log), advance: n.shards.advance(source.Shard), sourceCheck: sourceCheck, listTime: listTime,
+		source: source, share: share, log: log, outages: outages, advance: n.shards.advance(source.Shard),
+		sourceCheck: sourceCheck, listTime: listTime,
 		buffer:  buffer.New(n.cfg.DB, source.Shard),
 		catalog: catalog.New(n.cfg.DB, source.Shard),
 		roomy:   make(chan struct{}, 1),

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -296,7 +297,11 @@ func (o *owner) loadSnapshot(ctx context.Context, s *manifest.Snapshot, pos stor
 		extents += run.Extents
 	}
 	o.progress.records.Store(extents + 1)
-	o.log.Info("loading a snapshot of the catalog", "extents", extents, "up_to_record", s.UpTo)
+	level := slog.LevelInfo
+	if o.outages.part.Lasts() { // it is said already that this is tried
+		level = slog.LevelDebug
+	}
+	o.log.Log(ctx, level, "loading a snapshot of the catalog", "extents", extents, "up_to_record", s.UpTo)
 	loaded := store.Position{Source: pos.Source, Manifest: pos.Manifest, ManifestSeq: s.UpTo, ManifestID: s.UpToID, Highest: s.Highest}
 	if err := o.forget(store.Position{}); err != nil {
 		return pos, err
@@ -308,6 +313,7 @@ func (o *owner) loadSnapshot(ctx context.Context, s *manifest.Snapshot, pos stor
 			}
 		}
 	}
+	o.outages.part.Over()
 	return loaded, o.setPosition(loaded)
 }
 
@@ -354,7 +360,6 @@ func (o *owner) getPart(ctx context.Context, part extent.Segment) ([]byte, error
 	}, backoff.WithMaxElapsedTime(0))
 	switch {
 	case err == nil:
-		o.outages.part.Over()
 	case errors.Is(err, archive.ErrNotFound):
 		return nil, fmt.Errorf("%w: %w", errSnapshotUnread, err)
 	case ctx.Err() == nil:

@@ -91,6 +91,13 @@ func (l *Log) Over(args ...any) {
 	l.log.Info(l.passes, args...)
 }
 
+// Lasts reports whether the last try failed.
+func (l *Log) Lasts() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.mu.began.IsZero()
+}
+
 // rounded is a duration as people want to read it.
 func rounded(d time.Duration) time.Duration {
 	if d < time.Second {
