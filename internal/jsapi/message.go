@@ -2,6 +2,7 @@ package jsapi
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -43,6 +44,31 @@ func GetNext(ctx context.Context, js jetstream.JetStream, stream, subject string
 // GetLast returns the last message of a subject, which may have wildcards.
 func GetLast(ctx context.Context, js jetstream.JetStream, stream, subject string) (Message, error) {
 	return get(ctx, js, stream, Query{LastFor: subject})
+}
+
+// GetBack returns the last message at or below a sequence that is of a subject without wildcards and accepted. It asks for
+// each message of the stream on the way.
+func GetBack(ctx context.Context, js jetstream.JetStream, stream, subject string, from uint64, accept func(Message) bool) (Message, error) {
+	for seq := from; ; seq-- {
+		msg, err := Get(ctx, js, stream, seq)
+		switch {
+		case err == nil && msg.Subject == subject && accept(msg):
+			return msg, nil
+		case err != nil && (seq == 0 || !errors.Is(err, jetstream.ErrMsgNotFound)):
+			return Message{}, err
+		}
+	}
+}
+
+// GetLastThat returns the last message of a subject without wildcards that is accepted, see GetBack, and the sequence of the
+// subject's last message of all; 0 without one.
+func GetLastThat(ctx context.Context, js jetstream.JetStream, stream, subject string, accept func(Message) bool) (Message, uint64, error) {
+	msg, err := GetLast(ctx, js, stream, subject)
+	last := msg.Sequence
+	if err == nil && !accept(msg) {
+		msg, err = GetBack(ctx, js, stream, subject, last-1, accept)
+	}
+	return msg, last, err
 }
 
 // Query names a message, as the body of a request for one. Who asks with one has to look at several answers; the

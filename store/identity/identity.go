@@ -126,11 +126,13 @@ func ofBucket(ctx context.Context, bucket *archive.Bucket) (Identity, error) {
 	return i, nil
 }
 
-// ofSystem reads the newest identity in the manifest stream, and its sequence there; none and 0 when there is none yet.
+// ofSystem reads the newest identity in the manifest stream; none when there is none yet. The sequence is that of the last
+// message of the subject: what is no identity of any version counts for nothing, since the stream deletes nothing that
+// somebody with rights to it has published.
 func ofSystem(ctx context.Context, js jetstream.JetStream) (Identity, uint64, error) {
-	msg, err := jsapi.GetLast(ctx, js, wire.ManifestStream, wire.SystemSubject)
+	msg, last, err := jsapi.GetLastThat(ctx, js, wire.ManifestStream, wire.SystemSubject, isIdentity)
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return Identity{}, 0, nil
+		return Identity{}, last, nil
 	}
 	if err != nil {
 		return Identity{}, 0, fmt.Errorf("reading the system's identity: %w", err)
@@ -139,7 +141,13 @@ func ofSystem(ctx context.Context, js jetstream.JetStream) (Identity, uint64, er
 	if err != nil {
 		return Identity{}, 0, fmt.Errorf("%w: message %d of stream %s: %w", ErrRefused, msg.Sequence, wire.ManifestStream, err)
 	}
-	return i, msg.Sequence, nil
+	return i, last, nil
+}
+
+// isIdentity reports whether a message says of itself that it is an identity.
+func isIdentity(msg jsapi.Message) bool {
+	var i Identity
+	return json.Unmarshal(msg.Data, &i) == nil && i.Kind == kind
 }
 
 // record appends an identity to the manifest stream, if the last one there is still the one at after. That another

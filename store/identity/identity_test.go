@@ -18,6 +18,7 @@ import (
 	"dormouse/internal/extent"
 	"dormouse/internal/natstest"
 	"dormouse/internal/topology"
+	"dormouse/internal/wire"
 	"dormouse/store/archive"
 	"dormouse/store/archive/archivetest"
 	"dormouse/store/manifest"
@@ -152,6 +153,26 @@ func TestAnotherBucketIsRefused(t *testing.T) {
 	third.refused(first, p.ID(), "knows no system")
 	third.mustBegin(folder(t))
 	third.refused(first, first, p.ID())
+}
+
+// TestGarbageIsNoIdentity: what somebody with rights to the manifest publishes there stays, and counts for nothing. An identity
+// of a newer version is not passed over.
+func TestGarbageIsNoIdentity(t *testing.T) {
+	s := newSystem(t)
+	publish := func(data string) {
+		if _, err := s.js.Publish(t.Context(), wire.SystemSubject, []byte(data)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	publish("garbage")
+	ours, other := folder(t), folder(t)
+	s.mustBegin(ours)
+	publish("")
+	publish(`{"kind":"another","version":1}`)
+	s.mustBegin(ours)
+	s.refused(other, ours, other)
+	publish(`{"kind":"dormouse archive","version":2}`)
+	s.refused(ours, "version is 2")
 }
 
 // TestManyStartAtOnce: processes with one bucket agree; of several buckets one wins, and nobody else puts anything.

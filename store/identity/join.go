@@ -55,7 +55,7 @@ func join(ctx context.Context, js jetstream.JetStream, bucket *archive.Bucket, w
 				"If that system is gone, what it archived is still there: keep it. If nothing but %s is in it, remove that",
 				ErrRefused, bucket.URL(), held, Key)
 		case system.none():
-			err = record(ctx, js, newIdentity(uuid.NewString(), "", ""), 0)
+			err = record(ctx, js, newIdentity(uuid.NewString(), "", ""), seq)
 		case !missing && held.System != system.System:
 			return Identity{}, fmt.Errorf("%w: archive %s is %s, and this NATS is of system %s: give another --archive",
 				ErrRefused, bucket.URL(), held, system.System)

@@ -48,24 +48,25 @@ func Open(ctx context.Context, js jetstream.JetStream, shard wire.Shard) (*Manif
 		return nil, fmt.Errorf("opening the manifest stream %s: %w", wire.ManifestStream, err)
 	}
 	m := &Manifest{js: js, stream: stream, shard: shard}
-	if m.record, m.end, err = m.latest(ctx); err != nil {
+	if m.record, m.last, m.end, err = m.latest(ctx); err != nil {
 		return nil, err
+	}
+	if m.last == m.end {
+		m.endID = m.record.ID
 	}
 	return m, m.walkBack(ctx)
 }
 
-// walkBack finds the last record that counts, beginning with the last message. One that follows a message which a power
-// failure took counts for nothing: an owner that lived through that appended it, and stepped down.
+// walkBack finds the last record that counts, beginning with the last one. One that follows a message which a power failure
+// took counts for nothing: an owner that lived through that appended it, and stepped down.
 func (m *Manifest) walkBack(ctx context.Context) error {
-	m.last, m.endID = m.end, m.record.ID
 	for {
 		before, id := m.record.before()
 		presence, err := m.Has(ctx, before, id)
 		if err != nil || presence != Other {
 			return err
 		}
-		m.last = before
-		if m.record, err = m.get(ctx, m.last); err != nil {
+		if m.record, m.last, err = m.newest(ctx, before); err != nil {
 			return err
 		}
 	}
@@ -135,29 +136,47 @@ func (m *Manifest) get(ctx context.Context, seq uint64) (Record, error) {
 	if err != nil {
 		return Record{}, fmt.Errorf("reading manifest record %d of shard %s: %w", seq, m.shard, err)
 	}
-	r, err := decodeMessage(msg)
-	if err != nil {
-		return r, fmt.Errorf("manifest record %d of shard %s: %w", seq, m.shard, err)
+	return m.recordOf(msg)
+}
+
+// recordOf reads the record that a message of the shard's subject is; one without an ID for a message that is none.
+func (m *Manifest) recordOf(msg jsapi.Message) (Record, error) {
+	if !isRecord(msg) {
+		return Record{}, nil
 	}
+	r, err := Decode(msg.Data)
+	if err != nil {
+		return r, fmt.Errorf("manifest record %d of shard %s: %w", msg.Sequence, m.shard, err)
+	}
+	r.Stored = msg.Time
 	return r, nil
 }
 
-// decodeMessage reads the record that a message of the manifest stream is.
-func decodeMessage(msg jsapi.Message) (Record, error) {
-	r, err := Decode(msg.Data)
-	r.Stored = msg.Time
-	return r, err
+// isRecord reports whether an owner appended the message. The stream takes whatever somebody with rights to it publishes, and
+// deletes nothing: what has no epoch counts for nothing.
+func isRecord(msg jsapi.Message) bool {
+	headers, err := msg.Headers()
+	return err == nil && headers.Get(HeaderEpoch) != ""
+}
+
+// lastRecord returns the message of the shard's last record, and the sequence of the last message of its subject.
+func lastRecord(ctx context.Context, js jetstream.JetStream, shard wire.Shard) (jsapi.Message, uint64, error) {
+	msg, end, err := jsapi.GetLastThat(ctx, js, wire.ManifestStream, shard.ManifestSubject(), isRecord)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return jsapi.Message{}, end, nil
+	}
+	if err != nil {
+		err = fmt.Errorf("reading the last manifest record of shard %s: %w", shard, err)
+	}
+	return msg, end, err
 }
 
 // Head returns the sequence and the epoch of the shard's last record, as the stream's leader has it; 0 and 0 without any. It
 // does not decode the record.
 func Head(ctx context.Context, js jetstream.JetStream, shard wire.Shard) (seq, epoch uint64, err error) {
-	msg, err := jsapi.GetLast(ctx, js, wire.ManifestStream, shard.ManifestSubject())
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return 0, 0, nil
-	}
-	if err != nil {
-		return 0, 0, fmt.Errorf("reading the last manifest record of shard %s: %w", shard, err)
+	msg, _, err := lastRecord(ctx, js, shard)
+	if err != nil || msg.Sequence == 0 {
+		return 0, 0, err
 	}
 	headers, err := msg.Headers()
 	if err == nil {
@@ -169,20 +188,27 @@ func Head(ctx context.Context, js jetstream.JetStream, shard wire.Shard) (seq, e
 	return msg.Sequence, epoch, nil
 }
 
-// latest asks the stream's leader: direct reads from replicas may be stale, and the stream is made without them.
-func (m *Manifest) latest(ctx context.Context) (Record, uint64, error) {
-	msg, err := jsapi.GetLast(ctx, m.js, wire.ManifestStream, m.shard.ManifestSubject())
+// latest returns the last record, its sequence, and that of the last message. It asks the stream's leader: direct reads from
+// replicas may be stale, and the stream is made without them.
+func (m *Manifest) latest(ctx context.Context) (r Record, seq, end uint64, err error) {
+	msg, end, err := lastRecord(ctx, m.js, m.shard)
+	if err == nil && msg.Sequence > 0 {
+		r, err = m.recordOf(msg)
+	}
+	return r, msg.Sequence, end, err
+}
+
+// newest returns the last record at or below a sequence, and its sequence; 0 without one.
+func (m *Manifest) newest(ctx context.Context, from uint64) (Record, uint64, error) {
+	msg, err := jsapi.GetBack(ctx, m.js, wire.ManifestStream, m.shard.ManifestSubject(), from, isRecord)
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return Record{}, 0, nil
 	}
 	if err != nil {
-		return Record{}, 0, fmt.Errorf("reading the last manifest record of shard %s: %w", m.shard, err)
+		return Record{}, 0, fmt.Errorf("reading manifest records of shard %s up to %d: %w", m.shard, from, err)
 	}
-	r, err := decodeMessage(msg)
-	if err != nil {
-		return r, 0, fmt.Errorf("manifest record %d of shard %s: %w", msg.Sequence, m.shard, err)
-	}
-	return r, msg.Sequence, nil
+	r, err := m.recordOf(msg)
+	return r, msg.Sequence, err
 }
 
 // Append appends r, whose ID, Time and links to other records it sets, if nobody else has appended since the last record
@@ -264,14 +290,14 @@ func (m *Manifest) try(ctx context.Context, r *Record, id string) (uint64, error
 		return ack.Sequence, nil
 	}
 	// The append may have happened all the same: by this try, or by an earlier one whose answer was lost.
-	last, seq, lookErr := m.latest(attempt)
+	last, seq, end, lookErr := m.latest(attempt)
 	switch {
 	case lookErr != nil:
 		return 0, fmt.Errorf("appending to the manifest of shard %s: %w", m.shard, errors.Join(err, lookErr))
 	case seq != 0 && strings.HasPrefix(last.ID, id):
 		r.ID = last.ID
 		return seq, nil
-	case seq != m.end:
+	case end != m.end:
 		return 0, backoff.Permanent(fmt.Errorf("%w: shard %s, epoch %d by %s", ErrFenced, m.shard, last.Epoch, last.Owner))
 	}
 	return 0, fmt.Errorf("appending to the manifest of shard %s: %w", m.shard, err)
@@ -366,13 +392,18 @@ func (s *scan) read(ctx context.Context) error {
 // take hands one record on, if it counts.
 func (s *scan) take(msg ordered.Message) error {
 	seq := msg.Sequence
-	r, err := Decode(msg.Data)
-	r.Stored = msg.Time
-	if err != nil {
-		return fmt.Errorf("manifest record %d of shard %s: %w", seq, s.shard, err)
-	}
 	base := s.chain.last
-	follows, err := s.chain.follows(seq, r)
+	var r Record
+	var follows bool
+	var err error
+	if msg.Header.Get(HeaderEpoch) == "" { // it is none, see isRecord
+		s.chain.before = Mark{Seq: seq}
+	} else if r, err = Decode(msg.Data); err != nil {
+		err = fmt.Errorf("manifest record %d of shard %s: %w", seq, s.shard, err)
+	} else {
+		r.Stored = msg.Time
+		follows, err = s.chain.follows(seq, r)
+	}
 	if err == nil && seq >= s.upTo.Seq && s.chain.last != s.upTo { // before it is taken for what was asked for
 		err = fmt.Errorf("%w: record %d (%s) does not follow record %d (%s)", ErrGap, s.upTo.Seq, s.upTo.ID, base.Seq, base.ID)
 	}

@@ -4,9 +4,11 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"dormouse/internal/extent"
+	"dormouse/internal/natstest"
 	"dormouse/internal/wire"
 )
 
@@ -109,7 +111,10 @@ func TestSnapshotThatIsNone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := js.Publish(t.Context(), wire.Shard(0).ManifestSubject(), data); err != nil {
+	forged := nats.NewMsg(wire.Shard(0).ManifestSubject())
+	forged.Data = data
+	forged.Header.Set(HeaderEpoch, "1")
+	if _, err := js.PublishMsg(t.Context(), forged); err != nil {
 		t.Fatal(err)
 	}
 	m, err := Open(t.Context(), js, 0)
@@ -118,5 +123,59 @@ func TestSnapshotThatIsNone(t *testing.T) {
 	}
 	if snapshot, err := m.Snapshot(t.Context()); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("the snapshot is %+v, %v", snapshot, err)
+	}
+}
+
+// TestMessagesThatAreNoRecords: whoever has the rights can publish to the manifest, which deletes nothing. What no owner has
+// appended fences the owner that it meets, which has to look again, and counts for nothing for all who come later.
+func TestMessagesThatAreNoRecords(t *testing.T) {
+	js := newStream(t)
+	garbage := func(subject string) {
+		t.Helper()
+		for _, data := range []string{"", "garbage", "\x01garbage"} {
+			if _, err := js.Publish(t.Context(), subject, []byte(data)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	subject := wire.Shard(0).ManifestSubject()
+	head := func(want uint64) {
+		t.Helper()
+		if _, epoch, err := Head(t.Context(), js, 0); err != nil || epoch != want {
+			t.Errorf("the epoch is %d, %v, want %d", epoch, err, want)
+		}
+	}
+	garbage(subject)
+	head(0)
+	m := open(t, js, 0)
+	mustAppend(t, m, claim(1, "a"), claim(2, "b"))
+	garbage(wire.Shard(1).ManifestSubject())
+	garbage(subject)
+	head(2)
+	mustBeFenced(t, m, claim(3, "fenced"))
+	m = open(t, js, 0)
+	mustAppend(t, m, claim(3, "c"), claim(4, "d"))
+	garbage(subject)
+	head(4)
+	mustHold(t, js, "a", "b", "c", "d")
+
+	// A power failure took a record, and garbage has its place.
+	m = open(t, js, 0)
+	natstest.LoseEnd(t, js, wire.ManifestStream, m.end-1)
+	if _, err := js.Publish(t.Context(), subject, []byte("garbage")); err != nil {
+		t.Fatal(err)
+	}
+	mustBeFenced(t, m, claim(6, "lived through it"))
+	mustHold(t, js, "a", "b", "c", "d")
+
+	// What says that it is an owner's and cannot be read may be a newer version's, and is not passed over.
+	newer := nats.NewMsg(subject)
+	newer.Data = []byte("\x02")
+	newer.Header.Set(HeaderEpoch, "9")
+	if _, err := js.PublishMsg(t.Context(), newer); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(t.Context(), js, 0); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("a record that cannot be read: %v", err)
 	}
 }
