@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -14,7 +15,8 @@ func newVerifyCommand() *cobra.Command {
 		Use:   "verify [LOGID]",
 		Short: "Read segments again and compare them with the record of them",
 		Long: `Verify reads every segment of the archive, or those of one log, and checks block checksums, the order and number of
-entries, and that the extents of each log follow each other without overlap. It exits 1 naming each object that is bad.`,
+entries, and that the extents of each log follow each other without overlap. It exits 1 naming
+each object that is bad, or that the bucket does not give.`,
 		Example: `  dormouse verify
   dormouse verify acme.web`,
 		Args:              usageArgs(cobra.MaximumNArgs(1)),
@@ -62,9 +64,18 @@ func verify(cmd *cobra.Command, log string) error {
 	if err != nil {
 		return anotherWay(cmd, err)
 	}
-	fmt.Fprintf(cmd.OutOrStdout(), "verified %d segments, %d extents, %d entries: %d bad\n", report.Segments, report.Extents, report.Entries, report.Bad)
-	if report.Bad > 0 {
-		return fmt.Errorf("%d objects or logs are bad, see above", report.Bad)
+	fmt.Fprintf(cmd.OutOrStdout(), "verified %d segments, %d extents, %d entries: %d bad", report.Segments, report.Extents,
+		report.Entries, report.Bad)
+	if report.Unread > 0 {
+		fmt.Fprintf(cmd.OutOrStdout(), ", %d not read", report.Unread)
 	}
-	return nil
+	fmt.Fprintln(cmd.OutOrStdout())
+	var errs []error
+	if report.Bad > 0 {
+		errs = append(errs, fmt.Errorf("%d objects or logs are bad, see above", report.Bad))
+	}
+	if report.Unread > 0 {
+		errs = append(errs, fmt.Errorf("%d objects could not be read, see above: they may be sound, verify again", report.Unread))
+	}
+	return errors.Join(errs...)
 }

@@ -17,6 +17,7 @@ import (
 	"dormouse/store/catalog"
 	"dormouse/store/identity"
 	"dormouse/store/manifest"
+	"dormouse/store/segment"
 )
 
 // Verifier compares the archive with the record of it. Its memory is that of one segment and one page of extents, and some
@@ -24,14 +25,23 @@ import (
 type Verifier struct {
 	Client   *Client
 	Bucket   *archive.Bucket
-	Bad      func(error)              // called for each thing that is wrong; it names object or log
+	Bad      func(error)              // called for each thing that is wrong or could not be read; it names object or log
 	Progress func(done, total uint64) // segments of a shard; may be nil
+
+	inARow int // unread segments
 }
 
-// Report sums up a verification.
+// Report sums up a verification. What is bad is not what was committed; of what is unread nothing is known, since the
+// bucket did not give it.
 type Report struct {
-	Segments, Extents, Entries, Bad uint64
+	Segments, Extents, Entries, Bad, Unread uint64
 }
+
+// mostUnread objects one after the other end a verification: the bucket is away.
+const mostUnread = 5
+
+// ErrUnread is wrapped when a bucket gives nothing any more.
+var ErrUnread = errors.New("the archive does not answer")
 
 // Archive returns the URL of the archive as the owners know it.
 func (c *Client) Archive(ctx context.Context) (string, error) {
@@ -80,9 +90,32 @@ func (v *Verifier) notArchived(ctx context.Context, sources []topology.Source, l
 	return fmt.Errorf("%w in the archive: %s", ErrNoLog, log)
 }
 
+// bad tells what is wrong with an object or a log, or what kept an object from being read.
 func (v *Verifier) bad(r *Report, err error) {
-	r.Bad++
+	if isUnread(err) {
+		r.Unread++
+	} else {
+		r.Bad++
+	}
 	v.Bad(err)
+}
+
+// wrong is what comparing finds: something was read, and it is not what was committed.
+type wrong struct{ error }
+
+func wrongf(format string, args ...any) error { return wrong{fmt.Errorf(format, args...)} }
+
+// isUnread reports whether err says nothing of the object, but that the bucket did not give it.
+func isUnread(err error) bool {
+	if errors.As(err, &wrong{}) {
+		return false
+	}
+	for _, harm := range []error{archive.ErrNotFound, segment.ErrCorrupt, catalog.ErrCorrupt} {
+		if errors.Is(err, harm) {
+			return false
+		}
+	}
+	return true
 }
 
 // verifyLog checks the segments of one log and the order of its extents.
@@ -142,7 +175,7 @@ func (v *Verifier) verifyShard(ctx context.Context, shard wire.Shard, r *Report)
 	}
 	less := inCatalog.Extents < inManifest.Extents || inCatalog.Entries < inManifest.Entries
 	if less || now == head && inCatalog != inManifest {
-		v.bad(r, fmt.Errorf("the catalog of shard %s has %d extents with %d entries, the manifest %d with %d: delete the owner's data/pebble while it is stopped, and it is rebuilt",
+		v.bad(r, wrongf("the catalog of shard %s has %d extents with %d entries, the manifest %d with %d: delete the owner's data/pebble while it is stopped, and it is rebuilt",
 			shard, inCatalog.Extents, inCatalog.Entries, inManifest.Extents, inManifest.Entries))
 	}
 	return v.verifySegments(ctx, shard, in, r)
@@ -181,7 +214,7 @@ func (v *Verifier) verifySegments(ctx context.Context, shard wire.Shard, in map[
 		}
 		i, found := slices.BinarySearchFunc(holds, l.Extent.Log, func(e extent.Extent, log string) int { return strings.Compare(e.Log, log) })
 		if !found || holds[i] != l.Extent {
-			v.bad(r, fmt.Errorf("segment %s: it does not hold log %s from %d to %d with %d entries, which was committed of it",
+			v.bad(r, wrongf("segment %s: it does not hold log %s from %d to %d with %d entries, which was committed of it",
 				l.Segment.Key, l.Extent.Log, l.Extent.First, l.Extent.Last, l.Extent.Count))
 		}
 		return nil
@@ -225,7 +258,7 @@ func (v *Verifier) readManifest(ctx context.Context, shard wire.Shard, r *Report
 // readRun reads the parts of one run of a snapshot.
 func (v *Verifier) readRun(ctx context.Context, run manifest.Run) error {
 	var extents, entries uint64
-	for row, err := range catalog.Run(ctx, run.Parts, v.Bucket.Get) {
+	for row, err := range catalog.Run(ctx, run.Parts, v.getPart) {
 		if err != nil {
 			return err
 		}
@@ -237,10 +270,22 @@ func (v *Verifier) readRun(ctx context.Context, run manifest.Run) error {
 		entries += l.Extent.Count
 	}
 	if extents != run.Extents || entries != run.Entries {
-		return fmt.Errorf("records above %d to %d: it has %d extents with %d entries, and had %d with %d when it was taken",
+		return wrongf("records above %d to %d: it has %d extents with %d entries, and had %d with %d when it was taken",
 			run.After, run.UpTo, extents, entries, run.Extents, run.Entries)
 	}
 	return nil
+}
+
+// getPart reads a part of a snapshot. One of another size is told from one that the bucket does not give.
+func (v *Verifier) getPart(ctx context.Context, part extent.Segment) ([]byte, error) {
+	object, err := v.Bucket.Object(ctx, part.Key)
+	if err != nil {
+		return nil, err
+	}
+	if size := uint64(object.Size()); size != part.Size {
+		return nil, wrongf("object %s: it has %d bytes, and had %d", part.Key, size, part.Size)
+	}
+	return v.Bucket.Get(ctx, part)
 }
 
 // eachExtent pages over the catalog and checks on the way that the extents of a log follow each other.
@@ -253,7 +298,7 @@ func (v *Verifier) eachExtent(ctx context.Context, shard wire.Shard, request wir
 		}
 		for _, l := range reply.Extents {
 			if l.Extent.Log == last.Extent.Log && l.Extent.First <= last.Extent.Last {
-				v.bad(r, fmt.Errorf("log %s: the extent from %d in segment %s overlaps the one to %d in segment %s",
+				v.bad(r, wrongf("log %s: the extent from %d in segment %s overlaps the one to %d in segment %s",
 					l.Extent.Log, l.Extent.First, l.Segment.Key, last.Extent.Last, last.Segment.Key))
 			}
 			if err := fn(l); err != nil {
@@ -275,7 +320,11 @@ func (v *Verifier) verifySegment(ctx context.Context, s extent.Segment, extents 
 	}
 	if err != nil {
 		v.bad(r, fmt.Errorf("segment %s: %w", s.Key, err))
-		return nil, nil
+	}
+	if err == nil || !isUnread(err) {
+		v.inARow = 0
+	} else if v.inARow++; v.inARow >= mostUnread {
+		return nil, fmt.Errorf("%w: %d objects one after the other could not be read, the last one since: %w", ErrUnread, v.inARow, err)
 	}
 	return holds, nil
 }
@@ -286,7 +335,7 @@ func (v *Verifier) readSegment(ctx context.Context, s extent.Segment, extents []
 		return nil, err
 	}
 	if size := uint64(object.Size()); size != s.Size {
-		return nil, errors.Join(fmt.Errorf("it has %d bytes, and had %d when it was committed", size, s.Size), object.Close())
+		return nil, errors.Join(wrongf("it has %d bytes, and had %d when it was committed", size, s.Size), object.Close())
 	}
 	opened, err := openObject(ctx, object)
 	if err != nil {

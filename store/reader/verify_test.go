@@ -2,12 +2,16 @@ package reader
 
 import (
 	"errors"
+	"fmt"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"dormouse/internal/extent"
+	"dormouse/store/archive"
+	"dormouse/store/archive/archivetest"
 	"dormouse/store/catalog"
 	"dormouse/store/manifest"
 )
@@ -145,5 +149,46 @@ func TestVerifyNamesWhatIsBad(t *testing.T) {
 				t.Errorf("got %+v\n%s\nwant %q", r, bad, tc.want)
 			}
 		})
+	}
+}
+
+// TestVerifyOfABucketThatDoesNotAnswer: what could not be read is not called bad, and a bucket that gives nothing at all ends
+// the verification.
+func TestVerifyOfABucketThatDoesNotAnswer(t *testing.T) {
+	t.Setenv("AWS_ACCESS_KEY_ID", "test")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "secret")
+	s3, err := archivetest.NewS3()
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(s3)
+	t.Cleanup(server.Close)
+	s := newSystem(t)
+	if s.bucket, err = archive.Open(t.Context(), "s3://"+archivetest.S3Bucket+"?endpoint="+server.URL); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.bucket.Close() })
+	s.claim(1)
+	s.own(1)
+	put := func(n int) {
+		for i := range n {
+			last := s.publish("a.b", "x")
+			s.archive(fmt.Sprintf("0/%d-%d.sst", n, i), last, "a.b")
+		}
+	}
+	put(mostUnread - 1)
+	s3.Set(archivetest.S3Faults{DenyReads: true})
+	if r, told := s.verify(""); r.Bad != 0 || r.Unread != mostUnread-1 || !strings.Contains(told, "not allowed") {
+		t.Errorf("a bucket that denies reads: %+v\n%s", r, told)
+	}
+	s3.Set(archivetest.S3Faults{})
+	put(1)
+	if r, told := s.verify(""); r.Bad != 0 || r.Unread != 0 || told != "" {
+		t.Errorf("it is readable again: %+v\n%s", r, told)
+	}
+	s3.Set(archivetest.S3Faults{DenyReads: true})
+	v := &Verifier{Client: NewClient(s.nc, s.js), Bucket: s.bucket, Bad: func(error) {}}
+	if r, err := v.Verify(t.Context(), ""); !errors.Is(err, ErrUnread) || r.Bad != 0 {
+		t.Errorf("it gives nothing at all: %+v, %v", r, err)
 	}
 }

@@ -19,6 +19,7 @@ type S3Faults struct {
 	NoConditions  bool // 501 for conditional puts
 	DenyPuts      bool // 403 for puts
 	DenyLists     bool // 403 for lists
+	DenyReads     bool // 403 for reads of segments
 	IgnoreRanges  bool // the whole object is sent for a part of it
 	HostNamesOnly bool // 403 unless the bucket is in the host's name
 }
@@ -74,7 +75,8 @@ func (s *S3) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	switch {
-	case put && faults.DenyPuts, r.URL.Query().Has("list-type") && faults.DenyLists:
+	case put && faults.DenyPuts, r.URL.Query().Has("list-type") && faults.DenyLists,
+		!put && faults.DenyReads && strings.HasSuffix(r.URL.Path, ".sst"):
 		refuse(w, http.StatusForbidden, "AccessDenied")
 		return
 	case put && faults.NoConditions && r.Header.Get("If-None-Match") != "":
