@@ -169,7 +169,7 @@ func TestContextIsHonouredOrRefused(t *testing.T) {
 	}
 	for _, settings := range []string{
 		`{"jetstream_domain":"a","jetstream_api_prefix":"b"}`, `{"jetstream_domain":"a.b"}`, `{"jetstream_domain":"*"}`, `{"jetstream_api_prefix":"a b"}`,
-		`{"jetstream_api_prefix":"a..b"}`, `{"jetstream_api_prefix":"."}`, `{"cert":"/x"}`, `{"key":"/x"}`, `{"url":"nats://h:x"}`, `{"url":`,
+		`{"jetstream_api_prefix":"a..b"}`, `{"inbox_prefix":"a b"}`, `{"inbox_prefix":"a."}`, `{"jetstream_api_prefix":"."}`, `{"cert":"/x"}`, `{"key":"/x"}`, `{"url":"nats://h:x"}`, `{"url":`,
 	} {
 		writeContext(t, "x", settings)
 		if got := command(t.Context(), nil, "ls", "--nats-context", "x"); got.code != exitUsage ||
@@ -180,6 +180,27 @@ func TestContextIsHonouredOrRefused(t *testing.T) {
 	if got := command(t.Context(), nil, "ls", "--nats-context", "none"); got.code != exitFailed ||
 		!strings.Contains(got.errors, "nats context ls") {
 		t.Errorf("a context that is not there: %+v", got)
+	}
+}
+
+// TestWrongDomain: what names no JetStream is told from one that is away, by commands and by a server that is told to end while
+// it waits for it.
+func TestWrongDomain(t *testing.T) {
+	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
+	srv := natstest.Start(t, func(o *server.Options) { o.DontListen, o.Host, o.Port = false, "127.0.0.1", server.RANDOM_PORT })
+	writeContext(t, "x", fmt.Sprintf(`{"url":%q,"jetstream_domain":"wrong"}`, srv.ClientURL()))
+	for _, line := range [][]string{{"ls"}, {"status"}, {"read", "a.b"}} {
+		got := command(t.Context(), strings.NewReader("one\n"), append(line, "--nats-context", "x")...)
+		if got.code != exitFailed || !strings.Contains(got.errors, "jetstream_domain") {
+			t.Errorf("%v: %+v", line, got)
+		}
+	}
+	served := background(t, "serve", "--nats-context", "x", "--data", t.TempDir(), "--http", "127.0.0.1:0", "--archive", "mem://")
+	served.until("what it waits for", func() bool { return strings.Contains(served.errors.String(), "jetstream_domain") })
+	served.stop()
+	<-served.done
+	if log := served.errors.String(); served.code != exitOK || !strings.Contains(log, "waited_for") || !strings.Contains(log, "no responders") {
+		t.Errorf("exit %d\n%s", served.code, log)
 	}
 }
 

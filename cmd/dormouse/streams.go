@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -30,8 +31,12 @@ func lasting(err error) bool {
 // retryStreams does what makes or looks for streams until it succeeds, fails for good, or ctx ends; within bounds how long,
 // 0 is no bound. warn hears of each failure that may pass, with what somebody may have to do about it.
 func retryStreams[T any](ctx context.Context, within time.Duration, warn func(what string, err error), do func() (T, error)) (T, error) {
-	return backoff.Retry(ctx, func() (T, error) {
+	var last error
+	result, err := backoff.Retry(ctx, func() (T, error) {
 		result, err := do()
+		if err != nil && ctx.Err() == nil {
+			last = err
+		}
 		var api *jetstream.APIError
 		switch {
 		case err == nil || ctx.Err() != nil:
@@ -39,7 +44,8 @@ func retryStreams[T any](ctx context.Context, within time.Duration, warn func(wh
 			err = backoff.Permanent(err)
 		case errors.Is(err, nats.ErrNoResponders), errors.Is(err, jetstream.ErrJetStreamNotEnabled),
 			errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
-			warn("JetStream does not answer, is it enabled on the server, and for this account? Trying again", err)
+			warn("JetStream does not answer: is it enabled on the servers, and for this account? Are jetstream_domain and "+
+				"jetstream_api_prefix of the context right? Trying again", err)
 		case errors.As(err, &api) && api.ErrorCode == errCodePeers:
 			warn("JetStream has too few servers for the streams, are as many up as --replicas says? Trying again", err)
 		case errors.As(err, &api) && api.ErrorCode == errCodeStorage:
@@ -49,4 +55,8 @@ func retryStreams[T any](ctx context.Context, within time.Duration, warn func(wh
 		}
 		return result, err
 	}, backoff.WithMaxElapsedTime(within))
+	if err != nil && ctx.Err() != nil && last != nil { // what it waited for says more
+		err = fmt.Errorf("%w: %w", last, err)
+	}
+	return result, err
 }
