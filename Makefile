@@ -5,7 +5,8 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 # What is not for the race detector is compiled in one way, by tests too, so that the dependencies are compiled once.
 PLAIN := CGO_ENABLED=0 GOFLAGS="$(shell go env GOFLAGS) -trimpath"
 TESTS := go run ./internal/gotest
-RACE := -race -vet=off -timeout 14m
+# Most tests wait most of the time: for timers, leases and processes.
+RACE := -race -vet=off -p 3 -parallel 5 -timeout 14m
 TESTFLAGS ?=
 
 .PHONY: help run build test test-all lint cover bench fuzz crash chaos hostile model clean

@@ -23,6 +23,7 @@ import (
 
 // TestDataDirectoryBelongsToOneProcess: as long as that lives, whether or not its database is open, and no longer.
 func TestDataDirectoryBelongsToOneProcess(t *testing.T) {
+	t.Parallel()
 	outside := startOutsideNATS(t)
 	first := outside.instance(fast...)
 	first.start()
@@ -144,6 +145,7 @@ func TestNoPageHasASecret(t *testing.T) {
 // TestFullOutput: commands whose output goes to a full disk say so once and fail, and one whose reader has seen enough
 // ends as commands do.
 func TestFullOutput(t *testing.T) {
+	t.Parallel()
 	in := newInstance(t, fast...).start()
 	var lines strings.Builder
 	for n := range 20_000 {
@@ -279,6 +281,7 @@ func crowd(t *testing.T, addr string, size int, hello string) {
 
 // TestMoreClientsThanFiles: connections are refused, or wait, before they take the files that JetStream and the archive need.
 func TestMoreClientsThanFiles(t *testing.T) {
+	t.Parallel()
 	const files = 256
 	nats := func(in *instance) { crowd(t, in.nats, files+50, "CONNECT {\"verbose\":false}\r\nPING\r\n") }
 	http := func(in *instance) { crowd(t, in.http, files+50, "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n") }
@@ -319,6 +322,7 @@ func archivesIn(t *testing.T, in *instance, come func(*instance)) {
 // TestOutOfFiles: when JetStream could not open a file once it takes nothing more into that stream. The process ends
 // and says what to do, instead of refusing everybody for ever.
 func TestOutOfFiles(t *testing.T) {
+	t.Parallel()
 	in := newInstance(t, fast...).limited(256)
 	in.must("one\n", "publish", "a.b")
 	// Streams take files too, as many as somebody makes, and no number of connections bounds that.

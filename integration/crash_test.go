@@ -33,6 +33,7 @@ func envInt(t *testing.T, name string, def uint64) uint64 {
 // directory, and in the end compares what is read with what was acked: from the mixture of archive and stream, and again
 // when all is archived. The seed is printed; DORMOUSE_SEED replays its choices.
 func TestCrash(t *testing.T) {
+	t.Parallel()
 	restarts := uint64(crashRestarts)
 	if testing.Short() {
 		restarts = shortRestarts

@@ -52,6 +52,7 @@ func TestFolderArchiveGone(t *testing.T) {
 // there is room again and the server was started again. It ends by itself: JetStream takes nothing more into a file that
 // it once could not write to.
 func TestDiskFull(t *testing.T) {
+	t.Parallel()
 	if os.Getuid() != 0 {
 		runAsRoot(t)
 		return

@@ -160,6 +160,7 @@ func TestFollow(t *testing.T) {
 
 // TestVerifyNamesTheBadObject damages one byte of one segment.
 func TestVerifyNamesTheBadObject(t *testing.T) {
+	t.Parallel()
 	in := newInstance(t, fast...).start()
 	in.must(lines(500, "x"), "publish", "t.bad")
 	in.awaitQuiet(500)
@@ -184,6 +185,7 @@ func TestVerifyNamesTheBadObject(t *testing.T) {
 
 // TestShutdown ends the server in order under load, and finds everything after a restart.
 func TestShutdown(t *testing.T) {
+	t.Parallel()
 	in := newInstance(t, fast...).start()
 	o := newOracle()
 	load := startPublishers(t, in.nats, o, 1)

@@ -101,6 +101,7 @@ func TestOutsideNATSRestarts(t *testing.T) {
 // TestTakeover runs two servers on one NATS: one owns the shard, and when it is killed the other goes on. It holds
 // invariant 4 with real processes: whatever the dying one had in flight, nothing is there twice.
 func TestTakeover(t *testing.T) {
+	t.Parallel()
 	nats := startOutsideNATS(t)
 	bucket := "file://" + filepath.Join(t.TempDir(), "archive")
 	args := append([]string{"--archive", bucket, "--max-bytes", "4KiB"}, fast...)

@@ -109,6 +109,7 @@ func (in *instance) checkNobody() {
 
 // TestProvisionCheck: a mapping that is missing or wrong is found before tenants find out, and nothing is stored by that.
 func TestProvisionCheck(t *testing.T) {
+	t.Parallel()
 	const shards = 4
 	outside := startOutsideNATS(t)
 	in := outside.instance()

@@ -58,6 +58,7 @@ func streamsOf(t *testing.T, js jetstream.JetStream) map[string]made {
 // TestProvisionIsIdempotent provisions an outside NATS again and again: what is there stays as it is. The mapping that it
 // prints is then given to the server as it stands there.
 func TestProvisionIsIdempotent(t *testing.T) {
+	t.Parallel()
 	const shards = 3
 	outside := startOutsideNATS(t)
 	in := outside.instance()
@@ -235,6 +236,7 @@ func archivedUntrimmed(s status, entries int) bool {
 
 // TestStreamsThatCannotBeAdded: each is refused with a message that says why, and left as it was.
 func TestStreamsThatCannotBeAdded(t *testing.T) {
+	t.Parallel()
 	outside := startOutsideNATS(t)
 	_, js := dial(t, outside.addr)
 	for _, c := range []jetstream.StreamConfig{

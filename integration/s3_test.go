@@ -134,6 +134,7 @@ func TestS3Outage(t *testing.T) {
 // TestHandoverDoesNotWaitForWorkers ends a process whose workers are stuck in a bucket that hangs: another one owns its shard
 // long before the workers' grace is over.
 func TestHandoverDoesNotWaitForWorkers(t *testing.T) {
+	t.Parallel()
 	g := startGateway(t)
 	nats := startOutsideNATS(t)
 	args := append([]string{"--archive", g.url, "--grace", "10s"}, fast...)
@@ -164,6 +165,7 @@ func TestHandoverDoesNotWaitForWorkers(t *testing.T) {
 // TestSecondSignal sends SIGTERM to a server whose work in hand cannot finish, and again: the first waits for the grace
 // period, the second does not.
 func TestSecondSignal(t *testing.T) {
+	t.Parallel()
 	g := startGateway(t)
 	in := newInstance(t, fast...)
 	in.args = append(in.args, "--archive", g.url, "--grace", "10m")

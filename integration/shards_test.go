@@ -80,6 +80,7 @@ func (in *instance) refused(says ...string) {
 // TestEmbeddedShards spreads tenants over the shards of one process, whose server maps them also after a restart without
 // --shards, and refuses to change the number.
 func TestEmbeddedShards(t *testing.T) {
+	t.Parallel()
 	const shards, perLog = 4, 6
 	logs := tenantLogs(20, 2)
 	in := newInstance(t, fast...)

@@ -12,6 +12,7 @@ import (
 // TestStatusOutput looks at a sharded system while nothing works on it, while it is archived, when its owner is dead, and
 // when no process is there.
 func TestStatusOutput(t *testing.T) {
+	t.Parallel()
 	const shards, perLog = 2, 10
 	outside := shardedNATS(t, shards)
 	bucket := "file://" + filepath.Join(t.TempDir(), "archive")

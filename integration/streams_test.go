@@ -12,6 +12,7 @@ import (
 // TestStreamsThatAreRefused meets streams that were there before with a setting that breaks an invariant: the server does
 // not start, and says which setting it is.
 func TestStreamsThatAreRefused(t *testing.T) {
+	t.Parallel()
 	for _, tc := range []struct {
 		says   string // besides the stream's name
 		stream jetstream.StreamConfig
@@ -35,6 +36,7 @@ func TestStreamsThatAreRefused(t *testing.T) {
 
 // TestUsersStreamIsNotTrimmed archives a stream that was there before, leaves it alone, and shortens it when told to.
 func TestUsersStreamIsNotTrimmed(t *testing.T) {
+	t.Parallel()
 	nats := startOutsideNATS(t)
 	_, js := dial(t, nats.addr)
 	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "LOGS", Subjects: []string{"logs.>"}}); err != nil {
@@ -65,6 +67,7 @@ func TestUsersStreamIsNotTrimmed(t *testing.T) {
 // TestRejected publishes messages that are no entry of a log: they end, with the reason, in a stream of their own, and hold
 // nobody up.
 func TestRejected(t *testing.T) {
+	t.Parallel()
 	in := newInstance(t, fast...).start()
 	_, js := dial(t, in.nats)
 	long := "logs.acme." + strings.Repeat("x", 300)
@@ -99,6 +102,7 @@ func TestRejected(t *testing.T) {
 // TestLossByTheStreamsOwnLimits lets the source stream drop entries while no server runs: that is counted, said, and harms
 // nothing else.
 func TestLossByTheStreamsOwnLimits(t *testing.T) {
+	t.Parallel()
 	nats := startOutsideNATS(t)
 	_, js := dial(t, nats.addr)
 	_, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "LOGS", Subjects: []string{"logs.>"}, MaxMsgs: 100})

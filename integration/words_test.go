@@ -18,6 +18,7 @@ import (
 // are entries. The shard gets past each of them, and they are read and followed from the stream, after a crash, and
 // from the archive.
 func TestPublishersWithTheServersWords(t *testing.T) {
+	t.Parallel()
 	slow := append([]string{"--max-delay", "1h"}, fast[2:]...)
 	in := newInstance(t, slow...).start()
 	conn, err := net.Dial("tcp", in.nats)

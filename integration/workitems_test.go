@@ -16,6 +16,7 @@ import (
 // TestOddWorkItems does to the queue of a running system what redeliveries and foreign hands do: every real item comes two
 // more times, some are taken and given back, and some are none. It costs tries, and nothing else.
 func TestOddWorkItems(t *testing.T) {
+	t.Parallel()
 	const rounds = 12
 	in := newInstance(t, fast...)
 	in.args = append(in.args, "--shards", "2", "--workers", "4", "--requeue-after", "1m") // no item leaves the queue by its age
