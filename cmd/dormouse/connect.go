@@ -16,9 +16,9 @@ import (
 
 // addConnectFlags adds the flags that say which NATS to talk to.
 func addConnectFlags(cmd *cobra.Command) {
-	cmd.Flags().String("nats-url", "", "NATS server(s), comma separated (default "+nats.DefaultURL+", for serve the embedded server)")
-	cmd.Flags().String("nats-context", "", "context of the nats CLI to connect with")
-	cmd.Flags().String("nats-creds", "", "credentials file for NATS")
+	cmd.Flags().String("nats-url", "", "`URL` of NATS server(s), comma separated (default "+nats.DefaultURL+", for serve the embedded server)")
+	cmd.Flags().String("nats-context", "", "`NAME` of the nats CLI's context to connect with")
+	cmd.Flags().String("nats-creds", "", "credentials `FILE` for NATS")
 }
 
 func addArchiveFlag(cmd *cobra.Command, usage string) {

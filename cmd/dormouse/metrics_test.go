@@ -23,7 +23,7 @@ import (
 	"dormouse/internal/wire"
 )
 
-var update = flag.Bool("update", false, "write docs/metrics.md")
+var update = flag.Bool("update", false, "write docs/metrics.md, and the flags in README.md")
 
 // family is one metric as a process has it: its type, its help, and the labels of its series, each as name=value,...
 type family struct {

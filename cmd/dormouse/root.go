@@ -58,7 +58,7 @@ the YAML file named by --config; the flag wins over the environment, and that ov
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return loadConfig(cmd) },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.PersistentFlags().String("config", "", "YAML file with flag names as keys")
+	root.PersistentFlags().String("config", "", "YAML `FILE` with flag names as keys")
 	root.AddCommand(
 		newServeCommand(), newProvisionCommand(), newPublishCommand(), newReadCommand(), newLsCommand(), newStatCommand(), newVerifyCommand(), newStatusCommand(), newBenchCommand(),
 		&cobra.Command{

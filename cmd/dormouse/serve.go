@@ -65,32 +65,42 @@ JetStream, to which clients connect.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&c.data, "data", "./data", "directory for the state of this process")
+	f.StringVar(&c.data, "data", "./data", "`DIR` for the state of this process, which locks it: a second one is refused")
 	addConnectFlags(cmd)
-	f.StringVar(&c.natsListen, "nats-listen", "127.0.0.1:4222", "the embedded NATS server's address for clients")
-	addArchiveFlag(cmd, "bucket: file://DIR, s3://BUCKET/PREFIX?region=..&endpoint=.., gs://, azblob:// or mem:// (default file://DATA/archive)")
-	f.StringVar(&c.http, "http", "127.0.0.1:9422", "address for metrics and health")
-	f.StringSliceVar(&c.roles, "roles", []string{roleIngest, roleWorker}, "what this process does: ingest, worker or both")
-	f.DurationVar(&c.maxDelay, "max-delay", 5*time.Second, "bound from an entry's arrival to its archive commit being due")
-	f.Var(&c.maxBytes, "max-bytes", "a log with this much buffered is ready at once")
-	f.IntVar(&c.workers, "workers", 2*runtime.GOMAXPROCS(0), "pool size")
-	f.DurationVar(&c.requeueAfter, "requeue-after", time.Minute, "a ready log that is not committed by then is queued again")
-	f.DurationVar(&c.tick, "tick", scheduler.DefaultTick, "width of a scheduler slot")
-	f.Var(&c.bufferLimit, "buffer-limit", "buffered bytes above which this process stops pulling")
-	f.Var(&c.segmentBytes, "segment-bytes", "a segment is closed at this size")
-	f.DurationVar(&c.linger, "linger", 100*time.Millisecond, "how long a worker waits for more ready logs to pack together")
+	f.StringVar(&c.natsListen, "nats-listen", "127.0.0.1:4222", "`ADDR` of the embedded NATS server for clients")
+	f.IntVar(&c.shards, "shards", 0, "`N` source streams that tenants are spread over, fixed when they are made (default what there is, or 1)")
+	f.IntVar(&c.replicas, "replicas", 1, "replicas, 1, 3 or 5, of the streams that dormouse makes; `N` servers at least")
+
+	addArchiveFlag(cmd, "`URL` of the bucket: file://DIR, s3://BUCKET/PREFIX?region=..&endpoint=.., gs://, azblob:// or mem:// "+
+		"(default file://DATA/archive)")
 	c.compression = addChoice(cmd, "compression", "compression of segments", "zstd", "snappy", "none")
+	f.Var(&c.segmentBytes, "segment-bytes", "a segment is closed at this `size`; each worker holds about one in memory, and up to "+
+		"eight messages of the largest size that NATS takes")
+
+	f.DurationVar(&c.maxDelay, "max-delay", 5*time.Second, "bound from an entry's arrival to its archive commit being due")
+	f.Var(&c.maxBytes, "max-bytes", "a log with this `size` buffered is ready at once")
+	f.DurationVar(&c.requeueAfter, "requeue-after", time.Minute, "a ready log that is not committed by then is queued again")
 	f.DurationVar(&c.lease, "lease", 10*time.Second, "how long a silent owner keeps others from taking its shard")
+	f.DurationVar(&c.grace, "grace", 10*time.Second, "how long work in hand may go on after SIGTERM; a second signal ends at once")
+
 	c.trim = addChoice(cmd, "trim", "shorten the source stream behind the archive; auto: only a stream that dormouse made",
 		string(ingest.TrimAuto), string(ingest.TrimAlways), string(ingest.TrimNever))
-	f.DurationVar(&c.trimDelay, "trim-delay", 0, "how far trimming trails the archive; must exceed --sync-interval (default 5s embedded, 3m otherwise, or twice --sync-interval if that is more)")
-	f.DurationVar(&c.syncInterval, "sync-interval", 0, "how often the embedded NATS server syncs, or outside ones do as their configuration says: what a power failure can take (default 1s embedded, 2m otherwise)")
+	f.DurationVar(&c.trimDelay, "trim-delay", 0, "how far trimming trails the archive; must exceed --sync-interval, and 10s in a "+
+		"cluster (default 5s embedded, 3m otherwise, or twice --sync-interval if that is more)")
+	f.DurationVar(&c.syncInterval, "sync-interval", 0, "how often the embedded NATS server syncs its files, or outside ones do as their "+
+		"configuration says: what a power failure can take (default 1s embedded, 2m otherwise)")
 	f.BoolVar(&c.syncAlways, "sync-always", false, "the embedded NATS server syncs before every ack, or outside ones do as their configuration says")
-	f.IntVar(&c.replicas, "replicas", 1, "replicas of the streams that dormouse makes: 1, 3 or 5")
-	f.IntVar(&c.shards, "shards", 0, "source streams that tenants are spread over, fixed when they are made (default what there is, or 1)")
-	f.DurationVar(&c.grace, "grace", 10*time.Second, "how long work in hand may go on at shutdown")
-	c.logFormat = addChoice(cmd, "log-format", "format of the log on standard error", "text", "json")
+
+	f.IntVar(&c.workers, "workers", 2*runtime.GOMAXPROCS(0), "`N` workers in the pool; a slow bucket wants more, since they wait for it")
+	f.DurationVar(&c.linger, "linger", 100*time.Millisecond, "how long a worker waits for more ready logs to pack together")
+	f.Var(&c.bufferLimit, "buffer-limit", "buffered `size` above which this process stops pulling")
+	f.DurationVar(&c.tick, "tick", scheduler.DefaultTick, "width of a scheduler slot")
+
+	f.StringSliceVar(&c.roles, "roles", []string{roleIngest, roleWorker}, "what this process does: ingest, worker or both")
+	f.StringVar(&c.http, "http", "127.0.0.1:9422", "`ADDR` for metrics and health")
+	c.logFormat = addChoice(cmd, "log-format", "format of the log, and of all else on standard error", "text", "json")
 	c.logLevel = addChoice(cmd, "log-level", "what to log", "info", "debug", "warn", "error")
+	cmd.SetUsageFunc(usageOfGroups(serveFlags))
 	return cmd
 }
 
