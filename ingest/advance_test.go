@@ -98,10 +98,10 @@ func TestReportIsOver(t *testing.T) {
 	})
 }
 
-// idleKeeper tends an owner's shard, and does nothing by itself.
-func idleKeeper(o *owner) *keeper {
+// idleRunner tends an owner's shard, and does nothing by itself.
+func idleRunner(o *owner) *shardRunner {
 	log := slog.New(slog.DiscardHandler)
-	return &keeper{node: &Node{cfg: o.cfg, shards: newShardStates()}, source: o.source, leases: &leases{node: "a"},
+	return &shardRunner{node: &Node{cfg: o.cfg, shards: newShardStates()}, source: o.source,
 		log: log, outages: newOutages(log), outage: outage.New(log, "the shard is not owned", "it is"), advance: o.advance}
 }
 
@@ -114,7 +114,7 @@ func TestTurnsThatEnd(t *testing.T) {
 		heldUp  bool
 	}{
 		"handed over":       {errHandedOver, 0, false},
-		"another's lease":   {fmt.Errorf("%w: by b", errLeaseHeld), 0, false},
+		"another's lease":   {&HeldError{Owner: "b"}, 0, false},
 		"fenced":            {fmt.Errorf("committing: %w", manifest.ErrFenced), 0, false},
 		"could not claim":   {notOwned{failed}, claiming, true},
 		"could not go on":   {failed, taking, true},
@@ -122,15 +122,15 @@ func TestTurnsThatEnd(t *testing.T) {
 	} {
 		o := &owner{advance: &advance{}}
 		o.advance.begins(committing)
-		k := idleKeeper(o)
+		r := idleRunner(o)
 		if tc.concern != committing && tc.heldUp {
 			o.advance.done(committing)
 		}
-		k.note(tc.err)
+		r.note(tc.err)
 		if c, _, _, ok := o.advance.heldUp(-1); ok != tc.heldUp || c != tc.concern {
 			t.Errorf("%s: held up: %v, concern %d", name, ok, c)
 		}
-		k.standBy(place{holder: "b"})
+		r.standBy(Placement{Holder: "b"})
 		if _, _, _, ok := o.advance.heldUp(-1); ok {
 			t.Errorf("%s: held up while another node has the shard", name)
 		}
@@ -147,32 +147,32 @@ func TestWhatIsHeldUp(t *testing.T) {
 	if err := o.setPosition(o.pos); err != nil {
 		t.Fatal(err)
 	}
-	k := idleKeeper(o)
+	r := idleRunner(o)
 	is := func(what string, seq uint64) {
 		t.Helper()
-		if got, _ := k.lookAtAdvance(t.Context(), time.Minute); got == nil && seq > 0 || got != nil && (got.Seq != seq || got.Subject != "logs.t.a") {
+		if got, _ := r.lookAtAdvance(t.Context(), time.Minute); got == nil && seq > 0 || got != nil && (got.Seq != seq || got.Subject != "logs.t.a") {
 			t.Errorf("%s: %+v, want sequence %d", what, got, seq)
 		}
 	}
 	is("nothing", 0)
-	k.advance.mu.since[committing] = time.Now().Add(-time.Hour)
+	r.advance.mu.since[committing] = time.Now().Add(-time.Hour)
 	is("committing", 2)
-	k.advance.done(committing)
-	k.advance.mu.since[taking] = time.Now().Add(-time.Hour)
+	r.advance.done(committing)
+	r.advance.mu.since[taking] = time.Now().Add(-time.Hour)
 	is("taking in", 3)
 	if err := o.stream.Purge(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	is("taking in what is gone", 0)
-	if _, _, _, ok := k.advance.heldUp(-1); ok {
+	if _, _, _, ok := r.advance.heldUp(-1); ok {
 		t.Error("held up with nothing to take in")
 	}
 	report := &wire.Stuck{Since: time.Now()}
-	k.advance.report(report)
+	r.advance.report(report)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	k.watchAdvance(ctx)
-	if before := k.advance.report(nil); before != nil {
+	r.watchAdvance(ctx)
+	if before := r.advance.report(nil); before != nil {
 		t.Errorf("after the end %+v is reported", before)
 	}
 }

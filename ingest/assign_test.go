@@ -23,7 +23,7 @@ func TestAssignIsEven(t *testing.T) {
 	for shards := range 40 {
 		for nodes := 1; nodes <= 12; nodes++ {
 			s, n := numbered(shards, nodes)
-			plan := assign(s, n, nil)
+			plan := Assign(s, n, nil)
 			if len(plan) != shards {
 				t.Fatalf("%d shards on %d nodes: %d are assigned", shards, nodes, len(plan))
 			}
@@ -38,12 +38,12 @@ func TestAssignIsEven(t *testing.T) {
 			}
 			slices.Reverse(s)
 			slices.Reverse(n)
-			if !maps.Equal(plan, assign(s, n, nil)) {
+			if !maps.Equal(plan, Assign(s, n, nil)) {
 				t.Fatalf("%d shards on %d nodes: the order of the lists matters", shards, nodes)
 			}
 		}
 	}
-	if plan := assign([]wire.Shard{1}, nil, nil); len(plan) != 0 {
+	if plan := Assign([]wire.Shard{1}, nil, nil); len(plan) != 0 {
 		t.Fatalf("assigned to nobody: %v", plan)
 	}
 }
@@ -51,14 +51,7 @@ func TestAssignIsEven(t *testing.T) {
 // TestAssignMovesOnlyTheShare holds that of a running system nothing moves but the share of the node that comes or goes.
 func TestAssignMovesOnlyTheShare(t *testing.T) {
 	s, n := numbered(67, 8)
-	plan := assign(s, n[:7], nil)
-	holders := func() map[wire.Shard]holder {
-		held := make(map[wire.Shard]holder)
-		for shard, node := range plan {
-			held[shard] = holder{node: node}
-		}
-		return held
-	}
+	plan := Assign(s, n[:7], nil)
 	count := func(next map[wire.Shard]string, node string) (moved, share int) {
 		for shard, owner := range next {
 			if owner != plan[shard] {
@@ -70,12 +63,12 @@ func TestAssignMovesOnlyTheShare(t *testing.T) {
 		}
 		return moved, share
 	}
-	joined := assign(s, n, holders())
+	joined := Assign(s, n, plan)
 	if moved, share := count(joined, n[7]); moved != share || share != 8 {
 		t.Errorf("a node that joined took %d shards, %d moved in all", share, moved)
 	}
 	plan = joined
-	left := assign(s, n[1:], holders())
+	left := Assign(s, n[1:], plan)
 	moved, _ := count(left, "")
 	if share := 67 - len(slices.DeleteFunc(slices.Collect(maps.Values(plan)), func(node string) bool { return node == n[0] })); moved != share {
 		t.Errorf("a node that left had %d shards, %d moved in all", share, moved)

@@ -2,8 +2,8 @@
 // and commits, and trims what is archived.
 //
 // An entry's way through the package is consume.go (source stream to buffer), drain.go (buffer to worker), commit.go
-// (worker to manifest and catalog), trim.go (source stream shortened). Who may do all this is decided in roster.go and
-// keeper.go (which process tries) and claim.go (which one is right). snapshot.go keeps the manifest short.
+// (worker to manifest and catalog), trim.go (source stream shortened). Who may do all this is decided in view.go and
+// shardrunner.go (which process tries) and claim.go (which one is right). snapshot.go keeps the manifest short.
 // It starts nothing for a log, and puts nothing but those snapshots into the bucket. Open
 // scheduler next for when a log becomes ready, and workers for who drains it.
 package ingest
@@ -18,7 +18,6 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -88,27 +87,26 @@ func (c Config) validate() error {
 	return nil
 }
 
-// Node is one process's part in owning shards: a keeper for each shard, which owns it or stands by.
+// Node is one process's part in owning shards: a shardRunner for each shard, which owns it or stands by.
 type Node struct {
 	cfg       Config
 	metrics   *metrics
 	schedules *scheduler.Metrics
 	shards    *shardStates
-	trims     atomic.Uint64 // of source streams
-	roster    atomic.Pointer[roster]
-	unfit     chan error // cap 1: a snapshot could not be read, so that others should own the shards
+	trims     atomic.Uint64              // of source streams
+	members   atomic.Pointer[Membership] // nil until the lease bucket was found
 }
 
 // HasPeers reports whether other nodes live, as far as this one knows: who takes its shards over.
 func (n *Node) HasPeers() bool {
-	roster := n.roster.Load()
-	return roster != nil && roster.peers() > 0
+	members := n.members.Load()
+	return members != nil && members.Peers() > 0
 }
 
 // unowned returns how many shards nobody holds the lease of, as far as this node sees; 0 while it sees nothing.
 func (n *Node) unowned() int {
-	if roster := n.roster.Load(); roster != nil {
-		return roster.unowned()
+	if members := n.members.Load(); members != nil {
+		return members.Unowned()
 	}
 	return 0
 }
@@ -116,8 +114,8 @@ func (n *Node) unowned() int {
 // Share returns how many shards this node should own, and has for half a lease, of how many there are; 0 of 0 while that is
 // not known. Of processes that start together the first has all of them for a moment.
 func (n *Node) Share() (mine, all int) {
-	if roster := n.roster.Load(); roster != nil {
-		return roster.settled(n.cfg.Lease / 2)
+	if members := n.members.Load(); members != nil {
+		return members.Share(n.cfg.Lease / 2)
 	}
 	return 0, 0
 }
@@ -135,14 +133,11 @@ func New(cfg Config) (*Node, error) {
 	}
 	cfg.SnapshotRecords = cmp.Or(cfg.SnapshotRecords, snapshotRecords)
 	cfg.SnapshotExtents = cmp.Or(cfg.SnapshotExtents, snapshotExtents)
-	n := &Node{cfg: cfg, shards: newShardStates(), unfit: make(chan error, 1)}
+	n := &Node{cfg: cfg, shards: newShardStates()}
 	n.metrics = newMetrics(cfg.Registerer, n.shards, n.unowned)
 	n.schedules = scheduler.NewMetrics(cfg.Registerer)
 	return n, nil
 }
-
-// meetFor is how long a node waits before it takes any shard.
-const meetFor = 200 * time.Millisecond
 
 // Run keeps the node's share of the shards until ctx is done, and then gives them up. It returns when no goroutine of the
 // node is left; nil after ctx was done, else what made it impossible to go on.
@@ -154,43 +149,22 @@ func (n *Node) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	roster := newRoster(leases, n.cfg.Lease, n.cfg.Logger)
-	n.roster.Store(roster)
-	watching := make(chan struct{})
-	begin := sync.OnceFunc(func() { close(watching) })
-	looked := make(chan struct{})
+	members := NewMembership(leases, n.cfg.Bucket.Check, n.cfg.Logger)
+	n.members.Store(members)
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return n.live(ctx, leases, roster, func() { close(looked) }) })
-	group.Go(func() error { return roster.run(ctx, begin) })
+	group.Go(func() error { return members.Run(ctx) })
 	group.Go(func() error {
-		if n.meet(ctx, watching, looked); ctx.Err() != nil {
+		if members.Meet(ctx); ctx.Err() != nil {
 			return nil
 		}
-		return n.keepShards(ctx, sources, leases, roster)
+		return n.runShards(ctx, sources, leases, members)
 	})
 	group.Go(func() error { return n.restWhenIdle(ctx) })
 	return group.Wait()
 }
 
-// meet waits until this node and others that start at the same time know each other, so that they hand nothing over.
-func (n *Node) meet(ctx context.Context, watching, looked <-chan struct{}) {
-	select {
-	case <-ctx.Done():
-	case <-watching: // before, this node would think that it is alone
-	}
-	select {
-	case <-ctx.Done():
-	case <-looked: // the others hear of this node from then on
-	case <-time.After(n.cfg.Lease / 10): // it may be the only one, which serves without a bucket
-	}
-	select {
-	case <-ctx.Done():
-	case <-time.After(min(meetFor, n.cfg.Lease/10)):
-	}
-}
-
 // begin finds the source streams and the lease bucket, which may have no leader for a while.
-func (n *Node) begin(ctx context.Context) (sources []topology.Source, leases *leases, err error) {
+func (n *Node) begin(ctx context.Context) (sources []topology.Source, leases *Leases, err error) {
 	begun := outage.New(n.cfg.Logger, "ingest cannot begin; trying again", "ingest begins")
 	_, err = backoff.Retry(ctx, func() (struct{}, error) {
 		var err error
@@ -201,7 +175,7 @@ func (n *Node) begin(ctx context.Context) (sources []topology.Source, leases *le
 			err = errors.New("ingest: there is no source stream: no stream carries the metadata of a shard")
 		}
 		if err == nil {
-			leases, err = openLeases(ctx, n.cfg)
+			leases, err = OpenLeases(ctx, n.cfg.JS, n.cfg.NodeID, n.cfg.Host, n.cfg.Lease)
 		}
 		if err != nil && ctx.Err() == nil {
 			begun.Failed(err)
@@ -217,45 +191,45 @@ func (n *Node) begin(ctx context.Context) (sources []topology.Source, leases *le
 // sourcesEvery is how often a node looks for source streams that were added or deleted.
 const sourcesEvery = 30 * time.Second
 
-// kept is a shard with a keeper.
-type kept struct {
+// running is a shard with a runner.
+type running struct {
 	source topology.Source
 	stop   context.CancelFunc
 }
 
-// keepShards runs a keeper for each source stream there is, until ctx is done.
-func (n *Node) keepShards(ctx context.Context, sources []topology.Source, leases *leases, roster *roster) error {
+// runShards runs a shardRunner for each source stream there is, until ctx is done.
+func (n *Node) runShards(ctx context.Context, sources []topology.Source, leases *Leases, members *Membership) error {
 	group, ctx := errgroup.WithContext(ctx)
-	keepers := make(map[wire.Shard]kept)
+	runners := make(map[wire.Shard]running)
 	looks := outage.New(n.cfg.Logger, "could not look for new source streams; trying again", "source streams can be looked for again")
 	ticker := time.NewTicker(sourcesEvery)
 	defer ticker.Stop()
 	for ctx.Err() == nil {
 		for _, source := range sources {
-			if have, ok := keepers[source.Shard]; ok && have.source.Created.Equal(source.Created) && have.source.Prefix == source.Prefix {
+			if have, ok := runners[source.Shard]; ok && have.source.Created.Equal(source.Created) && have.source.Prefix == source.Prefix {
 				continue
-			} else if ok { // made anew under the same name: the keeper's owner is of another stream
+			} else if ok { // made anew under the same name: the runner's owner is of another stream
 				n.cfg.Logger.Warn("a source stream was made anew, or has another prefix", "shard", source.Shard.String(), "stream", source.Stream)
 				have.stop()
 			}
 			n.shards.set(source.Shard, shardStatus{state: wire.ShardStarting})
-			k := &keeper{node: n, source: source, leases: leases, roster: roster, advance: n.shards.advance(source.Shard),
+			r := &shardRunner{node: n, source: source, leases: leases, members: members, advance: n.shards.advance(source.Shard),
 				log: n.cfg.Logger.With("shard", source.Shard.String(), "stream", source.Stream)}
-			k.outages = newOutages(k.log)
-			k.outage = outage.New(k.log, "could not own the shard; trying again", "the shard is owned, or another node's")
-			keeping, stop := context.WithCancel(ctx)
-			keepers[source.Shard] = kept{source, stop}
-			group.Go(func() error { return k.run(keeping) })
+			r.outages = newOutages(r.log)
+			r.outage = outage.New(r.log, "could not own the shard; trying again", "the shard is owned, or another node's")
+			tending, stop := context.WithCancel(ctx)
+			runners[source.Shard] = running{source, stop}
+			group.Go(func() error { return r.run(tending) })
 		}
-		for shard, k := range keepers {
-			if n.isGone(ctx, k.source, sources) {
-				n.cfg.Logger.Warn("a source stream is gone, or is another shard now", "shard", shard.String(), "stream", k.source.Stream)
-				k.stop()
-				delete(keepers, shard)
+		for shard, r := range runners {
+			if n.isGone(ctx, r.source, sources) {
+				n.cfg.Logger.Warn("a source stream is gone, or is another shard now", "shard", shard.String(), "stream", r.source.Stream)
+				r.stop()
+				delete(runners, shard)
 				n.shards.drop(shard)
 			}
 		}
-		roster.setShards(slices.Sorted(maps.Keys(keepers)))
+		members.SetShards(slices.Sorted(maps.Keys(runners)))
 		n.shards.begin()
 		select {
 		case <-ctx.Done():
@@ -268,8 +242,8 @@ func (n *Node) keepShards(ctx context.Context, sources []topology.Source, leases
 			}
 		}
 	}
-	for _, k := range keepers {
-		k.stop()
+	for _, r := range runners {
+		r.stop()
 	}
 	return group.Wait()
 }

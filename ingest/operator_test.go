@@ -62,10 +62,7 @@ func TestUnownedShardsShow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	roster := a.node.roster.Load()
-	roster.mu.Lock()
-	roster.shards = append(roster.shards, 7) // which nobody takes
-	roster.mu.Unlock()
+	a.node.members.Load().SetShards([]wire.Shard{0, 7}) // which nobody takes
 	a.awaitMetric("dormouse_shards_unowned", 1)
 	if _, err := kv.Put(t.Context(), wire.LeaseKey(7), []byte(`{"node":"somebody","host":"web-1"}`)); err != nil {
 		t.Fatal(err)

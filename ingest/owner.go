@@ -80,7 +80,7 @@ type owner struct {
 	taken   chan snapshotCall
 }
 
-// newOwner makes an owner of the shard for one epoch. The outages are the keeper's: what fails in each epoch anew is one outage.
+// newOwner makes an owner of the shard for one epoch. The outages are the shardRunner's: what fails in each epoch anew is one outage.
 func newOwner(n *Node, source topology.Source, log *slog.Logger, outages outages, share func() int, fresh func() bool) *owner {
 	return &owner{
 		cfg: n.cfg, metrics: n.metrics, schedules: n.schedules, load: n.shards.load, trims: &n.trims, fresh: fresh,

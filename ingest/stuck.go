@@ -114,7 +114,7 @@ func (a *advance) setFull(full bool) {
 }
 
 func (a *advance) isFull() bool {
-	if a == nil { // of a shard without a keeper
+	if a == nil { // of a shard that is not run
 		return false
 	}
 	a.mu.Lock()
@@ -169,11 +169,11 @@ func (a *advance) stuck() *wire.Stuck {
 
 // watchAdvance looks several times in a lease whether the shard gets on, until ctx is done. It asks JetStream only for one
 // that does not.
-func (k *keeper) watchAdvance(ctx context.Context) {
-	lease := k.node.cfg.Lease
+func (r *shardRunner) watchAdvance(ctx context.Context) {
+	lease := r.node.cfg.Lease
 	tick := time.NewTicker(lease / 4)
 	defer tick.Stop()
-	defer k.advance.report(nil)
+	defer r.advance.report(nil)
 	for looked := time.Now(); ; {
 		select {
 		case <-ctx.Done():
@@ -181,22 +181,22 @@ func (k *keeper) watchAdvance(ctx context.Context) {
 		case <-tick.C:
 		}
 		if pause := time.Since(looked); pause > lease/2 {
-			k.advance.forgive(pause)
+			r.advance.forgive(pause)
 		}
-		now, level := k.lookAtAdvance(ctx, lease)
+		now, level := r.lookAtAdvance(ctx, lease)
 		if ctx.Err() != nil {
 			return
 		}
-		before := k.advance.report(now)
-		tellAdvance(k.log, level, before, now)
+		before := r.advance.report(now)
+		tellAdvance(r.log, level, before, now)
 		looked = time.Now()
 	}
 }
 
 // lookAtAdvance returns what the shard does not get past, nil if it gets on, and how loud to say so: what fails for whatever
 // message, as without NATS, needs no operator for the shard's sake.
-func (k *keeper) lookAtAdvance(ctx context.Context, patience time.Duration) (*wire.Stuck, slog.Level) {
-	c, since, why, ok := k.advance.heldUp(patience)
+func (r *shardRunner) lookAtAdvance(ctx context.Context, patience time.Duration) (*wire.Stuck, slog.Level) {
+	c, since, why, ok := r.advance.heldUp(patience)
 	if !ok {
 		return nil, slog.LevelInfo
 	}
@@ -218,20 +218,20 @@ func (k *keeper) lookAtAdvance(ctx context.Context, patience time.Duration) (*wi
 	if c == claiming { // no entry is looked at before it is done: none is at fault
 		return s, level
 	}
-	first, err := k.firstWaiting(ctx, c)
+	first, err := r.firstWaiting(ctx, c)
 	switch {
 	case err == nil:
 		s.Seq, s.Subject = first.Sequence, first.Subject
 	case errors.Is(err, jetstream.ErrMsgNotFound) && c == taking: // its end was deleted, or archived by another owner
-		k.advance.done(taking)
+		r.advance.done(taking)
 		return nil, slog.LevelInfo
 	}
 	return s, level
 }
 
 // firstWaiting returns the first message of the stream that the shard waits with.
-func (k *keeper) firstWaiting(ctx context.Context, c concern) (jsapi.Message, error) {
-	pos, err := k.node.cfg.DB.Position(k.source.Shard)
+func (r *shardRunner) firstWaiting(ctx context.Context, c concern) (jsapi.Message, error) {
+	pos, err := r.node.cfg.DB.Position(r.source.Shard)
 	if err != nil {
 		return jsapi.Message{}, err
 	}
@@ -239,7 +239,7 @@ func (k *keeper) firstWaiting(ctx context.Context, c concern) (jsapi.Message, er
 	if c == committing {
 		above = pos.Floor
 	}
-	return jsapi.GetNext(ctx, k.node.cfg.JS, k.source.Stream, ">", above+1)
+	return jsapi.GetNext(ctx, r.node.cfg.JS, r.source.Stream, ">", above+1)
 }
 
 // tellAdvance logs what has changed.

@@ -3,9 +3,7 @@ package ingest
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"testing"
-	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -65,8 +63,8 @@ func TestNodeWithoutABucketTakesNothing(t *testing.T) {
 	s.awaitShares(map[*node]float64{b: 2})
 }
 
-// TestUnfitNodeKeepsWhatItServes holds that a node which leaves shards to others goes on with those that it serves.
-func TestUnfitNodeKeepsWhatItServes(t *testing.T) {
+// TestWithdrawnNodeKeepsWhatItServes holds that a node which leaves shards to others goes on with those that it serves.
+func TestWithdrawnNodeKeepsWhatItServes(t *testing.T) {
 	t.Parallel() // it waits most of its time
 	s := newSystem(t)
 	s.addShards(2)
@@ -75,7 +73,7 @@ func TestUnfitNodeKeepsWhatItServes(t *testing.T) {
 	b := s.start("b", t.TempDir(), func(c *Config) { c.Bucket = bucket })
 	s.awaitShares(map[*node]float64{a: 1, b: 1})
 	bucket.checks.Store(true)
-	offer(b.node.unfit, errSnapshotUnread)
+	b.node.members.Load().Withdraw(errSnapshotUnread)
 	s.until("b to ask the bucket again and again", func() bool { return bucket.failed.Load() >= 5 })
 	if a.node.HasPeers() || b.metric("dormouse_shards_owned") != 1 || b.metric("dormouse_owner_stepdowns_total") != 0 {
 		t.Errorf("b owns %v shards, stepped down %v times", b.metric("dormouse_shards_owned"), b.metric("dormouse_owner_stepdowns_total"))
@@ -127,39 +125,4 @@ func TestSnapshotThatCannotBeRead(t *testing.T) {
 	s.until("b to come back", a.node.HasPeers)
 	a.stop()
 	b.awaitOwned()
-}
-
-// TestRosterOfAnUnfitNode holds what a node that is not fit takes for its own: what it serves, and all if it is alone.
-func TestRosterOfAnUnfitNode(t *testing.T) {
-	const term = 10 * time.Second
-	start := time.Now()
-	r := newRoster(&leases{node: "a"}, term, slog.New(slog.DiscardHandler))
-	r.setShards([]wire.Shard{0, 1, 2, 3})
-	owns := func(when string, want int) {
-		t.Helper()
-		if mine, _ := r.count(); mine != want {
-			t.Errorf("%s: its share is %d shards, want %d", when, mine, want)
-		}
-	}
-	owns("alone", 4)
-	r.hear(change{key: wire.WaitingKeys + "c", revision: 1}, start)
-	owns("another one waits", 4)
-	r.hear(change{key: wire.NodeKeys + "b", revision: 2}, start)
-	owns("another one lives", 0)
-	r.serve(2, true)
-	owns("it serves one", 1)
-	if !r.place(2).mine {
-		t.Error("it is to give up what it serves")
-	}
-	r.serve(2, false)
-	owns("it serves none", 0)
-	r.setFit(true)
-	owns("it is fit", 2)
-	r.setFit(false)
-	r.hear(change{key: wire.WaitingKeys + "a", revision: 3}, start.Add(term))
-	r.expire(start.Add(term))
-	owns("it has just begun to hear", 0)
-	r.hear(change{key: wire.WaitingKeys + "a", revision: 4}, start.Add(term+term/2))
-	r.expire(start.Add(2*term - 1))
-	owns("the other one died", 4)
 }

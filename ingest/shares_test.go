@@ -1,8 +1,8 @@
 package ingest
 
 import (
+	"errors"
 	"fmt"
-	"log/slog"
 	"strconv"
 	"testing"
 	"time"
@@ -105,57 +105,28 @@ func TestDeadOwnerIsReplacedWithinATerm(t *testing.T) {
 	s.takeReady("acme.web")
 }
 
-// change is one change of the lease bucket.
-type change struct {
-	jetstream.KeyValueEntry
-	key, node string
-	revision  uint64
-}
-
-func (c change) Key() string                     { return c.key }
-func (c change) Value() []byte                   { return []byte(`{"node":"` + c.node + `"}`) }
-func (c change) Revision() uint64                { return c.revision }
-func (c change) Operation() jetstream.KeyValueOp { return jetstream.KeyValuePut }
-
-// TestLapsedLease holds when a node takes the lease of another one to be over: not before its holder has stopped to trust it,
-// within a term, and not when it could not have heard of a renewal.
-func TestLapsedLease(t *testing.T) {
-	const term = 12 * time.Second
-	start := time.Now()
-	at := func(d time.Duration) time.Time { return start.Add(d) }
-	heldByB := func() *roster {
-		r := newRoster(&leases{node: "a"}, term, slog.New(slog.DiscardHandler))
-		r.setFit(true)
-		r.setShards([]wire.Shard{0})
-		r.hear(change{key: wire.NodeKeys + "a", revision: 1}, start)
-		r.hear(change{key: wire.NodeKeys + "b", revision: 2}, start)
-		r.hear(change{key: wire.LeaseKey(0), node: "b", revision: 3}, start)
-		return r
-	}
-	is := func(r *roster, holder string, lapsed uint64, mine bool) {
-		t.Helper()
-		if p := r.place(0); p.holder != holder || p.lapsed != lapsed || p.mine != mine {
-			t.Errorf("holder %q, lapsed revision %d, mine %v; want %q, %d, %v", p.holder, p.lapsed, p.mine, holder, lapsed, mine)
+// TestNodeThatEndsGivesUpWhatItHolds at once, so that nobody waits for it; and no shard is taken for served any more.
+func TestNodeThatEndsGivesUpWhatItHolds(t *testing.T) {
+	s := newSystem(t)
+	n := s.start("a", t.TempDir())
+	n.awaitOwned()
+	keys := []string{wire.LeaseKey(0), wire.NodeKeys + "a"}
+	for _, key := range keys {
+		if !s.hasKey(key) {
+			t.Errorf("an owner does not hold %s", key)
 		}
 	}
-
-	r := heldByB()
-	r.hear(change{key: wire.NodeKeys + "a", revision: 4}, at(term/2))
-	r.expire(at(term / 2))
-	is(r, "b", 0, false) // b still answers readers
-	r.hear(change{key: wire.NodeKeys + "a", revision: 5}, at(term-1))
-	r.expire(at(term - 1))
-	is(r, "", 3, true)
-	r.hear(change{key: wire.LeaseKey(0), node: "a", revision: 6}, at(term))
-	is(r, "a", 0, true)
-
-	r = heldByB()
-	r.expire(at(term)) // nothing was heard at all: this node is blind
-	is(r, "b", 0, false)
-	r.hear(change{key: wire.NodeKeys + "a", revision: 4}, at(2*term))
-	r.expire(at(2 * term)) // sees again, and b's renewals may be the next that it hears
-	is(r, "b", 0, false)
-	r.hear(change{key: wire.NodeKeys + "a", revision: 5}, at(2*term+term/2))
-	r.expire(at(3*term - 1))
-	is(r, "", 3, true)
+	s.start("b", t.TempDir())
+	s.until("a to know b", n.node.HasPeers)
+	n.stop()
+	for _, key := range keys {
+		if s.hasKey(key) {
+			t.Errorf("%s is held after the end", key)
+		}
+	}
+	members := n.node.members.Load()
+	members.Withdraw(errors.New("which leaves to b what a does not serve"))
+	if mine, _ := members.Share(0); mine > 0 {
+		t.Errorf("%d shards are served after the end", mine)
+	}
 }

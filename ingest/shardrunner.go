@@ -1,0 +1,205 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"golang.org/x/sync/errgroup"
+
+	"dormouse/internal/outage"
+	"dormouse/internal/topology"
+	"dormouse/internal/wire"
+	"dormouse/store/manifest"
+)
+
+// shardRunner tends one shard for as long as the node runs. While this node should own the shard, it waits for the
+// lease, owns the shard until something ends that, and begins again.
+type shardRunner struct {
+	node    *Node
+	source  topology.Source
+	leases  *Leases
+	members *Membership
+	log     *slog.Logger
+	outage  *outage.Log // the shard cannot be owned
+	// outages are those of its owners. They outlast an epoch: a claim that fails is followed by another one.
+	outages outages
+	unread  error // why the snapshot could not be read at the last try; nil once the shard was owned
+
+	advance *advance
+}
+
+// run returns nil when ctx is done, and an error only for what trying again cannot mend.
+func (r *shardRunner) run(ctx context.Context) error {
+	watching, unwatch := context.WithCancel(ctx)
+	defer unwatch()
+	watched := make(chan struct{})
+	go func() { defer close(watched); r.watchAdvance(watching) }()
+	defer func() { unwatch(); <-watched }()
+	pause := backoff.NewExponentialBackOff()
+	pause.InitialInterval, pause.MaxInterval = 100*time.Millisecond, 5*time.Second
+	starved := backoff.NewExponentialBackOff() // paces claims that cannot read their snapshot
+	starved.InitialInterval, starved.MaxInterval = r.node.cfg.Lease/2, 6*r.node.cfg.Lease
+	for ctx.Err() == nil {
+		placement, changed := r.members.Placement(r.source.Shard)
+		if !placement.Mine {
+			r.standBy(placement)
+			select {
+			case <-ctx.Done():
+			case <-changed:
+			}
+			continue
+		}
+		began := time.Now()
+		err := r.turn(ctx)
+		r.note(err)
+		if errors.Is(err, errSnapshotUnread) {
+			r.withoutSnapshot(ctx, err, starved.NextBackOff())
+			continue
+		}
+		if time.Since(began) > r.node.cfg.Lease { // it worked for a while; every claim is a manifest record, so failing ones slow down
+			pause.Reset()
+			starved.Reset()
+		}
+		wait := pause.NextBackOff()
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, errHandedOver):
+			pause.Reset()
+			continue
+		case isHeld(err): // by the one whose share it was, which gives it up soon, or by one that died
+			placement, _ := r.members.Placement(r.source.Shard)
+			r.standBy(placement)
+			r.log.Debug("standing by", "reason", err)
+			pause.Reset()
+			wait = r.node.cfg.Lease/20 + rand.N(r.node.cfg.Lease/20+1)
+		default:
+			changed = nil
+			r.node.shards.set(r.source.Shard, shardStatus{state: wire.ShardStarting, failed: err})
+			if errors.As(err, &notOwned{}) {
+				r.node.metrics.claimsFailed.Inc()
+				r.outage.Failed(err)
+				break
+			}
+			r.node.metrics.stepDowns.Inc()
+			r.log.Warn("stepped down; trying to own the shard again", "reason", outage.Short(err.Error()))
+		}
+		select {
+		case <-ctx.Done():
+		case <-changed:
+		case <-time.After(wait):
+		}
+	}
+	return nil
+}
+
+// withoutSnapshot leaves a shard whose snapshot could not be read to the other nodes. One of them may have it on its
+// disk, or reach a bucket that this node does not. It returns when the shard is another node's share or the pause is
+// over.
+func (r *shardRunner) withoutSnapshot(ctx context.Context, err error, pause time.Duration) {
+	r.outages.part.Failed(err, "pause", pause)
+	r.node.metrics.claimsFailed.Inc()
+	r.unread = err
+	r.node.shards.set(r.source.Shard, shardStatus{state: wire.ShardStarting, failed: err})
+	r.members.Withdraw(err)
+	ctx, cancel := context.WithTimeout(ctx, pause)
+	defer cancel()
+	_ = r.members.AwaitElsewhere(ctx, r.source.Shard, 0) // or the pause is over
+}
+
+// note tells how the shard gets on after a turn that ended in err.
+func (r *shardRunner) note(err error) {
+	switch {
+	case errors.Is(err, errHandedOver) || isHeld(err) || errors.Is(err, manifest.ErrFenced):
+		r.advance.reset()
+	case errors.As(err, &notOwned{}):
+		r.advance.fails(claiming, err)
+	case !errors.Is(err, context.Canceled):
+		r.advance.fails(taking, err)
+	}
+}
+
+// standBy notes who has the shard.
+func (r *shardRunner) standBy(p Placement) {
+	r.outage.Over()
+	r.outages.part.Over()
+	state := wire.ShardStandby
+	if p.Holder == "" || p.Holder == r.node.cfg.NodeID {
+		state = wire.ShardStarting
+	}
+	r.advance.reset()
+	r.node.shards.set(r.source.Shard, shardStatus{state: state, holder: p.Holder})
+}
+
+// notOwned is what kept a node from owning a shard that it should own.
+type notOwned struct{ error }
+
+func (e notOwned) Unwrap() error { return e.error }
+
+var errHandedOver = errors.New("the shard is another node's share")
+
+// isHeld reports whether another node has the lease.
+func isHeld(err error) bool {
+	var held *HeldError
+	return errors.As(err, &held)
+}
+
+// handOver returns errHandedOver when the shard has been another node's share for a tenth of a lease.
+func (r *shardRunner) handOver(ctx context.Context) error {
+	if err := r.members.AwaitElsewhere(ctx, r.source.Shard, r.node.cfg.Lease/10); err != nil {
+		return err
+	}
+	r.log.Info("handing the shard over: it is another node's share")
+	return errHandedOver
+}
+
+// turn holds the lease and owns the shard until ctx is done, the lease is lost, the shard is to be handed over or the
+// owner steps down.
+func (r *shardRunner) turn(ctx context.Context) (err error) {
+	placement, _ := r.members.Placement(r.source.Shard)
+	lease, err := r.leases.Acquire(ctx, r.source.Shard, placement.Lapsed)
+	if isHeld(err) {
+		return err
+	}
+	if err != nil {
+		return notOwned{err}
+	}
+	served := tenure{log: r.log}
+	defer func(ctx context.Context) { served.end(ctx, err) }(ctx)
+	defer func(ctx context.Context) { // others wait for it
+		if err := lease.Release(ctx); err != nil {
+			r.log.Debug("the lease could not be given up; it will run out", "error", err)
+		}
+	}(ctx)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		if err := lease.Keep(ctx); err != nil {
+			return err
+		}
+		return ctx.Err()
+	})
+	group.Go(func() error { return r.handOver(ctx) })
+	group.Go(func() error {
+		share := func() int { mine, _ := r.members.Share(0); return max(mine, 1) }
+		o := newOwner(r.node, r.source, r.log, r.outages, share, lease.Fresh)
+		r.node.shards.set(r.source.Shard, shardStatus{state: wire.ShardClaiming, holder: r.node.cfg.NodeID, owner: o, failed: r.unread})
+		if err := o.claim(ctx); err != nil {
+			return notOwned{err}
+		}
+		r.advance.done(claiming)
+		defer r.members.SetServing(r.source.Shard, false)
+		return o.run(ctx, func() {
+			r.unread = nil
+			r.members.SetServing(r.source.Shard, true)
+			r.node.shards.set(r.source.Shard, shardStatus{state: wire.ShardOwned, holder: r.node.cfg.NodeID, owner: o})
+			r.outage.Over()
+			served.begin(o.epoch)
+			r.log.Info("owning the shard", "epoch", o.epoch, "from", o.applied()+1)
+		})
+	})
+	return group.Wait()
+}
