@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"dormouse/ingest/membership"
 	"dormouse/internal/ordered"
 	"dormouse/internal/outage"
 	"dormouse/internal/wire"
@@ -114,7 +115,7 @@ func TestTurnsThatEnd(t *testing.T) {
 		heldUp  bool
 	}{
 		"handed over":       {errHandedOver, 0, false},
-		"another's lease":   {&HeldError{Owner: "b"}, 0, false},
+		"another's lease":   {&membership.HeldError{Owner: "b"}, 0, false},
 		"fenced":            {fmt.Errorf("committing: %w", manifest.ErrFenced), 0, false},
 		"could not claim":   {notOwned{failed}, claiming, true},
 		"could not go on":   {failed, taking, true},
@@ -130,7 +131,7 @@ func TestTurnsThatEnd(t *testing.T) {
 		if c, _, _, ok := o.advance.heldUp(-1); ok != tc.heldUp || c != tc.concern {
 			t.Errorf("%s: held up: %v, concern %d", name, ok, c)
 		}
-		r.standBy(Placement{Holder: "b"})
+		r.standBy(membership.Placement{Holder: "b"})
 		if _, _, _, ok := o.advance.heldUp(-1); ok {
 			t.Errorf("%s: held up while another node has the shard", name)
 		}

@@ -2,8 +2,8 @@
 // and commits, and trims what is archived.
 //
 // An entry's way through the package is consume.go (source stream to buffer), drain.go (buffer to worker), commit.go
-// (worker to manifest and catalog), trim.go (source stream shortened). Who may do all this is decided in view.go and
-// shardrunner.go (which process tries) and claim.go (which one is right). snapshot.go keeps the manifest short.
+// (worker to manifest and catalog), trim.go (source stream shortened). Who may do all this is decided in
+// package membership and shardrunner.go (which process tries) and claim.go (which one is right). snapshot.go keeps the manifest short.
 // It starts nothing for a log, and puts nothing but those snapshots into the bucket. Open
 // scheduler next for when a log becomes ready, and workers for who drains it.
 package ingest
@@ -27,6 +27,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"dormouse/ingest/membership"
 	"dormouse/internal/outage"
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
@@ -93,8 +94,8 @@ type Node struct {
 	metrics   *metrics
 	schedules *scheduler.Metrics
 	shards    *shardStates
-	trims     atomic.Uint64              // of source streams
-	members   atomic.Pointer[Membership] // nil until the lease bucket was found
+	trims     atomic.Uint64                         // of source streams
+	members   atomic.Pointer[membership.Membership] // nil until the lease bucket was found
 }
 
 // HasPeers reports whether other nodes live, as far as this one knows: who takes its shards over.
@@ -149,7 +150,7 @@ func (n *Node) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	members := NewMembership(leases, n.cfg.Bucket.Check, n.cfg.Logger)
+	members := membership.New(leases, n.cfg.Bucket.Check, n.cfg.Logger)
 	n.members.Store(members)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return members.Run(ctx) })
@@ -157,14 +158,14 @@ func (n *Node) Run(ctx context.Context) error {
 		if members.Meet(ctx); ctx.Err() != nil {
 			return nil
 		}
-		return n.runShards(ctx, sources, leases, members)
+		return n.runShards(ctx, sources, members)
 	})
 	group.Go(func() error { return n.restWhenIdle(ctx) })
 	return group.Wait()
 }
 
 // begin finds the source streams and the lease bucket, which may have no leader for a while.
-func (n *Node) begin(ctx context.Context) (sources []topology.Source, leases *Leases, err error) {
+func (n *Node) begin(ctx context.Context) (sources []topology.Source, leases *membership.Leases, err error) {
 	begun := outage.New(n.cfg.Logger, "ingest cannot begin; trying again", "ingest begins")
 	_, err = backoff.Retry(ctx, func() (struct{}, error) {
 		var err error
@@ -175,7 +176,7 @@ func (n *Node) begin(ctx context.Context) (sources []topology.Source, leases *Le
 			err = errors.New("ingest: there is no source stream: no stream carries the metadata of a shard")
 		}
 		if err == nil {
-			leases, err = OpenLeases(ctx, n.cfg.JS, n.cfg.NodeID, n.cfg.Host, n.cfg.Lease)
+			leases, err = membership.OpenLeases(ctx, n.cfg.JS, n.cfg.NodeID, n.cfg.Host, n.cfg.Lease)
 		}
 		if err != nil && ctx.Err() == nil {
 			begun.Failed(err)
@@ -198,32 +199,34 @@ type running struct {
 }
 
 // runShards runs a shardRunner for each source stream there is, until ctx is done.
-func (n *Node) runShards(ctx context.Context, sources []topology.Source, leases *Leases, members *Membership) error {
+func (n *Node) runShards(ctx context.Context, sources []topology.Source, members *membership.Membership) error {
 	group, ctx := errgroup.WithContext(ctx)
 	runners := make(map[wire.Shard]running)
-	looks := outage.New(n.cfg.Logger, "could not look for new source streams; trying again", "source streams can be looked for again")
+	looks := outage.New(n.cfg.Logger, "could not look for new source streams; trying again",
+		"source streams can be looked for again")
 	ticker := time.NewTicker(sourcesEvery)
 	defer ticker.Stop()
 	for ctx.Err() == nil {
 		for _, source := range sources {
-			if have, ok := runners[source.Shard]; ok && have.source.Created.Equal(source.Created) && have.source.Prefix == source.Prefix {
+			have, ok := runners[source.Shard]
+			if ok && have.source.Created.Equal(source.Created) && have.source.Prefix == source.Prefix {
 				continue
-			} else if ok { // made anew under the same name: the runner's owner is of another stream
-				n.cfg.Logger.Warn("a source stream was made anew, or has another prefix", "shard", source.Shard.String(), "stream", source.Stream)
+			}
+			if ok { // made anew under the same name: the runner's owner is of another stream
+				n.cfg.Logger.Warn("a source stream was made anew, or has another prefix",
+					"shard", source.Shard.String(), "stream", source.Stream)
 				have.stop()
 			}
 			n.shards.set(source.Shard, shardStatus{state: wire.ShardStarting})
-			r := &shardRunner{node: n, source: source, leases: leases, members: members, advance: n.shards.advance(source.Shard),
-				log: n.cfg.Logger.With("shard", source.Shard.String(), "stream", source.Stream)}
-			r.outages = newOutages(r.log)
-			r.outage = outage.New(r.log, "could not own the shard; trying again", "the shard is owned, or another node's")
+			r := newShardRunner(n, source, members)
 			tending, stop := context.WithCancel(ctx)
 			runners[source.Shard] = running{source, stop}
 			group.Go(func() error { return r.run(tending) })
 		}
 		for shard, r := range runners {
 			if n.isGone(ctx, r.source, sources) {
-				n.cfg.Logger.Warn("a source stream is gone, or is another shard now", "shard", shard.String(), "stream", r.source.Stream)
+				n.cfg.Logger.Warn("a source stream is gone, or is another shard now",
+					"shard", shard.String(), "stream", r.source.Stream)
 				r.stop()
 				delete(runners, shard)
 				n.shards.drop(shard)

@@ -10,6 +10,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 	"golang.org/x/sync/errgroup"
 
+	"dormouse/ingest/membership"
 	"dormouse/internal/outage"
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
@@ -21,8 +22,7 @@ import (
 type shardRunner struct {
 	node    *Node
 	source  topology.Source
-	leases  *Leases
-	members *Membership
+	members *membership.Membership
 	log     *slog.Logger
 	outage  *outage.Log // the shard cannot be owned
 	// outages are those of its owners. They outlast an epoch: a claim that fails is followed by another one.
@@ -30,6 +30,16 @@ type shardRunner struct {
 	unread  error // why the snapshot could not be read at the last try; nil once the shard was owned
 
 	advance *advance
+}
+
+func newShardRunner(n *Node, source topology.Source, members *membership.Membership) *shardRunner {
+	log := n.cfg.Logger.With("shard", source.Shard.String(), "stream", source.Stream)
+	return &shardRunner{
+		node: n, source: source, members: members, log: log,
+		outage:  outage.New(log, "could not own the shard; trying again", "the shard is owned, or another node's"),
+		outages: newOutages(log),
+		advance: n.shards.advance(source.Shard),
+	}
 }
 
 // run returns nil when ctx is done, and an error only for what trying again cannot mend.
@@ -60,7 +70,8 @@ func (r *shardRunner) run(ctx context.Context) error {
 			r.withoutSnapshot(ctx, err, starved.NextBackOff())
 			continue
 		}
-		if time.Since(began) > r.node.cfg.Lease { // it worked for a while; every claim is a manifest record, so failing ones slow down
+		// Every claim is a manifest record, so those that fail slow down. This turn worked for a while.
+		if time.Since(began) > r.node.cfg.Lease {
 			pause.Reset()
 			starved.Reset()
 		}
@@ -124,7 +135,7 @@ func (r *shardRunner) note(err error) {
 }
 
 // standBy notes who has the shard.
-func (r *shardRunner) standBy(p Placement) {
+func (r *shardRunner) standBy(p membership.Placement) {
 	r.outage.Over()
 	r.outages.part.Over()
 	state := wire.ShardStandby
@@ -144,7 +155,7 @@ var errHandedOver = errors.New("the shard is another node's share")
 
 // isHeld reports whether another node has the lease.
 func isHeld(err error) bool {
-	var held *HeldError
+	var held *membership.HeldError
 	return errors.As(err, &held)
 }
 
@@ -160,8 +171,7 @@ func (r *shardRunner) handOver(ctx context.Context) error {
 // turn holds the lease and owns the shard until ctx is done, the lease is lost, the shard is to be handed over or the
 // owner steps down.
 func (r *shardRunner) turn(ctx context.Context) (err error) {
-	placement, _ := r.members.Placement(r.source.Shard)
-	lease, err := r.leases.Acquire(ctx, r.source.Shard, placement.Lapsed)
+	lease, err := r.members.Acquire(ctx, r.source.Shard)
 	if isHeld(err) {
 		return err
 	}
@@ -186,7 +196,8 @@ func (r *shardRunner) turn(ctx context.Context) (err error) {
 	group.Go(func() error {
 		share := func() int { mine, _ := r.members.Share(0); return max(mine, 1) }
 		o := newOwner(r.node, r.source, r.log, r.outages, share, lease.Fresh)
-		r.node.shards.set(r.source.Shard, shardStatus{state: wire.ShardClaiming, holder: r.node.cfg.NodeID, owner: o, failed: r.unread})
+		r.node.shards.set(r.source.Shard,
+			shardStatus{state: wire.ShardClaiming, holder: r.node.cfg.NodeID, owner: o, failed: r.unread})
 		if err := o.claim(ctx); err != nil {
 			return notOwned{err}
 		}

@@ -2,7 +2,9 @@ package integration
 
 import (
 	"encoding/json"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -26,7 +28,10 @@ var mayImport = map[string][]string{
 // mustNotImport names packages that a folder has no business with: the scheduler stays pure, and
 // what travels between processes stays light.
 var mustNotImport = map[string][]string{
-	"scheduler":         {"github.com/nats-io/", "github.com/cockroachdb/pebble"},
+	"scheduler": {"github.com/nats-io/", "github.com/cockroachdb/pebble"},
+	// Who should own a shard, and owning one: package ingest alone joins the two.
+	"ingest/membership": {"dormouse/ingest", "dormouse/scheduler", "dormouse/store", "github.com/cockroachdb/pebble"},
+	"ingest/shard":      {"dormouse/ingest/membership"},
 	"internal/wire":     {"github.com/nats-io/", "github.com/cockroachdb/pebble"},
 	"internal/entry":    {"github.com/nats-io/nats-server", "github.com/cockroachdb/pebble"},
 	"cmd":               toolsOfTests,
@@ -40,18 +45,22 @@ var toolsOfTests = []string{"dormouse/integration/relay", "dormouse/internal/met
 
 // TestImportDirections asserts the direction of imports from `go list`.
 func TestImportDirections(t *testing.T) {
-	out, err := exec.Command("go", "list", "-json=ImportPath,Imports", "dormouse/...").Output()
+	out, err := exec.Command("go", "list", "-json=Dir,GoFiles,ImportPath,Imports", "dormouse/...").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
 	seen := 0
 	for decoder := json.NewDecoder(strings.NewReader(string(out))); decoder.More(); {
 		var p struct {
-			ImportPath string
-			Imports    []string
+			Dir, ImportPath  string
+			GoFiles, Imports []string
 		}
 		if err := decoder.Decode(&p); err != nil {
 			t.Fatal(err)
+		}
+		touch(t, filepath.Dir(p.Dir), p.Dir)
+		for _, file := range p.GoFiles {
+			touch(t, filepath.Join(p.Dir, file))
 		}
 		path := strings.TrimPrefix(p.ImportPath, module)
 		folder, _, _ := strings.Cut(path, "/")
@@ -77,5 +86,15 @@ func TestImportDirections(t *testing.T) {
 	}
 	if seen < len(mayImport) {
 		t.Errorf("go list showed only %d packages", seen)
+	}
+}
+
+// touch looks at paths so that go test runs the test again when they change. What go list reads it does not know of.
+func touch(t *testing.T, paths ...string) {
+	t.Helper()
+	for _, path := range paths {
+		if _, err := os.Stat(path); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

@@ -1,4 +1,4 @@
-package ingest
+package membership
 
 import (
 	"context"
@@ -42,7 +42,7 @@ func TestHandOverSettles(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				m := NewMembership(&Leases{node: "a", term: lease}, nil, slog.New(slog.DiscardHandler))
+				m := New(&Leases{node: "a", term: lease}, nil, slog.New(slog.DiscardHandler))
 				m.setEligible(true)
 				m.SetShards([]wire.Shard{0})
 				m.hear(put(wire.NodeKeys+"b", "b", 1))

@@ -1,4 +1,4 @@
-package ingest
+package membership
 
 import (
 	"testing"
@@ -12,8 +12,8 @@ func put(key, node string, revision uint64) Change {
 	return Change{Key: key, Value: []byte(`{"node":"` + node + `"}`), Revision: revision}
 }
 
-// TestLapsedLease holds when a node takes the lease of another one to be over: not before its holder has stopped to trust it,
-// within a term, and not when it could not have heard of a renewal.
+// TestLapsedLease holds when a node takes the lease of another one to be over: not before its holder has stopped to
+// trust it, within a term, and not when it could not have heard of a renewal.
 func TestLapsedLease(t *testing.T) {
 	const term = 12 * time.Second
 	start := time.Now()
@@ -55,7 +55,8 @@ func TestLapsedLease(t *testing.T) {
 	is(v, "", 3, true)
 }
 
-// TestViewOfANodeThatIsNotEligible holds what a node that is not eligible takes for its own: what it serves, and all if it is alone.
+// TestViewOfANodeThatIsNotEligible holds what a node that is not eligible takes for its own: what it serves, and all if
+// it is alone.
 func TestViewOfANodeThatIsNotEligible(t *testing.T) {
 	const term = 10 * time.Second
 	start := time.Now()

@@ -1,4 +1,13 @@
-package ingest
+// Package membership says which node should own which shard.
+//
+// Nodes show that they live, and which shards they try to own, in one KV bucket of leases. Each node watches the bucket
+// and computes from it the same assignment. A node acquires the leases of its own share.
+//
+// The package never says what is true: the manifest does, and a node may act on a view that is late. It knows no source
+// stream, no disk and no object store.
+//
+// Open view.go next for the rules, which are pure, and leases.go for what keeps two nodes apart. Membership joins them.
+package membership
 
 import (
 	"context"
@@ -26,9 +35,9 @@ type Membership struct {
 	}
 }
 
-// NewMembership makes the membership of the node that leases are of; Run starts it. Check returns nil when the node
+// New makes the membership of the node that leases are of; Run starts it. Check returns nil when the node
 // could take a shard over, which needs its bucket. It may be called at any time while Run runs, one call at a time.
-func NewMembership(leases *Leases, check func(context.Context) error, log *slog.Logger) *Membership {
+func New(leases *Leases, check func(context.Context) error, log *slog.Logger) *Membership {
 	m := &Membership{leases: leases, log: log, watching: make(chan struct{})}
 	m.watched = sync.OnceFunc(func() { close(m.watching) })
 	m.heartbeat = newHeartbeat(leases, check, m.setEligible, log)
@@ -72,6 +81,13 @@ func (m *Membership) Placement(shard wire.Shard) (Placement, <-chan struct{}) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.mu.view.Placement(shard), m.mu.changed
+}
+
+// Acquire takes the lease of a shard, also one that its holder has not renewed for so long that it is over. See
+// Leases.Acquire for the errors.
+func (m *Membership) Acquire(ctx context.Context, shard wire.Shard) (*Lease, error) {
+	placement, _ := m.Placement(shard)
+	return m.leases.Acquire(ctx, shard, placement.Lapsed)
 }
 
 // AwaitElsewhere returns nil once the shard has been another node's share for settle without a break, and ctx.Err()

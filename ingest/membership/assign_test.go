@@ -1,4 +1,4 @@
-package ingest
+package membership
 
 import (
 	"fmt"
@@ -48,7 +48,8 @@ func TestAssignIsEven(t *testing.T) {
 	}
 }
 
-// TestAssignMovesOnlyTheShare holds that of a running system nothing moves but the share of the node that comes or goes.
+// TestAssignMovesOnlyTheShare holds that of a running system nothing moves but the share of the node that comes or
+// goes.
 func TestAssignMovesOnlyTheShare(t *testing.T) {
 	s, n := numbered(67, 8)
 	plan := Assign(s, n[:7], nil)

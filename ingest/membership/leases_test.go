@@ -1,4 +1,4 @@
-package ingest
+package membership
 
 import (
 	"context"
@@ -13,9 +13,9 @@ import (
 
 // TestAcquiringALease: by compare-and-set, of what was looked at.
 func TestAcquiringALease(t *testing.T) {
-	s := newSystem(t)
+	js := newBucket(t)
 	open := func(node string) *Leases {
-		l, err := OpenLeases(t.Context(), s.js, node, "", 2*time.Second)
+		l, err := OpenLeases(t.Context(), js, node, "", 2*time.Second)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -26,18 +26,18 @@ func TestAcquiringALease(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.acquire(t.Context(), "shard.7", 0); !isHeld(err) {
+	if _, err := b.acquire(t.Context(), "shard.7", 0); !errors.As(err, new(*HeldError)) {
 		t.Errorf("another's: %v", err)
 	}
 	again, err := a.acquire(t.Context(), "shard.7", 0)
 	if err != nil || again.revision == first.revision {
 		t.Fatalf("its own before a restart: %v", err)
 	}
-	if _, err := b.acquire(t.Context(), "shard.7", first.revision); !isHeld(err) {
+	if _, err := b.acquire(t.Context(), "shard.7", first.revision); !errors.As(err, new(*HeldError)) {
 		t.Errorf("one that was renewed since it seemed to be over: %v", err)
 	}
 	b.kv = &renewedMeanwhile{b.kv, again}
-	if _, err := b.acquire(t.Context(), "shard.7", again.revision); !isHeld(err) {
+	if _, err := b.acquire(t.Context(), "shard.7", again.revision); !errors.As(err, new(*HeldError)) {
 		t.Errorf("one that is renewed this moment: %v", err)
 	}
 	b = open("b")
@@ -79,8 +79,8 @@ func TestReleaseAfterAnUnheardRenewal(t *testing.T) {
 		"gone": {func(l *Leases, h *Lease) error { return l.kv.Delete(t.Context(), h.key) }, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newSystem(t)
-			l, err := OpenLeases(t.Context(), s.js, "a", "", 2*time.Second)
+			js := newBucket(t)
+			l, err := OpenLeases(t.Context(), js, "a", "", 2*time.Second)
 			if err != nil {
 				t.Fatal(err)
 			}
