@@ -31,7 +31,9 @@ type heartbeat struct {
 	withdrawn   chan error    // cap 1: why the node must leave shards to others though its check passes
 }
 
-func newHeartbeat(leases *Leases, check func(context.Context) error, setEligible func(bool), log *slog.Logger) *heartbeat {
+func newHeartbeat(
+	leases *Leases, check func(context.Context) error, setEligible func(bool), log *slog.Logger,
+) *heartbeat {
 	return &heartbeat{leases: leases, check: check, setEligible: setEligible, log: log,
 		checked: make(chan struct{}), withdrawn: make(chan error, 1)}
 }

@@ -54,8 +54,8 @@ func (m *memory) has(key string) bool {
 	return m.keys[key] != 0
 }
 
-// TestHeartbeatShowsOneKey: the node key while the node may take shards, else the waiting key, and none in the end. A node that
-// withdraws comes back after a pause, which is longer the second time.
+// TestHeartbeatShowsOneKey: the node key while the node may take shards, else the waiting key, and none in the end. A
+// node that withdraws comes back after a pause, which is longer the second time.
 func TestHeartbeatShowsOneKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const term = 10 * time.Second
@@ -75,7 +75,8 @@ func TestHeartbeatShowsOneKey(t *testing.T) {
 		shows := func(when string, eligible bool) {
 			t.Helper()
 			synctest.Wait()
-			if node, waiting := kv.has(wire.NodeKeys+"a"), kv.has(wire.WaitingKeys+"a"); node != eligible || waiting == eligible {
+			node, waiting := kv.has(wire.NodeKeys+"a"), kv.has(wire.WaitingKeys+"a")
+			if node != eligible || waiting == eligible {
 				t.Errorf("%s: the node key is shown: %v, the waiting key: %v", when, node, waiting)
 			}
 			if mine, _ := m.Share(0); (mine > 0) != eligible {

@@ -17,8 +17,8 @@ const (
 	modelShards = 7
 )
 
-// model is several nodes and one lease bucket, with a clock of its own. What a node writes comes to the others' queues, and
-// each takes from its queue when the schedule says so.
+// model is several nodes and one lease bucket, with a clock of its own. What a node writes comes to the others' queues,
+// and each takes from its queue when the schedule says so.
 type model struct {
 	t      *testing.T
 	random *rand.Rand
@@ -70,7 +70,9 @@ func (m *model) shards() (all []wire.Shard) {
 
 // watch begins a watch: the bucket as it is comes first.
 func (m *model) watch(n *modelNode) {
-	n.queue = slices.SortedFunc(maps.Values(m.bucket), func(a, b Change) int { return cmp.Compare(a.Revision, b.Revision) })
+	n.queue = slices.SortedFunc(maps.Values(m.bucket), func(a, b Change) int {
+		return cmp.Compare(a.Revision, b.Revision)
+	})
 }
 
 // write changes a key and returns its revision.
@@ -237,8 +239,9 @@ func (m *model) settle() {
 	}
 }
 
-// TestRandomMembership lets nodes come, go, die, be cut off and withdraw at random, and hear late. No two of them ever trust
-// their lease of a shard at the same time. Once that is over, they all know each other, agree, and hold even shares.
+// TestRandomMembership lets nodes come, go, die, be cut off and withdraw at random, and hear late. No two of them ever
+// trust their lease of a shard at the same time. Once that is over, they all know each other, agree, and hold even
+// shares.
 func TestRandomMembership(t *testing.T) {
 	for seed := range uint64(60) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
