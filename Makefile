@@ -31,12 +31,12 @@ test-all: ## Run the long forms of the tests that have one, which make test leav
 lint: ## Check formatting, go vet (with the drivers of all object stores too) and staticcheck
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo 'run gofmt -w on these files'; exit 1; }
 	$(PLAIN) go vet ./...
-	$(PLAIN) go vet -tags clouds ./store/archive ./cmd/dormouse
+	$(PLAIN) go vet -tags clouds ./store/bucket ./cmd/dormouse
 	$(PLAIN) go run $(STATICCHECK) ./...
 
 cover: ## What make test covers, in tests and in the processes that they start: figures for each package, and cover/cover.html
 	rm -rf cover && mkdir -p cover/tests cover/processes
-	DORMOUSE_COVER=$(CURDIR)/cover/processes $(TESTS) -vet=off -short -timeout 14m -covermode=atomic -coverpkg=./... $(TESTFLAGS) ./... \
+	COVER_PROCESSES=$(CURDIR)/cover/processes $(TESTS) -vet=off -short -timeout 14m -covermode=atomic -coverpkg=./... $(TESTFLAGS) ./... \
 	  -args -test.gocoverdir=$(CURDIR)/cover/tests
 	go tool covdata percent -i=cover/tests,cover/processes
 	go tool covdata textfmt -i=cover/tests,cover/processes -o=cover/cover.txt

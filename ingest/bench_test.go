@@ -15,14 +15,14 @@ import (
 	"dormouse/internal/ordered"
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
-	"dormouse/store"
+	"dormouse/store/cache"
 )
 
 // claimed returns an owner that nobody runs: what it does is what the benchmark or the test calls.
 func claimed(b testing.TB, change ...func(*Config)) *owner {
 	b.Helper()
 	s := newSystem(b)
-	db, err := store.Open(b.TempDir(), store.Options{Logger: slog.New(slog.DiscardHandler)})
+	db, err := cache.Open(b.TempDir(), cache.Options{Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -12,8 +12,8 @@ import (
 
 	"dormouse/internal/extent"
 	"dormouse/internal/wire"
-	"dormouse/store/archive"
-	"dormouse/store/archive/archivetest"
+	"dormouse/store/bucket"
+	"dormouse/store/bucket/buckettest"
 	"dormouse/store/identity"
 )
 
@@ -64,8 +64,8 @@ func TestMissingSnapshotIsNamed(t *testing.T) {
 // TestPartIsPutAgainUnderItsName: what seemed to fail may have been stored, and is no orphan then.
 func TestPartIsPutAgainUnderItsName(t *testing.T) {
 	s := newSystem(t)
-	bucket := &putting{Bucket: s.bucket, puts: &archivetest.Faulty{Bucket: s.bucket}}
-	bucket.puts.Next(archivetest.Fail, archivetest.Lose)
+	bucket := &putting{Bucket: s.bucket, puts: &buckettest.Faulty{Bucket: s.bucket}}
+	bucket.puts.Next(buckettest.Fail, buckettest.Lose)
 	n := s.start("a", t.TempDir(), func(c *Config) { often(c); c.Bucket = bucket })
 	s.snapshotOf(n)
 	n.stop()
@@ -76,8 +76,8 @@ func TestPartIsPutAgainUnderItsName(t *testing.T) {
 
 // putting is a bucket whose puts may fail.
 type putting struct {
-	*archive.Bucket
-	puts *archivetest.Faulty
+	*bucket.Bucket
+	puts *buckettest.Faulty
 	keys []string // that were put; snapshots are taken one at a time
 }
 

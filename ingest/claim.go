@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"dormouse/scheduler"
-	"dormouse/store"
-	"dormouse/store/buffer"
+	"dormouse/store/cache"
+	"dormouse/store/cache/buffer"
 	"dormouse/store/manifest"
 )
 
@@ -73,7 +73,7 @@ func (o *owner) recover(ctx context.Context) error {
 			return o.applyRecord(seq, r)
 		})
 	if errors.Is(err, manifest.ErrGap) { // what was applied may count for nothing, and is trusted no more
-		err = errors.Join(err, o.forget(store.Position{}))
+		err = errors.Join(err, o.forget(cache.Position{}))
 	}
 	if err != nil {
 		return err
@@ -89,14 +89,14 @@ func (o *owner) recover(ctx context.Context) error {
 
 // trustedPosition returns the local position after dropping what does not belong to the streams as they are now: another
 // stream of the same name, or one that lost its end (a power failure before its sync) and uses those sequences again.
-func (o *owner) trustedPosition(ctx context.Context) (store.Position, error) {
+func (o *owner) trustedPosition(ctx context.Context) (cache.Position, error) {
 	pos, err := o.cfg.DB.Position(o.source.Shard)
 	if err != nil {
 		return pos, err
 	}
 	info := o.stream.CachedInfo()
 	_, lastManifest := o.manifest.Last()
-	fresh := store.Position{Source: info.Created, Manifest: o.manifest.Created()}
+	fresh := cache.Position{Source: info.Created, Manifest: o.manifest.Created()}
 	if pos.Source.IsZero() { // a new disk, or one on which a snapshot was being loaded
 		return fresh, o.forget(fresh)
 	}
@@ -121,14 +121,14 @@ func (o *owner) trustedPosition(ctx context.Context) (store.Position, error) {
 	o.log.Warn("the source stream lost entries at its end that this node had buffered (power failure before a sync?): reading it again",
 		"applied", pos.Applied, "stream_last", info.State.LastSeq)
 	pos.Applied, pos.AppliedTime = 0, time.Time{}
-	return pos, o.forget(pos, store.SpaceBuffer)
+	return pos, o.forget(pos, cache.SpaceBuffer)
 }
 
 // setPosition writes a position alone.
-func (o *owner) setPosition(pos store.Position) error {
+func (o *owner) setPosition(pos cache.Position) error {
 	batch := o.cfg.DB.NewBatch()
 	defer batch.Close()
-	if err := store.SetPosition(batch, o.source.Shard, pos); err != nil {
+	if err := cache.SetPosition(batch, o.source.Shard, pos); err != nil {
 		return err
 	}
 	return batch.Commit(noSync)
@@ -149,13 +149,13 @@ func (o *owner) stillInManifest(ctx context.Context) error {
 }
 
 // forget drops local state of the shard and sets the position that goes with what is left.
-func (o *owner) forget(pos store.Position, spaces ...byte) error {
+func (o *owner) forget(pos cache.Position, spaces ...byte) error {
 	batch := o.cfg.DB.NewBatch()
 	defer batch.Close()
-	if err := store.Forget(batch, o.source.Shard, spaces...); err != nil {
+	if err := cache.Forget(batch, o.source.Shard, spaces...); err != nil {
 		return err
 	}
-	if err := store.SetPosition(batch, o.source.Shard, pos); err != nil {
+	if err := cache.SetPosition(batch, o.source.Shard, pos); err != nil {
 		return err
 	}
 	return batch.Commit(noSync)

@@ -11,26 +11,26 @@ import (
 	"dormouse/internal/entry"
 	"dormouse/internal/extent"
 	"dormouse/internal/wire"
-	"dormouse/store"
+	"dormouse/store/cache"
 	"dormouse/store/manifest"
 )
 
 // TestTrustedPosition: what the disk has is used only as far as it belongs to the streams as they are.
 func TestTrustedPosition(t *testing.T) {
 	for name, tc := range map[string]struct {
-		change  func(*store.Position)
+		change  func(*cache.Position)
 		catalog bool // it is kept
 		buffer  bool // likewise, with the sequence that was taken in
 	}{
-		"as they are":            {func(*store.Position) {}, true, true},
-		"another source stream":  {func(p *store.Position) { p.Source = p.Source.Add(1) }, false, false},
-		"another manifest":       {func(p *store.Position) { p.Manifest = p.Manifest.Add(1) }, false, false},
-		"above the manifest":     {func(p *store.Position) { p.ManifestSeq++ }, false, false},
-		"another record":         {func(p *store.Position) { p.ManifestID = "another" }, false, false},
-		"a record that is gone":  {func(p *store.Position) { p.ManifestSeq-- }, false, false},
-		"above the source":       {func(p *store.Position) { p.Applied++ }, true, false},
-		"another last entry":     {func(p *store.Position) { p.AppliedTime = p.AppliedTime.Add(1) }, true, false},
-		"while a snapshot loads": {func(p *store.Position) { *p = store.Position{} }, false, false},
+		"as they are":            {func(*cache.Position) {}, true, true},
+		"another source stream":  {func(p *cache.Position) { p.Source = p.Source.Add(1) }, false, false},
+		"another manifest":       {func(p *cache.Position) { p.Manifest = p.Manifest.Add(1) }, false, false},
+		"above the manifest":     {func(p *cache.Position) { p.ManifestSeq++ }, false, false},
+		"another record":         {func(p *cache.Position) { p.ManifestID = "another" }, false, false},
+		"a record that is gone":  {func(p *cache.Position) { p.ManifestSeq-- }, false, false},
+		"above the source":       {func(p *cache.Position) { p.Applied++ }, true, false},
+		"another last entry":     {func(p *cache.Position) { p.AppliedTime = p.AppliedTime.Add(1) }, true, false},
+		"while a snapshot loads": {func(p *cache.Position) { *p = cache.Position{} }, false, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel() // some look at the stream's end for a while
@@ -51,7 +51,7 @@ func TestTrustedPosition(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := store.Position{Source: o.stream.CachedInfo().Created, Manifest: o.manifest.Created()}
+			want := cache.Position{Source: o.stream.CachedInfo().Created, Manifest: o.manifest.Created()}
 			if tc.catalog {
 				want = o.pos
 			}
@@ -89,7 +89,7 @@ func (s *system) shortenedTo(o *owner) {
 	}
 }
 
-func samePosition(a, b store.Position) bool {
+func samePosition(a, b cache.Position) bool {
 	same := a.Source.Equal(b.Source) && a.Manifest.Equal(b.Manifest) && a.AppliedTime.Equal(b.AppliedTime)
 	a.Source, a.Manifest, a.AppliedTime = b.Source, b.Manifest, b.AppliedTime
 	return same && a == b
@@ -145,7 +145,7 @@ func TestSourceOfARecord(t *testing.T) {
 		"an empty disk":          {2, at, before},
 		"a gap, and nothing yet": {5, time.Time{}, before},
 	} {
-		o := &owner{pos: store.Position{Source: made, Applied: tc.applied, AppliedTime: tc.at}}
+		o := &owner{pos: cache.Position{Source: made, Applied: tc.applied, AppliedTime: tc.at}}
 		if got := o.sourceLocked(before); got != tc.want {
 			t.Errorf("%s: %+v, want %+v", name, got, tc.want)
 		}

@@ -10,8 +10,8 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"dormouse/internal/wire"
-	"dormouse/store"
-	"dormouse/store/buffer"
+	"dormouse/store/cache"
+	"dormouse/store/cache/buffer"
 	"dormouse/store/manifest"
 )
 
@@ -183,7 +183,7 @@ func (o *owner) applyRecord(seq uint64, record manifest.Record) error {
 	}
 	pos.TailRecords++
 	pos.TailExtents += record.Extents()
-	if err := store.SetPosition(batch, o.source.Shard, pos); err != nil {
+	if err := cache.SetPosition(batch, o.source.Shard, pos); err != nil {
 		return err
 	}
 	if err := batch.Commit(noSync); err != nil {

@@ -6,7 +6,7 @@ import (
 
 	"dormouse/internal/wire"
 	"dormouse/scheduler"
-	"dormouse/store/buffer"
+	"dormouse/store/cache/buffer"
 )
 
 // figures are what an owner says of its shard, all as of one moment.

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"dormouse/internal/extent"
-	"dormouse/store/archive"
+	"dormouse/store/bucket"
 )
 
 // hanging is a bucket whose gets do not come back until their time is over, but for one.
@@ -43,20 +43,20 @@ func TestPartThatDoesNotCome(t *testing.T) {
 		"at once":      {1, nil, 0, nil},
 		"at last":      {2, nil, lease + time.Second, nil},
 		"never":        {0, nil, 2 * lease, errSnapshotUnread},
-		"it is gone":   {1, archive.ErrNotFound, 0, errSnapshotUnread},
+		"it is gone":   {1, bucket.ErrNotFound, 0, errSnapshotUnread},
 		"it fails now": {1, errors.New("denied"), 2 * lease, errSnapshotUnread},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				bucket := &hanging{answers: tc.answers, err: tc.err}
-				o := &owner{cfg: Config{Lease: lease, Bucket: bucket}, outages: newOutages(slog.New(slog.DiscardHandler))}
+				hangs := &hanging{answers: tc.answers, err: tc.err}
+				o := &owner{cfg: Config{Lease: lease, Bucket: hangs}, outages: newOutages(slog.New(slog.DiscardHandler))}
 				began := time.Now()
 				data, err := o.getPart(t.Context(), extent.Segment{Key: "0/catalog/a.rows"})
 				took := time.Since(began)
 				if !errors.Is(err, tc.want) || tc.want == nil && string(data) != "part" || took > tc.takes || took < tc.takes-time.Second {
 					t.Errorf("ended after %s with %q, %v", took, data, err)
 				}
-				for _, try := range bucket.tries {
+				for _, try := range hangs.tries {
 					if try > lease {
 						t.Errorf("one try may take %s", try)
 					}

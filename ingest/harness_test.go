@@ -22,8 +22,8 @@ import (
 	"dormouse/internal/natstest"
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
-	"dormouse/store"
-	"dormouse/store/archive"
+	"dormouse/store/bucket"
+	"dormouse/store/cache"
 	"dormouse/store/manifest"
 )
 
@@ -44,7 +44,7 @@ type system struct {
 	nc  *nats.Conn
 	js  jetstream.JetStream
 
-	bucket *archive.Bucket
+	bucket *bucket.Bucket
 }
 
 func newSystem(t testing.TB) *system {
@@ -53,7 +53,7 @@ func newSystem(t testing.TB) *system {
 	nc, js := natstest.Dial(t, srv)
 	s := &system{t: t, srv: srv, nc: nc, js: js}
 	var err error
-	if s.bucket, err = archive.Open(t.Context(), "mem://"); err != nil {
+	if s.bucket, err = bucket.Open(t.Context(), "mem://"); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.bucket.Close() })
@@ -75,7 +75,7 @@ type node struct {
 
 func (s *system) start(name, dir string, change ...func(*Config)) *node {
 	s.t.Helper()
-	db, err := store.Open(dir, store.Options{})
+	db, err := cache.Open(dir, cache.Options{})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -332,7 +332,7 @@ func payloads(entries []entry.Entry) string {
 // forgetEnd makes the cache in dir remember one more entry than the source stream has.
 func (s *system) forgetEnd(dir string) {
 	s.t.Helper()
-	db, err := store.Open(dir, store.Options{})
+	db, err := cache.Open(dir, cache.Options{})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -344,7 +344,7 @@ func (s *system) forgetEnd(dir string) {
 	pos.Applied++
 	pos.AppliedTime = pos.AppliedTime.Add(time.Nanosecond)
 	batch := db.NewBatch()
-	if err := errors.Join(store.SetPosition(batch, 0, pos), batch.Commit(noSync), batch.Close()); err != nil {
+	if err := errors.Join(cache.SetPosition(batch, 0, pos), batch.Commit(noSync), batch.Close()); err != nil {
 		s.t.Fatal(err)
 	}
 }

@@ -8,8 +8,8 @@ import (
 
 	"dormouse/internal/extent"
 	"dormouse/internal/wire"
-	"dormouse/store/buffer"
-	"dormouse/store/catalog"
+	"dormouse/store/cache/buffer"
+	"dormouse/store/cache/catalog"
 )
 
 // view is what the owner has at one moment: every entry that was taken in up to applied is either in the buffer or in an

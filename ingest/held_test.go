@@ -15,9 +15,9 @@ import (
 	"dormouse/internal/entry"
 	"dormouse/internal/extent"
 	"dormouse/internal/wire"
-	"dormouse/store"
-	"dormouse/store/buffer"
-	"dormouse/store/catalog"
+	"dormouse/store/cache"
+	"dormouse/store/cache/buffer"
+	"dormouse/store/cache/catalog"
 	"dormouse/store/reader"
 )
 
@@ -144,7 +144,7 @@ func TestHeldTellsWhetherABatchIsWhole(t *testing.T) {
 // TestHeldIsInOrder: archive and buffer lie between each other, as when a node that had a part of a log buffered gets the shard
 // back after another one has archived what came later. Pages of any size bring all of it in order.
 func TestHeldIsInOrder(t *testing.T) {
-	db, err := store.Open(t.TempDir(), store.Options{})
+	db, err := cache.Open(t.TempDir(), cache.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,14 +17,14 @@ import (
 	"dormouse/internal/rejected"
 	"dormouse/internal/topology"
 	"dormouse/scheduler"
-	"dormouse/store"
+	"dormouse/store/cache"
 	"dormouse/store/manifest"
 )
 
 // intake is one batch of messages on their way into the buffer.
 type intake struct {
 	owner    *owner
-	batch    *store.Batch // nil until the first message: waiting for one must not keep the database from resting
+	batch    *cache.Batch // nil until the first message: waiting for one must not keep the database from resting
 	arrivals []scheduler.Arrival
 	doubts   []ordered.Message // whose headers may not be all that their publishers sent
 	aside    []aside           // to be published elsewhere before the batch counts as applied: rejected, or published again
@@ -147,7 +147,7 @@ func (o *owner) apply(ctx context.Context, in *intake) error {
 	defer o.mu.Unlock()
 	pos := o.pos
 	pos.Applied, pos.AppliedTime = in.applied, in.appliedTime
-	if err := store.SetPosition(in.batch, o.source.Shard, pos); err != nil {
+	if err := cache.SetPosition(in.batch, o.source.Shard, pos); err != nil {
 		return err
 	}
 	if err := in.batch.Commit(noSync); err != nil {
@@ -204,7 +204,7 @@ func (o *owner) skipGap(ctx context.Context, to uint64) error {
 	pos.Applied, pos.AppliedTime = to, time.Time{}
 	batch := o.cfg.DB.NewBatch()
 	defer batch.Close()
-	if err := store.SetPosition(batch, o.source.Shard, pos); err != nil {
+	if err := cache.SetPosition(batch, o.source.Shard, pos); err != nil {
 		return err
 	}
 	if err := batch.Commit(noSync); err != nil {

@@ -8,7 +8,7 @@ import (
 	"dormouse/internal/extent"
 	"dormouse/internal/wire"
 	"dormouse/scheduler"
-	"dormouse/store/buffer"
+	"dormouse/store/cache/buffer"
 	"dormouse/store/identity"
 	"dormouse/store/manifest"
 )

@@ -32,7 +32,7 @@ import (
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
 	"dormouse/scheduler"
-	"dormouse/store"
+	"dormouse/store/cache"
 )
 
 // Trim says whether the source stream is shortened behind the archive.
@@ -49,7 +49,7 @@ const (
 type Config struct {
 	NC     *nats.Conn
 	JS     jetstream.JetStream
-	DB     *store.DB
+	DB     *cache.DB
 	Bucket Bucket // for snapshots of the catalogs; a node whose bucket does not answer takes no shard from others
 	// Accepts returns nil when a segment in the bucket with that ID may be committed; an error that wraps identity.ErrRefused
 	// lasts. nil accepts every one.

@@ -15,9 +15,9 @@ import (
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
 	"dormouse/scheduler"
-	"dormouse/store"
-	"dormouse/store/buffer"
-	"dormouse/store/catalog"
+	"dormouse/store/cache"
+	"dormouse/store/cache/buffer"
+	"dormouse/store/cache/catalog"
 	"dormouse/store/manifest"
 )
 
@@ -51,7 +51,7 @@ type owner struct {
 	// mu orders every change of the buffer, the catalog, the position and the log states: each change is one Pebble batch
 	// and the scheduler calls that go with it, so that the two never disagree while mu is free.
 	mu     sync.Mutex
-	pos    store.Position
+	pos    cache.Position
 	newest int64 // of all entries that were taken in and are not archived, and maybe of others: the latest time, Unix nanoseconds
 
 	// use is held for reading by who reads the database from outside of run: when run has returned it may be closed.
@@ -215,7 +215,7 @@ func (o *owner) publishReady(ctx context.Context, logs []string) error {
 }
 
 // moveLocked takes over a position that Pebble has. mu must be held.
-func (o *owner) moveLocked(pos store.Position) {
+func (o *owner) moveLocked(pos cache.Position) {
 	if pos.Applied != o.pos.Applied {
 		o.advance.done(taking)
 	}

@@ -15,7 +15,7 @@ import (
 	"dormouse/internal/extent"
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
-	"dormouse/store"
+	"dormouse/store/cache"
 	"dormouse/store/manifest"
 )
 
@@ -409,7 +409,7 @@ func TestPositionThatLeadsNowhere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	db, err := store.Open(dir, store.Options{})
+	db, err := cache.Open(dir, cache.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -419,7 +419,7 @@ func TestPositionThatLeadsNowhere(t *testing.T) {
 	}
 	pos.ManifestSeq, pos.ManifestID = ack.Sequence, vain.ID
 	batch := db.NewBatch()
-	if err := errors.Join(store.SetPosition(batch, 0, pos), batch.Commit(noSync), batch.Close(), db.Close()); err != nil {
+	if err := errors.Join(cache.SetPosition(batch, 0, pos), batch.Commit(noSync), batch.Close(), db.Close()); err != nil {
 		t.Fatal(err)
 	}
 	n = s.start("a", dir)

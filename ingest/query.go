@@ -11,8 +11,8 @@ import (
 
 	"dormouse/internal/logid"
 	"dormouse/internal/wire"
-	"dormouse/store/buffer"
-	"dormouse/store/catalog"
+	"dormouse/store/cache/buffer"
+	"dormouse/store/cache/catalog"
 )
 
 // serveQueries answers the readers' questions, one at a time, until ctx is done.

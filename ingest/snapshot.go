@@ -14,9 +14,9 @@ import (
 	"github.com/google/uuid"
 
 	"dormouse/internal/extent"
-	"dormouse/store"
-	"dormouse/store/archive"
-	"dormouse/store/catalog"
+	"dormouse/store/bucket"
+	"dormouse/store/cache"
+	"dormouse/store/cache/catalog"
 	"dormouse/store/manifest"
 )
 
@@ -291,7 +291,7 @@ var errSnapshotUnread = errors.New("the snapshot of the catalog could not be rea
 
 // loadSnapshot makes the local state anew from a snapshot. Until it is done there is no position, so that a crash in between
 // leaves nothing that is trusted.
-func (o *owner) loadSnapshot(ctx context.Context, s *manifest.Snapshot, pos store.Position) (store.Position, error) {
+func (o *owner) loadSnapshot(ctx context.Context, s *manifest.Snapshot, pos cache.Position) (cache.Position, error) {
 	var extents uint64
 	for _, run := range s.Runs {
 		extents += run.Extents
@@ -302,8 +302,8 @@ func (o *owner) loadSnapshot(ctx context.Context, s *manifest.Snapshot, pos stor
 		level = slog.LevelDebug
 	}
 	o.log.Log(ctx, level, "loading a snapshot of the catalog", "extents", extents, "up_to_record", s.UpTo)
-	loaded := store.Position{Source: pos.Source, Manifest: pos.Manifest, ManifestSeq: s.UpTo, ManifestID: s.UpToID, Highest: s.Highest}
-	if err := o.forget(store.Position{}); err != nil {
+	loaded := cache.Position{Source: pos.Source, Manifest: pos.Manifest, ManifestSeq: s.UpTo, ManifestID: s.UpToID, Highest: s.Highest}
+	if err := o.forget(cache.Position{}); err != nil {
 		return pos, err
 	}
 	for _, run := range s.Runs {
@@ -353,14 +353,14 @@ func (o *owner) getPart(ctx context.Context, part extent.Segment) ([]byte, error
 			last = err // what comes when the time is over says less
 			o.outages.part.Failed(err)
 		}
-		if errors.Is(err, archive.ErrNotFound) {
+		if errors.Is(err, bucket.ErrNotFound) {
 			err = backoff.Permanent(fmt.Errorf("%w: restore it, or start the ingest process again that had the shard last, with its --data", err))
 		}
 		return data, err
 	}, backoff.WithMaxElapsedTime(0))
 	switch {
 	case err == nil:
-	case errors.Is(err, archive.ErrNotFound):
+	case errors.Is(err, bucket.ErrNotFound):
 		return nil, fmt.Errorf("%w: %w", errSnapshotUnread, err)
 	case ctx.Err() == nil:
 		return nil, fmt.Errorf("%w: object %s, for %s: %w", errSnapshotUnread, part.Key, 2*o.cfg.Lease, cmp.Or(last, err))

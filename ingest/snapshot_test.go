@@ -16,7 +16,7 @@ import (
 
 	"dormouse/internal/extent"
 	"dormouse/internal/wire"
-	"dormouse/store/archive"
+	"dormouse/store/bucket"
 	"dormouse/store/manifest"
 )
 
@@ -301,7 +301,7 @@ func (f *faulty) Get(ctx context.Context, segment extent.Segment) ([]byte, error
 	if lost := f.lost.Load(); lost != nil && *lost == segment.Key {
 		f.failed.Add(1)
 		f.missed()
-		return nil, fmt.Errorf("%s: %w", *lost, archive.ErrNotFound)
+		return nil, fmt.Errorf("%s: %w", *lost, bucket.ErrNotFound)
 	}
 	if f.gets.Load() {
 		f.failed.Add(1)

@@ -14,7 +14,7 @@ import (
 	"dormouse/internal/ordered"
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
-	"dormouse/store"
+	"dormouse/store/cache"
 	"dormouse/store/manifest"
 )
 
@@ -60,16 +60,16 @@ func TestCheckSource(t *testing.T) {
 	for name, tc := range map[string]struct {
 		applied uint64
 		at      time.Duration
-		change  func(*store.Position)
+		change  func(*cache.Position)
 		same    bool
 	}{
 		"the last entry":               {3, 0, nil, true},
 		"another one is the last":      {3, -1, nil, false},
 		"above the end":                {4, 0, nil, false},
-		"above the end, never read":    {4, 0, func(p *store.Position) { p.AppliedTime = time.Time{} }, false},
+		"above the end, never read":    {4, 0, func(p *cache.Position) { p.AppliedTime = time.Time{} }, false},
 		"another one, and others came": {2, 1, nil, false},
-		"nothing taken in":             {0, 0, func(p *store.Position) { p.AppliedTime = time.Time{} }, true},
-		"made anew":                    {3, 0, func(p *store.Position) { p.Source = p.Source.Add(1) }, false},
+		"nothing taken in":             {0, 0, func(p *cache.Position) { p.AppliedTime = time.Time{} }, true},
+		"made anew":                    {3, 0, func(p *cache.Position) { p.Source = p.Source.Add(1) }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := claimedAt(t, tc.applied, tc.at)

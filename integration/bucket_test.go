@@ -9,14 +9,14 @@ import (
 	"testing"
 
 	"dormouse/internal/programtest"
-	"dormouse/store/archive"
-	"dormouse/store/archive/archivetest"
+	"dormouse/store/bucket"
+	"dormouse/store/bucket/buckettest"
 )
 
 // faultyS3 starts an S3 server with faults, and returns it with its address.
-func faultyS3(t *testing.T) (*archivetest.S3, string) {
+func faultyS3(t *testing.T) (*buckettest.S3, string) {
 	t.Helper()
-	s3, err := archivetest.NewS3()
+	s3, err := buckettest.NewS3()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,7 +133,7 @@ func TestAnotherArchive(t *testing.T) {
 func TestAnswersOfPutsAreLost(t *testing.T) {
 	t.Parallel()
 	s3, endpoint := faultyS3(t)
-	s3.Set(archivetest.S3Faults{LoseAnswers: true})
+	s3.Set(buckettest.S3Faults{LoseAnswers: true})
 	in := newInstance(t, fast...)
 	in.args = append(in.args, "--archive", "s3://logs/a?endpoint="+endpoint)
 	in.start()
@@ -141,7 +141,7 @@ func TestAnswersOfPutsAreLost(t *testing.T) {
 		in.must(lines(10, "lost"), "publish", fmt.Sprint("t.log", i))
 		in.awaitQuiet(10 * (i + 1))
 	}
-	bucket, err := archive.Open(t.Context(), "s3://logs/a?endpoint="+endpoint)
+	bucket, err := bucket.Open(t.Context(), "s3://logs/a?endpoint="+endpoint)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,24 +166,24 @@ func TestBucketThatTakesNothing(t *testing.T) {
 	s3, endpoint := faultyS3(t)
 	in := newInstance(t, fast...)
 	in.args = append(in.args, "--archive", "s3://logs/a?endpoint="+endpoint)
-	s3.Set(archivetest.S3Faults{NoConditions: true})
+	s3.Set(buckettest.S3Faults{NoConditions: true})
 	if said := in.ends(); !strings.Contains(said, "If-None-Match") {
 		t.Errorf("a server without conditional writes: %q", said)
 	}
-	s3.Set(archivetest.S3Faults{DenyLists: true})
+	s3.Set(buckettest.S3Faults{DenyLists: true})
 	in.start()
 	m := in.metrics()
 	if failed, ok := m["dormouse_put_failures_total"]; !ok || failed != 0 || m["dormouse_puts_failing"] != 0 {
 		t.Errorf("at the start %v puts have failed", failed)
 	}
-	for faults, says := range map[archivetest.S3Faults]string{{DenyPuts: true}: "not allowed to put", {NoConditions: true}: "If-None-Match"} {
+	for faults, says := range map[buckettest.S3Faults]string{{DenyPuts: true}: "not allowed to put", {NoConditions: true}: "If-None-Match"} {
 		s3.Set(faults)
 		in.must(lines(10, "waits"), "publish", "t.a")
 		in.until("it to say that puts fail", func() bool { return strings.Contains(in.readiness(), says) })
 		if m := in.metrics(); m["dormouse_puts_failing"] != 1 || m["dormouse_put_failures_total"] < 3 {
 			t.Errorf("%v puts have failed, and puts_failing is %v", m["dormouse_put_failures_total"], m["dormouse_puts_failing"])
 		}
-		s3.Set(archivetest.S3Faults{})
+		s3.Set(buckettest.S3Faults{})
 		in.until("readiness", in.ready)
 		in.awaitMetric("dormouse_puts_failing", 0)
 	}
@@ -195,12 +195,12 @@ func TestBucketThatTakesNothing(t *testing.T) {
 func TestReadersFindTheBucket(t *testing.T) {
 	for name, place := range map[string]struct {
 		url    string
-		faults archivetest.S3Faults
+		faults buckettest.S3Faults
 		env    string
 	}{
 		"endpoint in the environment":          {url: "s3://logs/a", env: "AWS_ENDPOINT_URL_S3"},
-		"bucket in the host's name":            {url: "s3://logs/a?endpoint=http://s3.test&use_path_style=false", faults: archivetest.S3Faults{HostNamesOnly: true}},
-		"bucket in the host's name, at length": {url: "s3://logs/a?endpoint=http://s3.test&use_path_style=false&hostname_immutable=false", faults: archivetest.S3Faults{HostNamesOnly: true}},
+		"bucket in the host's name":            {url: "s3://logs/a?endpoint=http://s3.test&use_path_style=false", faults: buckettest.S3Faults{HostNamesOnly: true}},
+		"bucket in the host's name, at length": {url: "s3://logs/a?endpoint=http://s3.test&use_path_style=false&hostname_immutable=false", faults: buckettest.S3Faults{HostNamesOnly: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s3, endpoint := faultyS3(t)

@@ -281,7 +281,6 @@ func crowd(t *testing.T, addr string, size int, hello string) {
 
 // TestMoreClientsThanFiles: connections are refused, or wait, before they take the files that JetStream and the archive need.
 func TestMoreClientsThanFiles(t *testing.T) {
-	t.Parallel()
 	const files = 256
 	nats := func(in *instance) { crowd(t, in.nats, files+50, "CONNECT {\"verbose\":false}\r\nPING\r\n") }
 	http := func(in *instance) { crowd(t, in.http, files+50, "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n") }

@@ -10,14 +10,14 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"dormouse/internal/wire"
-	"dormouse/store/archive"
+	"dormouse/store/bucket"
 )
 
 var errDisk = errors.New("the bucket is out of order")
 
 func TestFailingPutIsRepeatedUnderTheSameKey(t *testing.T) {
-	for name, arrange := range map[string]func(b *bucket){
-		"nothing was stored": func(b *bucket) {
+	for name, arrange := range map[string]func(b *fakeBucket){
+		"nothing was stored": func(b *fakeBucket) {
 			b.before = func(_ context.Context, n int, _ string) error {
 				if n <= 2 {
 					return errDisk
@@ -25,10 +25,10 @@ func TestFailingPutIsRepeatedUnderTheSameKey(t *testing.T) {
 				return nil
 			}
 		},
-		"it was stored, but the answer was lost": func(b *bucket) {
+		"it was stored, but the answer was lost": func(b *fakeBucket) {
 			b.after = func(context.Context, int, string) error { return errDisk }
 		},
-		"the first try hangs": func(b *bucket) {
+		"the first try hangs": func(b *fakeBucket) {
 			b.before = func(ctx context.Context, n int, _ string) error {
 				if n > 1 {
 					return nil
@@ -65,7 +65,7 @@ func TestTakenKeyIsLeftAlone(t *testing.T) {
 	s := newSystem(t, settings{})
 	s.bucket.before = func(_ context.Context, n int, _ string) error {
 		if n == 1 {
-			return archive.ErrExists
+			return bucket.ErrExists
 		}
 		return nil
 	}

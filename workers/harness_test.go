@@ -22,7 +22,7 @@ import (
 	"dormouse/internal/extent"
 	"dormouse/internal/natstest"
 	"dormouse/internal/wire"
-	"dormouse/store/archive"
+	"dormouse/store/bucket"
 	"dormouse/store/segment"
 )
 
@@ -37,7 +37,7 @@ type system struct {
 	nc     *nats.Conn
 	js     jetstream.JetStream
 	queue  jetstream.Stream
-	bucket *bucket
+	bucket *fakeBucket
 }
 
 // settings of a system; zero means a default that suits most tests.
@@ -49,7 +49,7 @@ type settings struct {
 func newSystem(t *testing.T, set settings) *system {
 	t.Helper()
 	srv := natstest.Start(t, func(o *server.Options) { o.MaxPayload = set.maxPayload })
-	s := &system{t: t, bucket: &bucket{objects: make(map[string][]byte)}}
+	s := &system{t: t, bucket: &fakeBucket{objects: make(map[string][]byte)}}
 	s.nc, s.js = natstest.Dial(t, srv)
 	var err error
 	s.queue, err = s.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: wire.SyncQueueStream,
@@ -220,8 +220,8 @@ func (s *system) open(at extent.Segment) *segment.Reader {
 	return reader
 }
 
-// bucket is a Putter that does what a test wants.
-type bucket struct {
+// fakeBucket is a Putter that does what a test wants.
+type fakeBucket struct {
 	// before and after, when set, run on the n-th put (from 1) before and after an object is stored; an error ends the put.
 	before, after func(ctx context.Context, n int, key string) error
 
@@ -231,7 +231,7 @@ type bucket struct {
 }
 
 // Put implements Putter.
-func (b *bucket) Put(ctx context.Context, key string, data []byte) error {
+func (b *fakeBucket) Put(ctx context.Context, key string, data []byte) error {
 	b.mu.Lock()
 	b.puts = append(b.puts, key)
 	n := len(b.puts)
@@ -248,7 +248,7 @@ func (b *bucket) Put(ctx context.Context, key string, data []byte) error {
 	}
 	b.mu.Unlock()
 	if taken && !bytes.Equal(before, data) {
-		return fmt.Errorf("%w: %s", archive.ErrExists, key)
+		return fmt.Errorf("%w: %s", bucket.ErrExists, key)
 	}
 	if !taken && b.after != nil {
 		return b.after(ctx, n, key)
@@ -256,14 +256,14 @@ func (b *bucket) Put(ctx context.Context, key string, data []byte) error {
 	return nil
 }
 
-func (b *bucket) get(key string) []byte {
+func (b *fakeBucket) get(key string) []byte {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.objects[key]
 }
 
 // keys returns the keys of all calls of Put, in order.
-func (b *bucket) keys() []string {
+func (b *fakeBucket) keys() []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return slices.Clone(b.puts)

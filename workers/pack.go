@@ -12,7 +12,7 @@ import (
 	"dormouse/internal/extent"
 	"dormouse/internal/logid"
 	"dormouse/internal/wire"
-	"dormouse/store/archive"
+	"dormouse/store/bucket"
 	"dormouse/store/segment"
 )
 
@@ -122,7 +122,7 @@ func (p *Pool) put(ctx context.Context, key string, data []byte) error {
 		case err == nil:
 			p.outages.put.Over()
 			p.cfg.Metrics.putSeconds.Observe(time.Since(began).Seconds())
-		case errors.Is(err, archive.ErrExists):
+		case errors.Is(err, bucket.ErrExists):
 			return struct{}{}, backoff.Permanent(err)
 		default:
 			p.outages.put.Failed(err, "segment", key)

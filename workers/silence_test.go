@@ -207,7 +207,7 @@ func TestSilence(t *testing.T) {
 func TestLostConnectionIsNotTheOwnersSilence(t *testing.T) {
 	srv := natstest.Start(t)
 	nc, js := natstest.Dial(t, srv)
-	pool, err := New(Config{NC: nc, JS: js, Bucket: &bucket{}, RequestTimeout: 20 * time.Millisecond, GiveUpAfter: 500 * time.Millisecond})
+	pool, err := New(Config{NC: nc, JS: js, Bucket: &fakeBucket{}, RequestTimeout: 20 * time.Millisecond, GiveUpAfter: 500 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}

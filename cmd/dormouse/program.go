@@ -20,8 +20,8 @@ import (
 	"dormouse/ingest"
 	"dormouse/internal/natsserver"
 	"dormouse/internal/wire"
-	"dormouse/store"
-	"dormouse/store/archive"
+	"dormouse/store/bucket"
+	"dormouse/store/cache"
 	"dormouse/store/identity"
 	"dormouse/workers"
 )
@@ -41,7 +41,7 @@ type program struct {
 	closed  chan error // cap 1: why the connection to NATS was closed for good
 	refused refusals
 
-	bucket *archive.Bucket
+	bucket *bucket.Bucket
 	ours   *identity.Bucket // the same, used while it is the system's
 	node   *ingest.Node     // nil without the role
 	pool   *workers.Pool    // nil without the role
@@ -78,7 +78,7 @@ func (p *program) close() error {
 
 func (p *program) openBucket(ctx context.Context) error {
 	var err error
-	if p.bucket, err = archive.Open(ctx, p.cfg.archive); err != nil {
+	if p.bucket, err = bucket.Open(ctx, p.cfg.archive); err != nil {
 		return err
 	}
 	p.onClose(p.bucket.Close)
@@ -125,7 +125,7 @@ func (p *program) openIngest(context.Context) error {
 	if !p.cfg.has(roleIngest) {
 		return nil
 	}
-	db, err := store.Open(filepath.Join(p.cfg.data, "pebble"), store.Options{Logger: p.log})
+	db, err := cache.Open(filepath.Join(p.cfg.data, "pebble"), cache.Options{Logger: p.log})
 	if err != nil {
 		return err
 	}

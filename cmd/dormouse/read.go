@@ -13,7 +13,7 @@ import (
 
 	"dormouse/internal/entry"
 	"dormouse/internal/logid"
-	"dormouse/store/archive"
+	"dormouse/store/bucket"
 	"dormouse/store/identity"
 	"dormouse/store/reader"
 )
@@ -110,12 +110,12 @@ func read(cmd *cobra.Command, q reader.Query, out *printer) error {
 }
 
 // openArchive opens the bucket of --archive or, without it, the one that the server named.
-func openArchive(ctx context.Context, cmd *cobra.Command, named string) (*archive.Bucket, error) {
+func openArchive(ctx context.Context, cmd *cobra.Command, named string) (*bucket.Bucket, error) {
 	url := archiveURL(cmd)
 	if url == "" {
 		url = named
 	}
-	bucket, err := archive.OpenToRead(ctx, url)
+	bucket, err := bucket.OpenToRead(ctx, url)
 	if err != nil {
 		err = anotherWay(cmd, identity.ElsewhereError{Err: err})
 	}

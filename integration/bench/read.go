@@ -8,7 +8,7 @@ import (
 
 	"dormouse/internal/entry"
 	"dormouse/internal/extent"
-	"dormouse/store/archive"
+	"dormouse/store/bucket"
 	"dormouse/store/reader"
 	"dormouse/store/segment"
 )
@@ -45,7 +45,7 @@ func read(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
-	bucket, err := archive.OpenToRead(ctx, at.Archive)
+	bucket, err := bucket.OpenToRead(ctx, at.Archive)
 	if err != nil {
 		return err
 	}
@@ -101,7 +101,7 @@ func read(ctx context.Context, r *run) error {
 
 // countingSegments opens segments and counts what is fetched of them.
 type countingSegments struct {
-	bucket                  *archive.Bucket
+	bucket                  *bucket.Bucket
 	opened, requests, bytes int
 }
 

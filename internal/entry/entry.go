@@ -1,7 +1,7 @@
 // Package entry is the one encoding of an entry: its key and its value, the same bytes in the Pebble buffer, in a drain
 // reply and in a segment, so that an entry is encoded once on its way.
 //
-// It reads and writes memory only. Open store/buffer next for where the bytes are kept.
+// It reads and writes memory only. Open store/cache/buffer next for where the bytes are kept.
 package entry
 
 import (

@@ -20,7 +20,7 @@ const Dormouse = "dormouse/cmd/dormouse"
 
 // coverVariable names the folder where the processes of the program leave what they covered, see make cover. GOCOVERDIR itself is
 // go test's.
-const coverVariable = "DORMOUSE_COVER"
+const coverVariable = "COVER_PROCESSES"
 
 // Main is the TestMain of a package that tests built programs: build puts them into dir, which is gone afterwards. A
 // goroutine that is left when all tests have passed fails the package.

@@ -12,7 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"dormouse/internal/extent"
-	"dormouse/store/archive"
+	"dormouse/store/bucket"
 )
 
 const (
@@ -25,7 +25,7 @@ const (
 // Config is what a Bucket needs.
 type Config struct {
 	JS         jetstream.JetStream
-	Bucket     *archive.Bucket
+	Bucket     *bucket.Bucket
 	Registerer prometheus.Registerer // nil: metrics are kept but not exposed
 	Logger     *slog.Logger          // nil: slog.Default()
 }
@@ -35,7 +35,7 @@ type Config struct {
 // another one when its disk is not mounted. It is for any number of goroutines.
 type Bucket struct {
 	cfg  Config
-	puts *archive.Puts
+	puts *bucket.Puts
 	turn chan struct{} // cap 1: held by the one that asks
 
 	mu struct {
@@ -47,12 +47,12 @@ type Bucket struct {
 	}
 }
 
-// New makes a Bucket; it makes no request. The archive.Bucket stays the caller's.
+// New makes a Bucket; it makes no request. The bucket.Bucket stays the caller's.
 func New(cfg Config) *Bucket {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	return &Bucket{cfg: cfg, puts: archive.NewPuts(cfg.Registerer), turn: make(chan struct{}, 1)}
+	return &Bucket{cfg: cfg, puts: bucket.NewPuts(cfg.Registerer), turn: make(chan struct{}, 1)}
 }
 
 // Check asks the bucket whose it is. The error wraps ErrRefused when it is not the system's.
@@ -110,7 +110,7 @@ func (b *Bucket) ours(ctx context.Context) error {
 	return b.Check(ctx)
 }
 
-// Put stores an object for good, see archive.Bucket, if the bucket is the system's.
+// Put stores an object for good, see bucket.Bucket, if the bucket is the system's.
 func (b *Bucket) Put(ctx context.Context, key string, data []byte) error {
 	err := b.ours(ctx)
 	if err == nil {

@@ -18,7 +18,7 @@ import (
 
 	"dormouse/internal/jsapi"
 	"dormouse/internal/wire"
-	"dormouse/store/archive"
+	"dormouse/store/bucket"
 )
 
 // Key is the identity object's. No shard's prefix has it in it: those are numbers.
@@ -61,12 +61,12 @@ func (i Identity) String() string {
 	return fmt.Sprintf("bucket %s of system %s, made %s as %q", i.Bucket, i.System, made, i.Archive)
 }
 
-func newIdentity(system, bucket, archive string) Identity {
+func newIdentity(system, bucketID, archive string) Identity {
 	if len(archive) > maxURL {
 		archive = ""
 	}
 	now := time.Now().UTC().Truncate(time.Second)
-	return Identity{Kind: kind, Version: version, System: system, Bucket: bucket, Archive: archive, Made: now}
+	return Identity{Kind: kind, Version: version, System: system, Bucket: bucketID, Archive: archive, Made: now}
 }
 
 func (i Identity) encode() []byte {
@@ -100,17 +100,17 @@ func decode(data []byte) (Identity, error) {
 func isUUID(s string) bool { return len(s) == 36 && uuid.Validate(s) == nil }
 
 // ofBucket reads the bucket's identity object. The error wraps errMissing when the bucket is there and has none.
-func ofBucket(ctx context.Context, bucket *archive.Bucket) (Identity, error) {
-	data, err := bucket.GetSmall(ctx, Key, maxBytes)
+func ofBucket(ctx context.Context, b *bucket.Bucket) (Identity, error) {
+	data, err := b.GetSmall(ctx, Key, maxBytes)
 	switch {
-	case errors.Is(err, archive.ErrNotFound):
+	case errors.Is(err, bucket.ErrNotFound):
 		// A bucket that is not there has no objects either. Who may not list it cannot tell; then it is taken for
 		// there.
-		if err := bucket.Check(ctx); err != nil && !errors.Is(err, archive.ErrDenied) {
+		if err := b.Check(ctx); err != nil && !errors.Is(err, bucket.ErrDenied) {
 			return Identity{}, err
 		}
-		return Identity{}, fmt.Errorf("%w: %s is missing from %s", errMissing, Key, bucket.URL())
-	case errors.Is(err, archive.ErrTooLarge):
+		return Identity{}, fmt.Errorf("%w: %s is missing from %s", errMissing, Key, b.URL())
+	case errors.Is(err, bucket.ErrTooLarge):
 		return Identity{}, fmt.Errorf("%w: %w: %w", ErrRefused, errForged, err)
 	case err != nil:
 		return Identity{}, err
@@ -121,7 +121,7 @@ func ofBucket(ctx context.Context, bucket *archive.Bucket) (Identity, error) {
 	}
 	if err != nil {
 		return Identity{}, fmt.Errorf("%w: object %s in archive %s: %w: give another --archive, or put the right object back",
-			ErrRefused, Key, bucket.URL(), err)
+			ErrRefused, Key, b.URL(), err)
 	}
 	return i, nil
 }

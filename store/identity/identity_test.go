@@ -19,8 +19,8 @@ import (
 	"dormouse/internal/natstest"
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
-	"dormouse/store/archive"
-	"dormouse/store/archive/archivetest"
+	"dormouse/store/bucket"
+	"dormouse/store/bucket/buckettest"
 	"dormouse/store/manifest"
 )
 
@@ -45,7 +45,7 @@ func newSystem(t *testing.T) system {
 // process is one that was given a bucket.
 func (s system) process(url string) *Bucket {
 	s.Helper()
-	b, err := archive.Open(s.Context(), url)
+	b, err := bucket.Open(s.Context(), url)
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -96,7 +96,7 @@ func (s system) tells(err error, names ...string) {
 }
 
 // commit lets an owner commit a segment, which the process puts unless it is nil.
-func (s system) commit(key string, p *archive.Bucket) {
+func (s system) commit(key string, p *bucket.Bucket) {
 	s.Helper()
 	m, err := manifest.Open(s.Context(), s.js, 0)
 	if err != nil {
@@ -357,7 +357,7 @@ func TestS3(t *testing.T) {
 	t.Setenv("AWS_ACCESS_KEY_ID", "test")
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "secret")
 	t.Setenv("AWS_MAX_ATTEMPTS", "2")
-	s3, err := archivetest.NewS3()
+	s3, err := buckettest.NewS3()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -365,19 +365,19 @@ func TestS3(t *testing.T) {
 	t.Cleanup(server.Close)
 	url := func(bucket string) string { return "s3://" + bucket + "?endpoint=" + server.URL }
 	s := newSystem(t)
-	s3.Set(archivetest.S3Faults{NoConditions: true})
+	s3.Set(buckettest.S3Faults{NoConditions: true})
 	_, err = s.begin(url("logs/a"))
 	s.tells(err, "If-None-Match")
 	if !errors.Is(err, ErrRefused) {
 		t.Errorf("%v may pass", err)
 	}
-	s3.Set(archivetest.S3Faults{DenyPuts: true})
+	s3.Set(buckettest.S3Faults{DenyPuts: true})
 	_, err = s.begin(url("logs/a"))
 	s.tells(err, "not allowed to put", Key)
 	if errors.Is(err, ErrRefused) {
 		t.Errorf("%v: permissions may be given", err)
 	}
-	s3.Set(archivetest.S3Faults{DenyLists: true, LoseAnswers: true})
+	s3.Set(buckettest.S3Faults{DenyLists: true, LoseAnswers: true})
 	p := s.mustBegin(url("logs/a"))
 	if err := p.Put(t.Context(), "0/a.sst", []byte("a")); err != nil {
 		t.Error(err)
@@ -386,7 +386,7 @@ func TestS3(t *testing.T) {
 		t.Error(err)
 	}
 	s.refused(url("logs/b"), "logs/b", "logs/a")
-	s3.Set(archivetest.S3Faults{})
+	s3.Set(buckettest.S3Faults{})
 	_, err = s.begin(url("none"))
 	s.tells(err, "does not exist")
 	if errors.Is(err, ErrRefused) {

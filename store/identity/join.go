@@ -12,7 +12,7 @@ import (
 
 	"dormouse/internal/extent"
 	"dormouse/internal/topology"
-	"dormouse/store/archive"
+	"dormouse/store/bucket"
 	"dormouse/store/manifest"
 )
 
@@ -32,38 +32,38 @@ type warner func(message string, args ...any)
 //
 // What lost: *the object first*: after a crash nobody can tell it from another system's; *the bucket's name given out
 // before the put*: two buckets could get the same one.
-func join(ctx context.Context, js jetstream.JetStream, bucket *archive.Bucket, warn warner) (Identity, error) {
+func join(ctx context.Context, js jetstream.JetStream, b *bucket.Bucket, warn warner) (Identity, error) {
 	for range maxTurns {
 		system, seq, err := ofSystem(ctx, js)
 		if err != nil {
 			return Identity{}, err
 		}
-		held, err := ofBucket(ctx, bucket)
-		missing := errors.Is(err, errMissing) || errors.Is(err, archive.ErrDenied) && !system.settled()
+		held, err := ofBucket(ctx, b)
+		missing := errors.Is(err, errMissing) || errors.Is(err, bucket.ErrDenied) && !system.settled()
 		if err != nil && !missing {
 			return Identity{}, err
 		}
 		switch {
-		case system.settled() && missing && bucket.InMemory():
+		case system.settled() && missing && b.InMemory():
 			if err = mayForget(ctx, js, system); err == nil {
 				err = record(ctx, js, newIdentity(system.System, "", ""), seq)
 			}
 		case system.settled():
-			return system, compare(system, held, bucket, missing)
+			return system, compare(system, held, b, missing)
 		case system.none() && !missing:
 			return Identity{}, fmt.Errorf("%w: archive %s is %s, and this NATS knows no system yet: give an --archive of its own. "+
 				"If that system is gone, what it archived is still there: keep it. If nothing but %s is in it, remove that",
-				ErrRefused, bucket.URL(), held, Key)
+				ErrRefused, b.URL(), held, Key)
 		case system.none():
 			err = record(ctx, js, newIdentity(uuid.NewString(), "", ""), seq)
 		case !missing && held.System != system.System:
 			return Identity{}, fmt.Errorf("%w: archive %s is %s, and this NATS is of system %s: give another --archive",
-				ErrRefused, bucket.URL(), held, system.System)
+				ErrRefused, b.URL(), held, system.System)
 		case !missing:
 			err = record(ctx, js, newIdentity(system.System, held.Bucket, held.Archive), seq)
 		default:
-			if err = mayBegin(ctx, js, bucket, warn); err == nil {
-				err = put(ctx, bucket, newIdentity(system.System, uuid.NewString(), bucket.URL()))
+			if err = mayBegin(ctx, js, b, warn); err == nil {
+				err = put(ctx, b, newIdentity(system.System, uuid.NewString(), b.URL()))
 			}
 		}
 		if err != nil {
@@ -76,8 +76,8 @@ func join(ctx context.Context, js jetstream.JetStream, bucket *archive.Bucket, w
 // Verify returns nil when a bucket that is only read from is the archive of the system behind js, or when neither says
 // whose it is, as with a server of an older version. It changes nothing. The error wraps ErrRefused when it is another
 // one's, and is an ElsewhereError when another way to the bucket may help.
-func Verify(ctx context.Context, js jetstream.JetStream, bucket *archive.Bucket) error {
-	if bucket.InMemory() {
+func Verify(ctx context.Context, js jetstream.JetStream, b *bucket.Bucket) error {
+	if b.InMemory() {
 		return fmt.Errorf("%w: the archive is in the memory of the server's process (mem://), which no other one can read",
 			ErrRefused)
 	}
@@ -85,7 +85,7 @@ func Verify(ctx context.Context, js jetstream.JetStream, bucket *archive.Bucket)
 	if err != nil {
 		return err
 	}
-	held, err := ofBucket(ctx, bucket)
+	held, err := ofBucket(ctx, b)
 	missing := errors.Is(err, errMissing)
 	if err != nil && !missing {
 		return ElsewhereError{err}
@@ -93,7 +93,7 @@ func Verify(ctx context.Context, js jetstream.JetStream, bucket *archive.Bucket)
 	if missing && !system.settled() {
 		return nil
 	}
-	if err := compare(system, held, bucket, missing); err != nil {
+	if err := compare(system, held, b, missing); err != nil {
 		return ElsewhereError{err}
 	}
 	return nil
@@ -106,29 +106,29 @@ func (e ElsewhereError) Error() string { return e.Err.Error() }
 func (e ElsewhereError) Unwrap() error { return e.Err }
 
 // compare returns nil when the bucket is the system's.
-func compare(system, held Identity, bucket *archive.Bucket, missing bool) error {
+func compare(system, held Identity, b *bucket.Bucket, missing bool) error {
 	move := fmt.Sprintf("give that --archive, or copy all of its objects, %s too, to this one first", Key)
 	switch {
 	case missing:
 		return fmt.Errorf("%w: archive %s is not this system's, since it has no object %s. The system's is %s: %s "+
 			"(if only that object was deleted, put it back: %s)",
-			ErrRefused, bucket.URL(), Key, system, move, bytes.TrimSpace(system.encode()))
+			ErrRefused, b.URL(), Key, system, move, bytes.TrimSpace(system.encode()))
 	case held.System != system.System || held.Bucket != system.Bucket:
 		return fmt.Errorf("%w: archive %s is not this system's, it is %s. The system's is %s: %s",
-			ErrRefused, bucket.URL(), held, system, move)
+			ErrRefused, b.URL(), held, system, move)
 	}
 	return nil
 }
 
 // put makes the bucket's object; that another process was faster is no error.
-func put(ctx context.Context, bucket *archive.Bucket, i Identity) error {
-	err := bucket.Put(ctx, Key, i.encode())
+func put(ctx context.Context, b *bucket.Bucket, i Identity) error {
+	err := b.Put(ctx, Key, i.encode())
 	switch {
-	case errors.Is(err, archive.ErrDenied) && errors.Is(err, archive.ErrExists):
+	case errors.Is(err, bucket.ErrDenied) && errors.Is(err, bucket.ErrExists):
 		return fmt.Errorf("the archive has an identity that cannot be read: %w", err)
-	case errors.Is(err, archive.ErrExists):
+	case errors.Is(err, bucket.ErrExists):
 		return nil
-	case errors.Is(err, archive.ErrUnable):
+	case errors.Is(err, bucket.ErrUnable):
 		return fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	return err
@@ -142,16 +142,16 @@ const someKeys = 1000
 
 // mayBegin returns nil when a bucket without an identity may become the system's: it has the newest that was committed,
 // by a version that knew no identities, or nothing was committed and nothing is there.
-func mayBegin(ctx context.Context, js jetstream.JetStream, bucket *archive.Bucket, warn warner) error {
+func mayBegin(ctx context.Context, js jetstream.JetStream, b *bucket.Bucket, warn warner) error {
 	newest, err := committed(ctx, js)
 	if err != nil {
 		return err
 	}
 	for _, s := range newest {
-		object, err := bucket.Object(ctx, s.Key)
-		if errors.Is(err, archive.ErrNotFound) || err == nil && object.Size() != int64(s.Size) {
+		object, err := b.Object(ctx, s.Key)
+		if errors.Is(err, bucket.ErrNotFound) || err == nil && object.Size() != int64(s.Size) {
 			return fmt.Errorf("%w: archive %s does not have the newest object that this system committed, %s of %d bytes: "+
-				"give the --archive that it had until now", ErrRefused, bucket.URL(), s.Key, s.Size)
+				"give the --archive that it had until now", ErrRefused, b.URL(), s.Key, s.Size)
 		}
 		if err != nil {
 			return err
@@ -161,10 +161,10 @@ func mayBegin(ctx context.Context, js jetstream.JetStream, bucket *archive.Bucke
 		return nil
 	}
 	n := 0
-	for s, err := range bucket.List(ctx, "") {
-		if errors.Is(err, archive.ErrDenied) {
+	for s, err := range b.List(ctx, "") {
+		if errors.Is(err, bucket.ErrDenied) {
 			warn("the archive may not be listed: whether another system's objects are in it is not known",
-				"archive", bucket.URL())
+				"archive", b.URL())
 			return nil
 		}
 		if err != nil {
@@ -172,7 +172,7 @@ func mayBegin(ctx context.Context, js jetstream.JetStream, bucket *archive.Bucke
 		}
 		if ofShard.MatchString(s.Key) {
 			return fmt.Errorf("%w: archive %s has objects of another system, such as %s, or of this one, whose NATS lost "+
-				"its memory: give an empty place", ErrRefused, bucket.URL(), s.Key)
+				"its memory: give an empty place", ErrRefused, b.URL(), s.Key)
 		}
 		if n++; n == someKeys {
 			break

@@ -17,7 +17,7 @@ import (
 	"dormouse/internal/jsapi"
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
-	"dormouse/store/archive"
+	"dormouse/store/bucket"
 	"dormouse/store/identity"
 	"dormouse/store/manifest"
 	"dormouse/store/segment"
@@ -146,7 +146,7 @@ func (c *Client) List(ctx context.Context, shard wire.Shard, request wire.ListRe
 // Bucket opens segments of a bucket, after the first look whether it is the system's: who reads but the stream needs
 // none. It is for one reader.
 type Bucket struct {
-	*archive.Bucket
+	*bucket.Bucket
 	js   jetstream.JetStream
 	ours bool // it has said that it is the system's
 }
@@ -171,7 +171,7 @@ func (b *Bucket) Open(ctx context.Context, s extent.Segment) (Segment, error) {
 }
 
 // openObject opens an object as a segment, and closes it if it is none.
-func openObject(ctx context.Context, object *archive.Object) (*segment.Reader, error) {
+func openObject(ctx context.Context, object *bucket.Object) (*segment.Reader, error) {
 	opened, err := segment.Open(ctx, object)
 	if err != nil {
 		return nil, errors.Join(err, object.Close())
@@ -229,7 +229,7 @@ func (c *Client) Locate(ctx context.Context, log string) (Located, error) {
 }
 
 // Open makes a reader of a log's shard over a bucket. close ends what it holds on NATS; the bucket stays the caller's.
-func (c *Client) Open(ctx context.Context, at Located, bucket *archive.Bucket) (r *Reader, close func(), err error) {
+func (c *Client) Open(ctx context.Context, at Located, bucket *bucket.Bucket) (r *Reader, close func(), err error) {
 	stream, err := c.js.Stream(ctx, at.Source.Stream)
 	if err != nil {
 		return nil, nil, fmt.Errorf("opening stream %s: %w", at.Source.Stream, err)

@@ -17,7 +17,7 @@ import (
 	"dormouse/internal/natstest"
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
-	"dormouse/store/archive"
+	"dormouse/store/bucket"
 	"dormouse/store/manifest"
 	"dormouse/store/segment"
 )
@@ -28,7 +28,7 @@ type system struct {
 	srv    *server.Server
 	nc     *nats.Conn
 	js     jetstream.JetStream
-	bucket *archive.Bucket
+	bucket *bucket.Bucket
 
 	mu struct {
 		sync.Mutex
@@ -52,7 +52,7 @@ func newSystem(t *testing.T) *system {
 		t.Fatal(err)
 	}
 	var err error
-	if s.bucket, err = archive.Open(t.Context(), "file://"+t.TempDir()); err != nil {
+	if s.bucket, err = bucket.Open(t.Context(), "file://"+t.TempDir()); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.bucket.Close() })

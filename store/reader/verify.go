@@ -13,8 +13,8 @@ import (
 	"dormouse/internal/extent"
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
-	"dormouse/store/archive"
-	"dormouse/store/catalog"
+	"dormouse/store/bucket"
+	"dormouse/store/cache/catalog"
 	"dormouse/store/identity"
 	"dormouse/store/manifest"
 	"dormouse/store/segment"
@@ -24,7 +24,7 @@ import (
 // 200 bytes for each segment of a shard.
 type Verifier struct {
 	Client   *Client
-	Bucket   *archive.Bucket
+	Bucket   *bucket.Bucket
 	Bad      func(error)              // called for each thing that is wrong or could not be read; it names object or log
 	Progress func(done, total uint64) // segments of a shard; may be nil
 
@@ -110,7 +110,7 @@ func isUnread(err error) bool {
 	if errors.As(err, &wrong{}) {
 		return false
 	}
-	for _, harm := range []error{archive.ErrNotFound, segment.ErrCorrupt, catalog.ErrCorrupt} {
+	for _, harm := range []error{bucket.ErrNotFound, segment.ErrCorrupt, catalog.ErrCorrupt} {
 		if errors.Is(err, harm) {
 			return false
 		}

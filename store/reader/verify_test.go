@@ -10,9 +10,9 @@ import (
 	"testing"
 
 	"dormouse/internal/extent"
-	"dormouse/store/archive"
-	"dormouse/store/archive/archivetest"
-	"dormouse/store/catalog"
+	"dormouse/store/bucket"
+	"dormouse/store/bucket/buckettest"
+	"dormouse/store/cache/catalog"
 	"dormouse/store/manifest"
 )
 
@@ -157,14 +157,14 @@ func TestVerifyNamesWhatIsBad(t *testing.T) {
 func TestVerifyOfABucketThatDoesNotAnswer(t *testing.T) {
 	t.Setenv("AWS_ACCESS_KEY_ID", "test")
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "secret")
-	s3, err := archivetest.NewS3()
+	s3, err := buckettest.NewS3()
 	if err != nil {
 		t.Fatal(err)
 	}
 	server := httptest.NewServer(s3)
 	t.Cleanup(server.Close)
 	s := newSystem(t)
-	if s.bucket, err = archive.Open(t.Context(), "s3://"+archivetest.S3Bucket+"?endpoint="+server.URL); err != nil {
+	if s.bucket, err = bucket.Open(t.Context(), "s3://"+buckettest.S3Bucket+"?endpoint="+server.URL); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.bucket.Close() })
@@ -177,16 +177,16 @@ func TestVerifyOfABucketThatDoesNotAnswer(t *testing.T) {
 		}
 	}
 	put(mostUnread - 1)
-	s3.Set(archivetest.S3Faults{DenyReads: true})
+	s3.Set(buckettest.S3Faults{DenyReads: true})
 	if r, told := s.verify(""); r.Bad != 0 || r.Unread != mostUnread-1 || !strings.Contains(told, "not allowed") {
 		t.Errorf("a bucket that denies reads: %+v\n%s", r, told)
 	}
-	s3.Set(archivetest.S3Faults{})
+	s3.Set(buckettest.S3Faults{})
 	put(1)
 	if r, told := s.verify(""); r.Bad != 0 || r.Unread != 0 || told != "" {
 		t.Errorf("it is readable again: %+v\n%s", r, told)
 	}
-	s3.Set(archivetest.S3Faults{DenyReads: true})
+	s3.Set(buckettest.S3Faults{DenyReads: true})
 	v := &Verifier{Client: NewClient(s.nc, s.js), Bucket: s.bucket, Bad: func(error) {}}
 	if r, err := v.Verify(t.Context(), ""); !errors.Is(err, ErrUnread) || r.Bad != 0 {
 		t.Errorf("it gives nothing at all: %+v, %v", r, err)

@@ -7,7 +7,7 @@
 // Every byte of a segment is under a checksum, so damage is found before it is believed. Forgery is not: whoever may
 // write to the bucket can make blocks with fitting checksums that crash a reader.
 //
-// Open format.go next for the bytes, then writer.go and reader.go; store/archive for where segments are kept.
+// Open format.go next for the bytes, then writer.go and reader.go; store/bucket for where segments are kept.
 package segment
 
 import "errors"

@@ -1,0 +1,63 @@
+package cache
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"dormouse/internal/wire"
+)
+
+// Position is how far the local state of one shard has come. It is written in the same batch as what it speaks of.
+type Position struct {
+	Source   time.Time `cbor:"1,keyasint"` // when the source stream was created: another stream is another story
+	Manifest time.Time `cbor:"2,keyasint"` // when the manifest stream was created
+
+	Applied     uint64    `cbor:"3,keyasint"` // last source sequence that was taken in
+	AppliedTime time.Time `cbor:"4,keyasint"` // that entry's time, which tells whether the stream still has the same entry there
+	ManifestSeq uint64    `cbor:"5,keyasint"` // last manifest record that was applied
+	ManifestID  string    `cbor:"8,keyasint"` // its ID, which tells whether the manifest still has the same record there
+	// What the manifest has beyond its newest snapshot; rather too much than too little.
+	TailRecords uint64 `cbor:"9,keyasint"`
+	TailExtents uint64 `cbor:"10,keyasint"`
+	Highest     uint64 `cbor:"6,keyasint"` // highest source sequence in any committed extent
+	Floor       uint64 `cbor:"7,keyasint"` // of the last manifest record; Floor <= Applied once an owner is active
+}
+
+// Position returns the shard's position; the zero Position when the database knows nothing of the shard.
+func (db *DB) Position(shard wire.Shard) (Position, error) {
+	var p Position
+	value, err := db.get(Prefix(spaceMeta, shard))
+	if errors.Is(err, pebble.ErrNotFound) {
+		return p, nil
+	}
+	if err != nil {
+		return p, fmt.Errorf("reading the position of shard %s: %w", shard, err)
+	}
+	return p, wire.Decode(value, &p)
+}
+
+// SetPosition adds the shard's new position to batch.
+func SetPosition(batch *Batch, shard wire.Shard, p Position) error {
+	value, err := wire.Encode(p)
+	if err != nil {
+		return fmt.Errorf("encoding the position of shard %s: %w", shard, err)
+	}
+	return batch.Set(Prefix(spaceMeta, shard), value, nil)
+}
+
+// Forget adds the deletion of all that is kept of a shard in the given spaces (all of them when none is given, with
+// its position).
+func Forget(batch *Batch, shard wire.Shard, spaces ...byte) error {
+	if len(spaces) == 0 {
+		spaces = []byte{SpaceBuffer, SpaceCatalog, spaceMeta}
+	}
+	for _, space := range spaces {
+		if err := batch.DeleteRange(Prefix(space, shard), PrefixEnd(space, shard), nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
