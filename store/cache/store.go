@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"syscall"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/sstable"
@@ -86,17 +87,21 @@ func open(dir string, opts Options, damage *damage) (*pebble.DB, error) {
 	cache := pebble.NewCache(cacheBytes)
 	defer cache.Unref()
 	options := &pebble.Options{
-		FS:                         opts.FS,
-		Cache:                      cache,
-		MemTableSize:               memTableBytes,
-		L0CompactionThreshold:      8,
-		L0StopWritesThreshold:      32,
-		MaxOpenFiles:               maxOpenFiles,
-		DisableTableStats:          true,
-		FormatMajorVersion:         pebble.FormatNewest,
-		Logger:                     logger{opts.Logger},
-		LoggerAndTracer:            nil,
-		EventListener:              &pebble.EventListener{DataCorruption: func(info pebble.DataCorruptionInfo) { damage.giveUp(info.Details) }},
+		FS:                    vfs.OnDiskFull(opts.FS, func() { opts.unwritable(fmt.Errorf("%s: %w", dir, syscall.ENOSPC)) }),
+		Cache:                 cache,
+		MemTableSize:          memTableBytes,
+		L0CompactionThreshold: 8,
+		L0StopWritesThreshold: 32,
+		MaxOpenFiles:          maxOpenFiles,
+		DisableTableStats:     true,
+		FormatMajorVersion:    pebble.FormatNewest,
+		Logger:                logger{opts},
+		LoggerAndTracer:       nil,
+		EventListener: &pebble.EventListener{
+			DataCorruption: func(info pebble.DataCorruptionInfo) { damage.giveUp(info.Details) },
+			// Pebble would try again without a pause and without an end, and opening it waits for that.
+			BackgroundError: func(err error) { opts.unwritable(damage.check(err)) },
+		},
 		CompactionConcurrencyRange: func() (int, int) { return 1, 2 },
 	}
 	for i := range options.Levels {
@@ -126,16 +131,21 @@ func PrefixEnd(space byte, shard wire.Shard) []byte {
 	return Prefix(space, shard+1)
 }
 
-// logger passes Pebble's messages on. Pebble calls Fatalf when it can no longer write its log (a full disk, a failing
-// one) and must not get control back; ending the process loses nothing, and serving on without the buffer would.
-type logger struct{ *slog.Logger }
+// unwritable ends the process: serving on without the buffer would not do.
+func (o Options) unwritable(cause error) {
+	o.Logger.Error("the local cache cannot be written; ending this process. No acked entry is lost: "+
+		"free or repair the disk and start again", "error", cause.Error()) // the error value would print its stack
+	o.exit(1)
+}
 
-func (l logger) Infof(format string, args ...any) { l.Debug("pebble: " + fmt.Sprintf(format, args...)) }
+// logger passes Pebble's messages on. Pebble calls Fatalf when it can no longer write its log (a full disk, a failing
+// one) and must not get control back.
+type logger struct{ Options }
+
+func (l logger) Infof(format string, args ...any) {
+	l.Logger.Debug("pebble: " + fmt.Sprintf(format, args...))
+}
 func (l logger) Errorf(format string, args ...any) {
-	l.Error("pebble: " + fmt.Sprintf(format, args...))
+	l.Logger.Error("pebble: " + fmt.Sprintf(format, args...))
 }
-func (l logger) Fatalf(format string, args ...any) {
-	l.Error("the local cache cannot be written; ending this process. No acked entry is lost: free or repair the disk and start again",
-		"error", fmt.Sprintf(format, args...))
-	os.Exit(1)
-}
+func (l logger) Fatalf(format string, args ...any) { l.unwritable(fmt.Errorf(format, args...)) }
