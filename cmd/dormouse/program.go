@@ -19,6 +19,7 @@ import (
 
 	"dormouse/ingest"
 	"dormouse/internal/natsserver"
+	"dormouse/internal/outage"
 	"dormouse/internal/wire"
 	"dormouse/store/bucket"
 	"dormouse/store/cache"
@@ -43,6 +44,7 @@ type program struct {
 
 	bucket *bucket.Bucket
 	ours   *identity.Bucket // the same, used while it is the system's
+	whose  *outage.Log      // that it has not said yet whose it is
 	node   *ingest.Node     // nil without the role
 	pool   *workers.Pool    // nil without the role
 	http   *httpServer
@@ -90,12 +92,14 @@ const identityTimeout = 5 * time.Second
 
 // openIdentity makes sure that the bucket is the system's. One that does not answer is asked again while the process serves.
 func (p *program) openIdentity(ctx context.Context) error {
+	p.whose = outage.New(p.log, "whose archive this is is not known yet, and nothing is put into it; asking again",
+		"the archive is this system's")
 	p.ours = identity.New(identity.Config{JS: p.js, Bucket: p.bucket, Registerer: p.registry, Logger: p.log})
 	first, cancel := context.WithTimeout(ctx, identityTimeout)
 	defer cancel()
 	err := p.ours.Check(first)
 	if err != nil && ctx.Err() == nil && !errors.Is(err, identity.ErrRefused) {
-		p.log.Warn("whose archive this is is not known yet, and nothing is put into it; asking again", "error", err)
+		p.whose.Failed(err)
 		return nil
 	}
 	return err
@@ -110,13 +114,19 @@ func (p *program) identify(ctx context.Context) error {
 			return struct{}{}, nil
 		}
 		err := p.ours.Check(ctx)
-		if errors.Is(err, identity.ErrRefused) {
+		switch {
+		case errors.Is(err, identity.ErrRefused):
 			err = backoff.Permanent(err)
+		case err != nil && ctx.Err() == nil:
+			p.whose.Failed(err)
 		}
 		return struct{}{}, err
 	}, backoff.WithBackOff(between), backoff.WithMaxElapsedTime(0))
 	if ctx.Err() != nil {
 		return nil
+	}
+	if err == nil {
+		p.whose.Over()
 	}
 	return err
 }

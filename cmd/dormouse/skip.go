@@ -113,7 +113,8 @@ func (s skip) run(ctx context.Context, nc *nats.Conn, js jetstream.JetStream) (s
 				"(has that deny_delete?); run this again: %w", wire.RejectedStream, kept, source.Stream, err)
 		}
 	}
-	return fmt.Sprintf("skipped sequence %d of shard %s (%.200q): it is in %s at sequence %d",
+	return fmt.Sprintf("skipped sequence %d of shard %s (%.200q): it is in %s at sequence %d. "+
+		"If an owner had it in hand already, its log has it as well",
 		s.seq, s.shard, msg.Subject, wire.RejectedStream, kept), nil
 }
 

@@ -53,9 +53,12 @@ func (h *heartbeat) run(ctx context.Context) {
 	pauses := h.pauses()
 	bucket := outage.New(h.log, "the bucket does not answer as it must: this node leaves shards to others until it does, "+
 		"and goes on serving those that it has", "the bucket answers: this node takes its share of the shards")
+	if err != nil {
+		bucket.Failed(err)
+	}
 	for pause := time.Duration(0); ctx.Err() == nil; pause = pauses.NextBackOff() {
 		if err != nil {
-			h.while(ctx, wire.WaitingKeys, func() { h.awaitBucket(ctx, pause, err, bucket) })
+			h.while(ctx, wire.WaitingKeys, func() { h.awaitBucket(ctx, pause, bucket) })
 		}
 		if ctx.Err() != nil {
 			return
@@ -92,9 +95,8 @@ func (h *heartbeat) beEligible(ctx context.Context) error {
 	}
 }
 
-// awaitBucket waits for the pause, and then until the check passes.
-func (h *heartbeat) awaitBucket(ctx context.Context, pause time.Duration, why error, bucket *outage.Log) {
-	bucket.Failed(why, "pause", pause)
+// awaitBucket waits for the pause, and then until the check passes. Who withdrew the node has said why.
+func (h *heartbeat) awaitBucket(ctx context.Context, pause time.Duration, bucket *outage.Log) {
 	select {
 	case <-ctx.Done():
 		return
