@@ -144,8 +144,8 @@ func TestWhatIsHeldUp(t *testing.T) {
 	o := claimed(t)
 	s := &system{t: t, nc: o.cfg.NC, js: o.cfg.JS}
 	s.publish("logs.t.a", "1", "2", "3")
-	o.pos.Applied, o.pos.Floor = 2, 1
-	if err := o.setPosition(o.pos); err != nil {
+	o.ledger.mu.pos.Applied, o.ledger.mu.pos.Floor = 2, 1
+	if err := o.ledger.store(o.ledger.mu.pos); err != nil {
 		t.Fatal(err)
 	}
 	r := idleRunner(o)

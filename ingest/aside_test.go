@@ -325,8 +325,8 @@ func TestNothingIsPassedBeforeItIsPutAside(t *testing.T) {
 		t.Helper()
 		pos, err := o.cfg.DB.Position(0)
 		_, active := o.sched.Pending("t.a")
-		if err != nil || pos.Applied != applied || o.applied() != applied || active != (applied > 0) {
-			t.Errorf("%s: applied %d, on disk %d, the log is active: %v, %v", when, o.applied(), pos.Applied, active, err)
+		if err != nil || pos.Applied != applied || o.ledger.applied() != applied || active != (applied > 0) {
+			t.Errorf("%s: applied %d, on disk %d, the log is active: %v, %v", when, o.ledger.applied(), pos.Applied, active, err)
 		}
 	}
 	is("not acked", 0)

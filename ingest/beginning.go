@@ -44,11 +44,3 @@ func (o *owner) beginning(ctx context.Context, last manifest.Record) (floor uint
 		"taken_in", last.Source.Seq, "stream_last", o.stream.CachedInfo().State.LastSeq)
 	return min(last.Floor, whole), anew, nil
 }
-
-// sourceLocked returns what a record says of the source stream. mu must be held.
-func (o *owner) sourceLocked(before manifest.Source) manifest.Source {
-	if o.pos.Applied <= before.Seq || o.pos.AppliedTime.IsZero() {
-		return before
-	}
-	return manifest.Source{Created: o.pos.Source, Seq: o.pos.Applied, Time: o.pos.AppliedTime}
-}

@@ -94,11 +94,11 @@ func BenchmarkCommit(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		group := []commitCall{{msg: &nats.Msg{Data: data}}} // the answer goes nowhere
+		call := &commitCall{msg: &nats.Msg{Data: data}} // the answer goes nowhere
 		b.StartTimer()
-		err = o.commitGroup(b.Context(), group)
-		if err != nil || group[0].err != nil || len(group[0].refused) > 0 {
-			b.Fatalf("%v, %v, %d extents refused", err, group[0].err, len(group[0].refused))
+		err = o.committer.commit(b.Context(), []appendRequest{{commit: call}})
+		if err != nil || call.err != nil || len(call.refused) > 0 {
+			b.Fatalf("%v, %v, %d extents refused", err, call.err, len(call.refused))
 		}
 	}
 	if stats := o.sched.Stats(); stats.Active > 0 {
@@ -126,7 +126,7 @@ func BenchmarkConsume(b *testing.B) {
 	b.ReportAllocs()
 	b.ResetTimer()
 	go func() { done <- o.consume(ctx) }()
-	for tick := time.NewTicker(time.Millisecond); o.applied() < uint64(b.N); <-tick.C {
+	for tick := time.NewTicker(time.Millisecond); o.ledger.applied() < uint64(b.N); <-tick.C {
 	}
 	b.StopTimer()
 	cancel()

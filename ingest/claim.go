@@ -8,7 +8,6 @@ import (
 
 	"dormouse/scheduler"
 	"dormouse/store/cache"
-	"dormouse/store/cache/buffer"
 	"dormouse/store/manifest"
 )
 
@@ -43,11 +42,13 @@ func (o *owner) claim(ctx context.Context) (err error) {
 	}); err != nil {
 		return err
 	}
+	o.ledger.sched, o.committer = o.sched, o.newCommitter()
 	if err := o.recover(ctx); err != nil {
 		return fmt.Errorf("recovering the local state: %w", err)
 	}
-	o.progress.replay(o.pos.Applied, o.stream.CachedInfo().State.LastSeq)
-	o.floors.recorded(o.pos.Floor, time.Now())
+	pos := o.ledger.position()
+	o.progress.replay(pos.Applied, o.stream.CachedInfo().State.LastSeq)
+	o.floors.recorded(pos.Floor, time.Now())
 	return nil
 }
 
@@ -65,26 +66,21 @@ func (o *owner) recover(ctx context.Context) error {
 			return err
 		}
 	}
-	o.pos = pos
+	o.ledger.begin(pos)
 	err = manifest.Scan(ctx, o.cfg.JS, o.source.Shard, manifest.Mark{Seq: pos.ManifestSeq, ID: pos.ManifestID}, o.manifest.Mark(),
 		func(seq, left uint64, r manifest.Record) error {
 			o.progress.records.Store(left + 1)
 			o.advance.claimedTo(seq)
-			return o.applyRecord(seq, r)
+			return o.ledger.apply(seq, r, false)
 		})
 	if errors.Is(err, manifest.ErrGap) { // what was applied may count for nothing, and is trusted no more
-		err = errors.Join(err, o.forget(cache.Position{}))
+		err = errors.Join(err, o.ledger.forget(cache.Position{}))
 	}
 	if err != nil {
 		return err
 	}
-	if o.pos.Applied < o.pos.Floor { // the disk was lost: all up to the floor is archived, so replay begins above it
-		o.pos.Applied, o.pos.AppliedTime = o.pos.Floor, time.Time{}
-	}
-	return o.buffer.Restore(func(a buffer.Active) {
-		o.newest = max(o.newest, a.Newest.UnixNano())
-		o.sched.Restore(a.Log, scheduler.Pending{First: a.First, Last: a.Last, Count: a.Count, Bytes: a.Bytes}, a.FirstTime)
-	})
+	o.ledger.beginAbove(o.ledger.position().Floor)
+	return o.ledger.restore()
 }
 
 // trustedPosition returns the local position after dropping what does not belong to the streams as they are now: another
@@ -98,21 +94,21 @@ func (o *owner) trustedPosition(ctx context.Context) (cache.Position, error) {
 	_, lastManifest := o.manifest.Last()
 	fresh := cache.Position{Source: info.Created, Manifest: o.manifest.Created()}
 	if pos.Source.IsZero() { // a new disk, or one on which a snapshot was being loaded
-		return fresh, o.forget(fresh)
+		return fresh, o.ledger.forget(fresh)
 	}
 	if !pos.Source.Equal(fresh.Source) || !pos.Manifest.Equal(fresh.Manifest) || pos.ManifestSeq > lastManifest {
 		o.log.Warn("the local cache belongs to other streams: rebuilding it from JetStream")
-		return fresh, o.forget(fresh)
+		return fresh, o.ledger.forget(fresh)
 	}
 	switch presence, err := o.manifest.Has(ctx, pos.ManifestSeq, pos.ManifestID); {
 	case err != nil:
 		return pos, err
 	case presence == manifest.Other:
 		o.log.Warn("the manifest lost its end, which this node had applied (power failure before a sync?): rebuilding the local cache")
-		return fresh, o.forget(fresh)
+		return fresh, o.ledger.forget(fresh)
 	case presence == manifest.Gone: // nothing can tell any more that it was this one
 		o.log.Info("the manifest was shortened beyond what this node had applied: rebuilding the local cache from its snapshot")
-		return fresh, o.forget(fresh)
+		return fresh, o.ledger.forget(fresh)
 	}
 	same, err := o.hasEntry(ctx, pos.Applied, pos.AppliedTime)
 	if err != nil || same {
@@ -121,42 +117,17 @@ func (o *owner) trustedPosition(ctx context.Context) (cache.Position, error) {
 	o.log.Warn("the source stream lost entries at its end that this node had buffered (power failure before a sync?): reading it again",
 		"applied", pos.Applied, "stream_last", info.State.LastSeq)
 	pos.Applied, pos.AppliedTime = 0, time.Time{}
-	return pos, o.forget(pos, cache.SpaceBuffer)
-}
-
-// setPosition writes a position alone.
-func (o *owner) setPosition(pos cache.Position) error {
-	batch := o.cfg.DB.NewBatch()
-	defer batch.Close()
-	if err := cache.SetPosition(batch, o.source.Shard, pos); err != nil {
-		return err
-	}
-	return batch.Commit(noSync)
+	return pos, o.ledger.forget(pos, cache.SpaceBuffer)
 }
 
 // stillInManifest returns an error that wraps manifest.ErrFenced when the last record that this owner has applied is not
 // there any more: the servers lost their last seconds in a power failure that this process lived through. What is removed
 // on the strength of the manifest must not be removed then.
 func (o *owner) stillInManifest(ctx context.Context) error {
-	o.mu.Lock()
-	seq, id := o.pos.ManifestSeq, o.pos.ManifestID
-	o.mu.Unlock()
-	presence, err := o.manifest.Has(ctx, seq, id)
+	pos := o.ledger.position()
+	presence, err := o.manifest.Has(ctx, pos.ManifestSeq, pos.ManifestID)
 	if err == nil && presence != manifest.Same {
-		err = fmt.Errorf("%w: shard %s: record %d is not there any more", manifest.ErrFenced, o.source.Shard, seq)
+		err = fmt.Errorf("%w: shard %s: record %d is not there any more", manifest.ErrFenced, o.source.Shard, pos.ManifestSeq)
 	}
 	return err
-}
-
-// forget drops local state of the shard and sets the position that goes with what is left.
-func (o *owner) forget(pos cache.Position, spaces ...byte) error {
-	batch := o.cfg.DB.NewBatch()
-	defer batch.Close()
-	if err := cache.Forget(batch, o.source.Shard, spaces...); err != nil {
-		return err
-	}
-	if err := cache.SetPosition(batch, o.source.Shard, pos); err != nil {
-		return err
-	}
-	return batch.Commit(noSync)
 }

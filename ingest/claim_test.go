@@ -38,13 +38,13 @@ func TestTrustedPosition(t *testing.T) {
 			s := &system{t: t, nc: o.cfg.NC, js: o.cfg.JS}
 			s.publish("logs.t.a", "1", "2")
 			s.shortenedTo(o)
-			o.pos.Applied, o.pos.AppliedTime = 2, s.message(2).Time
-			pos := o.pos
+			o.ledger.mu.pos.Applied, o.ledger.mu.pos.AppliedTime = 2, s.message(2).Time
+			pos := o.ledger.mu.pos
 			tc.change(&pos)
 			batch := o.cfg.DB.NewBatch()
-			_, err := o.buffer.Put(batch, nil, "t.a", 2, entry.AppendValue(nil, time.Unix(1, 0), nil, nil))
-			err = errors.Join(err, o.catalog.Put(batch, extent.Extent{Log: "t.a", First: 1, Last: 1, Count: 1}, extent.Segment{Key: "0/a.sst"}))
-			if err := errors.Join(err, batch.Commit(noSync), batch.Close(), o.setPosition(pos)); err != nil {
+			_, err := o.ledger.buffer.Put(batch, nil, "t.a", 2, entry.AppendValue(nil, time.Unix(1, 0), nil, nil))
+			err = errors.Join(err, o.ledger.catalog.Put(batch, extent.Extent{Log: "t.a", First: 1, Last: 1, Count: 1}, extent.Segment{Key: "0/a.sst"}))
+			if err := errors.Join(err, batch.Commit(noSync), batch.Close(), o.ledger.store(pos)); err != nil {
 				t.Fatal(err)
 			}
 			got, err := o.trustedPosition(t.Context())
@@ -53,7 +53,7 @@ func TestTrustedPosition(t *testing.T) {
 			}
 			want := cache.Position{Source: o.stream.CachedInfo().Created, Manifest: o.manifest.Created()}
 			if tc.catalog {
-				want = o.pos
+				want = o.ledger.mu.pos
 			}
 			if !tc.buffer {
 				want.Applied, want.AppliedTime = 0, time.Time{}
@@ -61,7 +61,7 @@ func TestTrustedPosition(t *testing.T) {
 			if stored, err := o.cfg.DB.Position(0); err != nil || !samePosition(got, want) || !samePosition(stored, want) {
 				t.Errorf("goes on from %+v, and the disk says %+v, %v; want %+v", got, stored, err, want)
 			}
-			v, err := o.view()
+			v, err := o.ledger.view()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -107,7 +107,7 @@ func TestSnapshotThatIsHalfLoaded(t *testing.T) {
 	snapshot.Runs = append(slices.Clone(snapshot.Runs), manifest.Run{Parts: []extent.Segment{lost}})
 	o := claimed(t)
 	o.cfg.Bucket = s.bucket
-	if _, err := o.loadSnapshot(t.Context(), snapshot, o.pos); !errors.Is(err, errSnapshotUnread) {
+	if _, err := o.loadSnapshot(t.Context(), snapshot, o.ledger.mu.pos); !errors.Is(err, errSnapshotUnread) {
 		t.Errorf("loading ended with %v", err)
 	}
 	if pos, err := o.cfg.DB.Position(0); err != nil || !pos.Source.IsZero() || pos.ManifestSeq > 0 {
@@ -117,7 +117,7 @@ func TestSnapshotThatIsHalfLoaded(t *testing.T) {
 	for _, run := range whole.Runs {
 		extents += run.Extents // of one entry each, in the order of their commits
 	}
-	pos, err := o.loadSnapshot(t.Context(), &whole, o.pos)
+	pos, err := o.loadSnapshot(t.Context(), &whole, o.ledger.mu.pos)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +125,7 @@ func TestSnapshotThatIsHalfLoaded(t *testing.T) {
 	if err != nil || !samePosition(pos, stored) || pos.ManifestSeq != whole.UpTo || pos.ManifestID != whole.UpToID || pos.Highest != extents {
 		t.Errorf("goes on from %+v, and the disk says %+v, %v; want record %d and %d entries", pos, stored, err, whole.UpTo, extents)
 	}
-	if located, ok, err := o.catalog.Last("t.a"); err != nil || !ok || located.Extent.Last != extents {
+	if located, ok, err := o.ledger.catalog.Last("t.a"); err != nil || !ok || located.Extent.Last != extents {
 		t.Errorf("the catalog ends with %+v, %v", located, err)
 	}
 }
@@ -145,8 +145,9 @@ func TestSourceOfARecord(t *testing.T) {
 		"an empty disk":          {2, at, before},
 		"a gap, and nothing yet": {5, time.Time{}, before},
 	} {
-		o := &owner{pos: cache.Position{Source: made, Applied: tc.applied, AppliedTime: tc.at}}
-		if got := o.sourceLocked(before); got != tc.want {
+		l := &ledger{}
+		l.mu.pos = cache.Position{Source: made, Applied: tc.applied, AppliedTime: tc.at}
+		if got := l.source(before); got != tc.want {
 			t.Errorf("%s: %+v, want %+v", name, got, tc.want)
 		}
 	}

@@ -36,7 +36,7 @@ func (o *owner) consume(ctx context.Context) (err error) {
 	pause := backoff.NewExponentialBackOff()
 	pause.InitialInterval, pause.MaxInterval = 50*time.Millisecond, 5*time.Second
 	for {
-		before := o.applied()
+		before := o.ledger.applied()
 		err := o.consumeOnce(ctx, before+1)
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -44,7 +44,7 @@ func (o *owner) consume(ctx context.Context) (err error) {
 		if !errors.Is(err, errSource) {
 			return err
 		}
-		if o.applied() > before {
+		if o.ledger.applied() > before {
 			pause.Reset()
 		}
 		wait := pause.NextBackOff()
@@ -56,12 +56,6 @@ func (o *owner) consume(ctx context.Context) (err error) {
 		case <-time.After(wait):
 		}
 	}
-}
-
-func (o *owner) applied() uint64 {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.pos.Applied
 }
 
 // consumeOnce reads with one consumer from a sequence on.
@@ -221,12 +215,16 @@ func (o *owner) awaitRoom(ctx context.Context) error {
 	o.outages.full.Failed(nil, "limit", o.cfg.BufferLimit)
 	o.advance.setFull(true)
 	defer o.advance.setFull(false)
-	for cost() > o.cfg.BufferLimit-o.cfg.BufferLimit/freeShare {
+	for {
+		changed := o.ledger.changed()
+		if cost() <= o.cfg.BufferLimit-o.cfg.BufferLimit/freeShare {
+			break
+		}
 		o.sched.Expedite()
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-o.roomy:
+		case <-changed:
 		case <-time.After(roomPoll): // another shard of this node may have made room
 		}
 	}

@@ -186,8 +186,8 @@ func TestStillInManifest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if seq, err := m.Append(t.Context(), manifest.Record{Kind: manifest.Claim, Epoch: 1, Owner: "another"}); err != nil || seq != o.pos.ManifestSeq {
-		t.Fatalf("another record is %d, want %d: %v", seq, o.pos.ManifestSeq, err)
+	if seq, err := m.Append(t.Context(), manifest.Record{Kind: manifest.Claim, Epoch: 1, Owner: "another"}); err != nil || seq != o.ledger.mu.pos.ManifestSeq {
+		t.Fatalf("another record is %d, want %d: %v", seq, o.ledger.mu.pos.ManifestSeq, err)
 	}
 	if err := o.stillInManifest(t.Context()); !errors.Is(err, manifest.ErrFenced) {
 		t.Errorf("another record is in its place: %v", err)

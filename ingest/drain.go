@@ -45,7 +45,7 @@ func (o *owner) drain(msg *nats.Msg) {
 		return
 	}
 	req.MaxBytes = min(req.MaxBytes, o.replyRoom())
-	err := o.buffer.Drain(req, func(reply wire.DrainReply) { o.reply(msg, reply) })
+	err := o.ledger.buffer.Drain(req, func(reply wire.DrainReply) { o.reply(msg, reply) })
 	if err != nil {
 		o.outages.requests.Failed(err)
 		o.reply(msg, wire.DrainReply{Status: wire.StatusOf(err)})

@@ -6,7 +6,6 @@ import (
 
 	"dormouse/internal/wire"
 	"dormouse/scheduler"
-	"dormouse/store/cache/buffer"
 )
 
 // figures are what an owner says of its shard, all as of one moment.
@@ -21,14 +20,7 @@ type figures struct {
 func (o *owner) figures() (f figures, err error) {
 	o.use.RLock()
 	defer o.use.RUnlock()
-	o.mu.Lock()
-	f.applied, f.Stats = o.pos.Applied, o.sched.Stats()
-	log, first, ok := o.sched.Earliest()
-	var cursor *buffer.Cursor
-	if ok && !o.ended {
-		cursor, err = o.buffer.Iter()
-	}
-	o.mu.Unlock()
+	f, log, first, cursor, err := o.ledger.earliest(o.ended)
 	if cursor == nil {
 		return f, err
 	}
@@ -49,7 +41,7 @@ func (o *owner) sawEnd(seq uint64) {
 // lag is how many sequences of the stream are not archived, as far as the owner has seen its end: with every batch, and twice a
 // minute while it takes nothing in.
 func (o *owner) lag() uint64 {
-	stats, applied := o.sched.Stats(), o.applied()
+	stats, applied := o.sched.Stats(), o.ledger.applied()
 	return stats.Entries + max(o.seen.Load(), applied) - applied
 }
 

@@ -8,33 +8,7 @@ import (
 
 	"dormouse/internal/extent"
 	"dormouse/internal/wire"
-	"dormouse/store/cache/buffer"
-	"dormouse/store/cache/catalog"
 )
-
-// view is what the owner has at one moment: every entry that was taken in up to applied is either in the buffer or in an
-// extent, and none is in both.
-type view struct {
-	buffered *buffer.Cursor
-	archived *catalog.View
-	applied  uint64
-}
-
-// view opens a view, which the caller closes.
-func (o *owner) view() (v view, err error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	v.applied = o.pos.Applied
-	if v.buffered, err = o.buffer.Iter(); err != nil {
-		return v, err
-	}
-	if v.archived, err = o.catalog.View(); err != nil {
-		return v, errors.Join(err, v.buffered.Close())
-	}
-	return v, nil
-}
-
-func (v view) close() error { return errors.Join(v.buffered.Close(), v.archived.Close()) }
 
 // extentRoom is what an extent and its segment take of a reply at most, besides the LogID.
 const extentRoom = 192
@@ -66,7 +40,7 @@ func (o *owner) held(msg *nats.Msg) wire.HeldReply {
 }
 
 func (o *owner) look(req wire.HeldRequest) (reply wire.HeldReply, err error) {
-	v, err := o.view()
+	v, err := o.ledger.view()
 	if err != nil {
 		return reply, err
 	}

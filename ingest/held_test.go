@@ -16,8 +16,6 @@ import (
 	"dormouse/internal/extent"
 	"dormouse/internal/wire"
 	"dormouse/store/cache"
-	"dormouse/store/cache/buffer"
-	"dormouse/store/cache/catalog"
 	"dormouse/store/reader"
 )
 
@@ -148,18 +146,18 @@ func TestHeldIsInOrder(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := &owner{cfg: Config{DB: db}, buffer: buffer.New(db, 0), catalog: catalog.New(db, 0), log: slog.New(slog.DiscardHandler)}
+	o := &owner{cfg: Config{DB: db}, ledger: newLedger(db, 0, nil), log: slog.New(slog.DiscardHandler)}
 	defer db.Close()
 	batch := db.NewBatch()
 	var scratch []byte
 	for _, seq := range []uint64{1, 2, 5, 6, 12} {
-		if scratch, err = o.buffer.Put(batch, scratch, "t.a", seq, entry.AppendValue(nil, time.Unix(1, 0), nil, bytes.Repeat([]byte("x"), 2000))); err != nil {
+		if scratch, err = o.ledger.buffer.Put(batch, scratch, "t.a", seq, entry.AppendValue(nil, time.Unix(1, 0), nil, bytes.Repeat([]byte("x"), 2000))); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for _, e := range []extent.Extent{{First: 3, Last: 4, Count: 2}, {First: 8, Last: 9, Count: 2}, {First: 10, Last: 10, Count: 1}} {
 		e.Log = "t.a"
-		if err := o.catalog.Put(batch, e, extent.Segment{Key: "0/x.sst", Size: 1}); err != nil {
+		if err := o.ledger.catalog.Put(batch, e, extent.Segment{Key: "0/x.sst", Size: 1}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -172,7 +170,7 @@ func TestHeldIsInOrder(t *testing.T) {
 			var got []uint64
 			req := wire.HeldRequest{Log: "t.a", MaxBytes: bytes}
 			for more := true; more; {
-				v, err := o.view()
+				v, err := o.ledger.view()
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -42,9 +42,8 @@ type intake struct {
 }
 
 func (o *owner) newIntake() *intake {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return &intake{owner: o, expected: o.pos.Applied + 1, highest: o.pos.Highest}
+	expected, highest := o.ledger.expect()
+	return &intake{owner: o, expected: expected, highest: highest}
 }
 
 func (in *intake) close() {
@@ -103,7 +102,7 @@ func (in *intake) sort(msg ordered.Message) error {
 		}
 	}
 	in.value = entry.AppendValue(in.value[:0], msg.Time, msg.Header, msg.Data)
-	if in.key, err = o.buffer.Put(in.batch, in.key, log, seq, in.value); err != nil {
+	if in.key, err = o.ledger.buffer.Put(in.batch, in.key, log, seq, in.value); err != nil {
 		return err
 	}
 	in.arrivals = append(in.arrivals, scheduler.Arrival{
@@ -143,21 +142,10 @@ func (o *owner) apply(ctx context.Context, in *intake) error {
 	if in.messages == 0 {
 		return nil
 	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	pos := o.pos
-	pos.Applied, pos.AppliedTime = in.applied, in.appliedTime
-	if err := cache.SetPosition(in.batch, o.source.Shard, pos); err != nil {
+	if err := o.ledger.takeIn(in.batch, in.applied, in.appliedTime, in.arrivals); err != nil {
 		return err
 	}
-	if err := in.batch.Commit(noSync); err != nil {
-		return fmt.Errorf("writing to the buffer: %w", err)
-	}
-	o.moveLocked(pos)
-	for i := range in.arrivals {
-		o.newest = max(o.newest, in.arrivals[i].Time.UnixNano())
-	}
-	o.sched.Append(in.arrivals)
+	o.tookIn(in.applied)
 	o.metrics.ingested.Add(float64(len(in.arrivals)))
 	in.rejected.add(skippedReason, int(skipped))
 	o.metrics.reject(in.rejected)
@@ -170,7 +158,7 @@ func (o *owner) apply(ctx context.Context, in *intake) error {
 // The consumer's server has nothing up to a sequence, and it has all that is stored in its order; the stream's leader has
 // nothing either, and must have come as far. What may still come is above the sequence.
 func (o *owner) passOver(ctx context.Context, passed uint64) error {
-	applied := o.applied()
+	applied := o.ledger.applied()
 	if passed <= applied {
 		return nil
 	}
@@ -193,25 +181,22 @@ func (o *owner) passOver(ctx context.Context, passed uint64) error {
 
 // skipGap moves the applied sequence over entries that the stream has dropped.
 func (o *owner) skipGap(ctx context.Context, to uint64) error {
-	skipped, err := o.reportLoss(ctx, []span{{o.applied() + 1, to}})
+	skipped, err := o.reportLoss(ctx, []span{{o.ledger.applied() + 1, to}})
 	if err != nil {
 		return err
 	}
 	o.metrics.reject(reasons{skippedReason: int(skipped)})
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	pos := o.pos
-	pos.Applied, pos.AppliedTime = to, time.Time{}
-	batch := o.cfg.DB.NewBatch()
-	defer batch.Close()
-	if err := cache.SetPosition(batch, o.source.Shard, pos); err != nil {
+	if err := o.ledger.stepOver(to); err != nil {
 		return err
 	}
-	if err := batch.Commit(noSync); err != nil {
-		return err
-	}
-	o.moveLocked(pos)
+	o.tookIn(to)
 	return nil
+}
+
+// tookIn notes how far the stream was taken in.
+func (o *owner) tookIn(to uint64) {
+	o.advance.done(taking)
+	o.progress.taken(to)
 }
 
 // reportLoss says what a gap in the sequences is: entries that the stream's own limits, or somebody's purge or delete,
@@ -271,11 +256,11 @@ const (
 // archived, unless the source stream lost its end after the archive had it: then the sequences are used a second time, and
 // the entry's time, which is later than all of the extent's, tells the two apart.
 func (o *owner) whatIsArchived(log string, seq uint64, at time.Time) (known, error) {
-	last, ok, err := o.catalog.Last(log)
+	last, ok, err := o.ledger.catalog.Last(log)
 	if err != nil || !ok || last.Extent.Last < seq {
 		return archivedNot, err
 	}
-	located, ok, err := o.catalog.Covering(log, seq)
+	located, ok, err := o.ledger.catalog.Covering(log, seq)
 	if err != nil {
 		return archivedNot, err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"dormouse/internal/extent"
+	"dormouse/internal/outage"
 	"dormouse/internal/wire"
 	"dormouse/scheduler"
 	"dormouse/store/cache/buffer"
@@ -16,38 +17,44 @@ import (
 // maxSegment bounds the size that a commit may tell of its segment: above all that --segment-bytes allows.
 const maxSegment = 4 << 30
 
-// judgement decides on the extents of a group of commits, of which no worker is trusted. What it cannot know is what is in the
-// segments: reading them would cost more than all the rest.
+// judge looks workers' commits over. It trusts none of them. What it cannot know is what is in the segments: reading them would
+// cost more than all the rest.
+type judge struct {
+	ledger    *ledger
+	shard     wire.Shard
+	accepts   func(ctx context.Context, bucketID string) error // see Config
+	malformed *outage.Log
+	elsewhere *outage.Log
+}
+
+// judgement decides on the extents of one group of commits.
 type judgement struct {
-	*owner
-	newest int64             // no entry was taken in that is later, Unix nanoseconds
+	*ledger
+	latest int64             // no entry was taken in that is later, Unix nanoseconds
 	taken  map[string]string // LogID -> key of the segment that this group commits it with
 	cursor *buffer.Cursor    // made for the first extent that is not a whole log: most are
 }
 
-// validate decides on every extent of the group and returns what is to be committed.
-func (o *owner) validate(ctx context.Context, group []commitCall) (accepted []manifest.Committed, err error) {
-	o.mu.Lock()
-	j := &judgement{owner: o, newest: o.newest, taken: make(map[string]string)}
-	o.mu.Unlock()
+// decide decides on every extent of a group and returns what is to be committed.
+func (g *judge) decide(ctx context.Context, group []*commitCall) (accepted []manifest.Committed, err error) {
+	j := &judgement{ledger: g.ledger, latest: g.ledger.newest(), taken: make(map[string]string)}
 	defer func() {
 		if j.cursor != nil {
 			err = errors.Join(err, j.cursor.Close())
 		}
 	}()
 	used := make(map[string]bool) // keys of segments, in this group
-	for i := range group {
-		call := &group[i]
-		if call.err = o.decodeCommit(call); call.err != nil {
-			o.outages.malformed.Failed(call.err)
+	for _, call := range group {
+		if call.err = g.decode(call); call.err != nil {
+			g.malformed.Failed(call.err)
 			continue
 		}
-		if call.err = o.inOurBucket(ctx, call.request); call.err != nil {
-			o.outages.elsewhere.Failed(call.err, "segment", call.request.Segment.Key)
+		if call.err = g.inOurBucket(ctx, call.request); call.err != nil {
+			g.elsewhere.Failed(call.err, "segment", call.request.Segment.Key)
 			continue
 		}
 		key := call.request.Segment.Key
-		extents, err := j.call(call, used[key] || o.segments.has(key))
+		extents, err := j.call(call, used[key] || g.ledger.known(key))
 		if err != nil {
 			return nil, err
 		}
@@ -59,22 +66,22 @@ func (o *owner) validate(ctx context.Context, group []commitCall) (accepted []ma
 	return accepted, nil
 }
 
-// decodeCommit reads a request. The segment must be one that a worker of this shard can have put.
-func (o *owner) decodeCommit(call *commitCall) error {
+// decode reads a request. The segment must be one that a worker of this shard can have put.
+func (g *judge) decode(call *commitCall) error {
 	if err := decodeRequest(call.msg, &call.request); err != nil {
 		return err
 	}
-	if s := call.request.Segment; !o.source.Shard.IsSegmentKey(s.Key) || s.Size == 0 || s.Size > maxSegment {
-		return fmt.Errorf("%w: %.100q with %d bytes is no segment of shard %s", wire.ErrBadRequest, s.Key, s.Size, o.source.Shard)
+	if s := call.request.Segment; !g.shard.IsSegmentKey(s.Key) || s.Size == 0 || s.Size > maxSegment {
+		return fmt.Errorf("%w: %.100q with %d bytes is no segment of shard %s", wire.ErrBadRequest, s.Key, s.Size, g.shard)
 	}
 	return nil
 }
 
 // inOurBucket returns nil when a commit's segment is where the readers of this system look.
-func (o *owner) inOurBucket(ctx context.Context, request wire.CommitRequest) error {
+func (g *judge) inOurBucket(ctx context.Context, request wire.CommitRequest) error {
 	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
 	defer cancel()
-	err := o.cfg.Accepts(ctx, request.Bucket)
+	err := g.accepts(ctx, request.Bucket)
 	if errors.Is(err, identity.ErrRefused) {
 		err = fmt.Errorf("%w: %w", wire.ErrBadRequest, err)
 	}
@@ -139,7 +146,7 @@ func (j *judgement) judge(e extent.Extent, s extent.Segment) (again bool, reason
 // in memory tell it of a whole log, but for its times, which are only held to be possible: a look at each entry for them would
 // make commits nearly twice as dear. It takes one for a part of a log.
 func (j *judgement) isBuffered(e extent.Extent, pending scheduler.Pending) (bool, error) {
-	if e.First != pending.First || e.MaxTime > j.newest || e.Count == 1 && e.MinTime != e.MaxTime {
+	if e.First != pending.First || e.MaxTime > j.latest || e.Count == 1 && e.MinTime != e.MaxTime {
 		return false, nil
 	}
 	if e.Last >= pending.Last {

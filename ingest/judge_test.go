@@ -97,26 +97,26 @@ func TestCommitsOfOneGroup(t *testing.T) {
 	o := claimed(t)
 	extents := fill(t, o, []string{"t.a", "t.b"}, 2)
 	a, b := extents[0], extents[1]
-	call := func(key string, extents ...extent.Extent) commitCall {
+	call := func(key string, extents ...extent.Extent) *commitCall {
 		data, err := wire.Encode(wire.CommitRequest{Segment: extent.Segment{Key: key, Size: 1}, Extents: extents})
 		if err != nil {
 			t.Fatal(err)
 		}
-		return commitCall{msg: &nats.Msg{Data: data}}
+		return &commitCall{msg: &nats.Msg{Data: data}}
 	}
 	for name, tc := range map[string]struct {
-		group   []commitCall
+		group   []*commitCall
 		refused []int // by call
 		segment int   // that are committed
 	}{
-		"each its own":                     {[]commitCall{call("0/a.sst", a), call("0/b.sst", b)}, []int{0, 0}, 2},
-		"the same twice":                   {[]commitCall{call("0/a.sst", a), call("0/a.sst", a)}, []int{0, 0}, 1},
-		"the same entries, two segments":   {[]commitCall{call("0/a.sst", a), call("0/b.sst", a)}, []int{0, 1}, 1},
-		"two contents under one name":      {[]commitCall{call("0/a.sst", a), call("0/a.sst", b)}, []int{0, 1}, 1},
-		"the same and more, one name":      {[]commitCall{call("0/a.sst", a), call("0/a.sst", a, b)}, []int{0, 1}, 1},
-		"one has nothing that is accepted": {[]commitCall{call("0/a.sst", a), call("0/b.sst", a), call("0/b.sst", b)}, []int{0, 1, 0}, 2},
+		"each its own":                     {[]*commitCall{call("0/a.sst", a), call("0/b.sst", b)}, []int{0, 0}, 2},
+		"the same twice":                   {[]*commitCall{call("0/a.sst", a), call("0/a.sst", a)}, []int{0, 0}, 1},
+		"the same entries, two segments":   {[]*commitCall{call("0/a.sst", a), call("0/b.sst", a)}, []int{0, 1}, 1},
+		"two contents under one name":      {[]*commitCall{call("0/a.sst", a), call("0/a.sst", b)}, []int{0, 1}, 1},
+		"the same and more, one name":      {[]*commitCall{call("0/a.sst", a), call("0/a.sst", a, b)}, []int{0, 1}, 1},
+		"one has nothing that is accepted": {[]*commitCall{call("0/a.sst", a), call("0/b.sst", a), call("0/b.sst", b)}, []int{0, 1, 0}, 2},
 	} {
-		accepted, err := o.validate(t.Context(), tc.group)
+		accepted, err := o.judge().decide(t.Context(), tc.group)
 		if err != nil || len(accepted) != tc.segment {
 			t.Errorf("%s: %d segments accepted, %v", name, len(accepted), err)
 		}
@@ -145,38 +145,9 @@ func TestLatestTimeIsNotTheLast(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	group := []commitCall{{msg: &nats.Msg{Data: data}}}
-	if accepted, err := o.validate(t.Context(), group); err != nil || len(accepted) != 1 {
+	group := []*commitCall{{msg: &nats.Msg{Data: data}}}
+	if accepted, err := o.judge().decide(t.Context(), group); err != nil || len(accepted) != 1 {
 		t.Errorf("%d segments accepted, %v, %v", len(accepted), group[0].refused, err)
-	}
-}
-
-// TestGroupsAreBounded: commits that wait become one record, as long as they are few and fit into it; what does not is
-// the next.
-func TestGroupsAreBounded(t *testing.T) {
-	o := claimed(t)
-	limit := int(o.cfg.NC.MaxPayload()) / 4 * groupPayload
-	for name, tc := range map[string]struct {
-		sizes []int // of those that wait
-		taken int
-	}{
-		"none waits":   {nil, 1},
-		"all fit":      {[]int{limit / 4, limit / 4, limit / 4}, 4},
-		"one too many": {[]int{limit / 4, limit / 2, limit / 2}, 3},
-		"many":         {make([]int, groupCalls+1), groupCalls},
-	} {
-		o.commits = make(chan commitCall, 2*groupCalls)
-		for _, size := range tc.sizes {
-			o.commits <- commitCall{msg: &nats.Msg{Data: make([]byte, size)}}
-		}
-		group, carried := o.collect(commitCall{msg: &nats.Msg{Data: make([]byte, limit/4)}})
-		left := len(o.commits)
-		if carried != nil {
-			left++
-		}
-		if len(group) != tc.taken || len(group)+left != len(tc.sizes)+1 || (carried != nil) != (name == "one too many") {
-			t.Errorf("%s: %d are taken and %d left, one of them taken from the queue: %v", name, len(group), left, carried != nil)
-		}
 	}
 }
 

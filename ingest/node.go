@@ -1,7 +1,7 @@
 // Package ingest is the owner's side of a shard: it takes entries in from the source stream, answers the workers' drains
 // and commits, and trims what is archived.
 //
-// An entry's way through the package is consume.go (source stream to buffer), drain.go (buffer to worker), commit.go
+// An entry's way through the package is consume.go (source stream to buffer), drain.go (buffer to worker), committer.go
 // (worker to manifest and catalog), trim.go (source stream shortened). Who may do all this is decided in
 // package membership and shardrunner.go (which process tries) and claim.go (which one is right). snapshot.go keeps the manifest short.
 // It starts nothing for a log, and puts nothing but those snapshots into the bucket. Open

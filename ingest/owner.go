@@ -15,9 +15,6 @@ import (
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
 	"dormouse/scheduler"
-	"dormouse/store/cache"
-	"dormouse/store/cache/buffer"
-	"dormouse/store/cache/catalog"
 	"dormouse/store/manifest"
 )
 
@@ -37,9 +34,9 @@ type owner struct {
 
 	sourceCheck, listTime time.Duration // the constants, but for tests
 
-	buffer   *buffer.Buffer
-	catalog  *catalog.Catalog
-	progress progress
+	ledger    *ledger
+	committer *committer // made by claim
+	progress  progress
 
 	// Set by claim.
 	epoch    uint64
@@ -48,19 +45,11 @@ type owner struct {
 	before   manifest.Record    // the last before the claim, if its floor holds; else without an ID
 	sched    *scheduler.Scheduler
 
-	// mu orders every change of the buffer, the catalog, the position and the log states: each change is one Pebble batch
-	// and the scheduler calls that go with it, so that the two never disagree while mu is free.
-	mu     sync.Mutex
-	pos    cache.Position
-	newest int64 // of all entries that were taken in and are not archived, and maybe of others: the latest time, Unix nanoseconds
-
 	// use is held for reading by who reads the database from outside of run: when run has returned it may be closed.
 	use   sync.RWMutex
 	ended bool // guarded by use
 
 	seen atomic.Uint64 // end of the source stream, as last seen; see sawEnd
-
-	segments segmentMemory // the committer's alone once the owner runs
 
 	snapshot *manifest.Snapshot // the newest; the snapshot taker's alone once the owner runs
 	unread   map[uint64]int     // how often a run of it, by its last record, could not be read; likewise
@@ -69,15 +58,9 @@ type owner struct {
 	collected uint64              // bytes taken in since logs were last made ready for the sake of a backlog; the consumer's alone
 
 	floors  floorLog
-	roomy   chan struct{}   // cap 1: the buffer may have shrunk
-	commits chan commitCall // bounded: a full one answers Busy
-	drains  chan *nats.Msg  // bounded likewise
-	queries chan *nats.Msg  // bounded likewise
-	lists   chan *nats.Msg  // bounded likewise
-	moved   chan struct{}   // cap 1: the floor may have moved
-	nudges  chan struct{}   // cap 1: the trimmer asks for a floor record
-	grown   chan struct{}   // cap 1: the manifest's tail is long enough for a snapshot
-	taken   chan snapshotCall
+	drains  chan *nats.Msg // bounded: a full one answers Busy
+	queries chan *nats.Msg // bounded likewise
+	lists   chan *nats.Msg // bounded likewise
 }
 
 // newOwner makes an owner of the shard for one epoch. The outages are the shardRunner's: what fails in each epoch anew is one outage.
@@ -86,17 +69,10 @@ func newOwner(n *Node, source topology.Source, log *slog.Logger, outages outages
 		cfg: n.cfg, metrics: n.metrics, schedules: n.schedules, load: n.shards.load, trims: &n.trims, fresh: fresh,
 		source: source, share: share, log: log, outages: outages, advance: n.shards.advance(source.Shard),
 		sourceCheck: sourceCheck, listTime: listTime,
-		buffer:  buffer.New(n.cfg.DB, source.Shard),
-		catalog: catalog.New(n.cfg.DB, source.Shard),
-		roomy:   make(chan struct{}, 1),
-		commits: make(chan commitCall, commitLimit),
+		ledger:  newLedger(n.cfg.DB, source.Shard, n.metrics),
 		drains:  make(chan *nats.Msg, drainLimit),
 		queries: make(chan *nats.Msg, queryLimit),
 		lists:   make(chan *nats.Msg, queryLimit),
-		moved:   make(chan struct{}, 1),
-		nudges:  make(chan struct{}, 1),
-		grown:   make(chan struct{}, 1),
-		taken:   make(chan snapshotCall),
 		unread:  make(map[uint64]int),
 	}
 }
@@ -110,7 +86,6 @@ const (
 	queryLimit   = 64  // questions of readers waiting, for extents and for logs each
 	queriers     = 2
 	listExtents  = 1 << 15 // extents read for one page of logs: some 20 ms of the one who reads for all lists
-	commitLimit  = 64      // commits waiting, each at most max_payload
 )
 
 // run serves the shard until ctx is done or the epoch ends, and calls listening once workers can reach it. It returns when
@@ -139,9 +114,15 @@ func (o *owner) run(ctx context.Context, listening func()) error {
 		start(o.serveQueries)
 	}
 	start(o.serveLists)
-	start(o.serveCommits)
+	start(o.committer.run)
 	start(o.sched.Run)
-	start(o.trim)
+	trimmer := o.newTrimmer()
+	start(func(ctx context.Context) error {
+		if trimmer.enabled {
+			o.inheritFloors(ctx)
+		}
+		return trimmer.run(ctx)
+	})
 	start(o.takeSnapshots)
 	start(o.consume)
 	start(o.watchSource)
@@ -169,7 +150,7 @@ func (o *owner) dispatch(ctx context.Context, inbox <-chan *nats.Msg) error {
 		case wire.OpDrain:
 			accepted = offer(o.drains, msg)
 		case wire.OpCommit:
-			accepted = offer(o.commits, commitCall{msg: msg})
+			accepted = o.committer.offer(msg)
 		case wire.OpHeld, wire.OpExtents:
 			accepted = offer(o.queries, msg)
 		case wire.OpList:
@@ -212,24 +193,4 @@ func (o *owner) publishReady(ctx context.Context, logs []string) error {
 	}
 	_, err = o.cfg.JS.Publish(ctx, o.source.Shard.SyncSubject(), data, jetstream.WithExpectStream(wire.SyncQueueStream))
 	return err
-}
-
-// moveLocked takes over a position that Pebble has. mu must be held.
-func (o *owner) moveLocked(pos cache.Position) {
-	if pos.Applied != o.pos.Applied {
-		o.advance.done(taking)
-	}
-	o.pos = pos
-	o.progress.taken(pos.Applied)
-	offer(o.moved, struct{}{})
-}
-
-// floorLocked returns the highest sequence up to which everything is archived. mu must be held, since it joins what was
-// taken in with what is still buffered.
-func (o *owner) floorLocked() uint64 {
-	floor := o.pos.Applied
-	if oldest, ok := o.sched.Oldest(); ok {
-		floor = min(floor, oldest-1)
-	}
-	return max(floor, o.pos.Floor)
 }

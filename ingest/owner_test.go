@@ -247,7 +247,7 @@ func TestCommitInHandAtTheEnd(t *testing.T) {
 	o := claimed(t, func(c *Config) { h.JetStream, c.JS = c.JS, h })
 	s, end := o.serve(t)
 	s.publish("logs.t.a", "1")
-	s.until("the entry", func() bool { return o.applied() == 1 })
+	s.until("the entry", func() bool { return o.ledger.applied() == 1 })
 	_, extents := s.drain("t.a")
 	reached, ended := make(chan struct{}), make(chan struct{})
 	h.set(func(*nats.Msg) { close(reached); <-ended })

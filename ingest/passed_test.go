@@ -89,8 +89,8 @@ func TestPassOver(t *testing.T) {
 	s.publish("logs.t.a", "1", "2", "3")
 	for name, passed := range map[string]uint64{"an entry that is there": 2, "above the stream's end": 4} {
 		err := o.passOver(t.Context(), passed)
-		if o.applied() > 0 || passed == 2 && !errors.Is(err, errSource) || passed == 4 && err != nil {
-			t.Errorf("%s: applied %d, %v", name, o.applied(), err)
+		if o.ledger.applied() > 0 || passed == 2 && !errors.Is(err, errSource) || passed == 4 && err != nil {
+			t.Errorf("%s: applied %d, %v", name, o.ledger.applied(), err)
 		}
 	}
 	for seq := uint64(1); seq <= 2; seq++ {
@@ -101,20 +101,20 @@ func TestPassOver(t *testing.T) {
 	js, refuse := s.refusing("STREAM.MSG.GET." + wire.DefaultSource)
 	refuse.Store(true)
 	o.cfg.JS = js
-	if err := o.passOver(t.Context(), 2); !errors.Is(err, errSource) || o.applied() != 0 {
-		t.Errorf("the leader does not say what it has: applied %d, %v", o.applied(), err)
+	if err := o.passOver(t.Context(), 2); !errors.Is(err, errSource) || o.ledger.applied() != 0 {
+		t.Errorf("the leader does not say what it has: applied %d, %v", o.ledger.applied(), err)
 	}
 	refuse.Store(false)
-	o.pos.AppliedTime = time.Now()
+	o.ledger.mu.pos.AppliedTime = time.Now()
 	for range 2 { // the second time there is nothing to do
-		if err := o.passOver(t.Context(), 2); err != nil || o.applied() != 2 || !o.pos.AppliedTime.IsZero() {
-			t.Errorf("applied %d of %s, %v", o.applied(), o.pos.AppliedTime, err)
+		if err := o.passOver(t.Context(), 2); err != nil || o.ledger.applied() != 2 || !o.ledger.mu.pos.AppliedTime.IsZero() {
+			t.Errorf("applied %d of %s, %v", o.ledger.applied(), o.ledger.mu.pos.AppliedTime, err)
 		}
 	}
 	natstest.MakeAnew(t, s.js, wire.DefaultSource)
 	s.publish("logs.t.a", "1", "2", "3")
-	if err := o.passOver(t.Context(), 3); err == nil || errors.Is(err, errSource) || o.applied() != 2 {
-		t.Errorf("of another stream: applied %d, %v", o.applied(), err)
+	if err := o.passOver(t.Context(), 3); err == nil || errors.Is(err, errSource) || o.ledger.applied() != 2 {
+		t.Errorf("of another stream: applied %d, %v", o.ledger.applied(), err)
 	}
 }
 

@@ -53,13 +53,11 @@ func (o *owner) extents(msg *nats.Msg) wire.ExtentsReply {
 	if err := decodeRequest(msg, &req); err != nil {
 		return wire.ExtentsReply{Status: wire.StatusOf(err)}
 	}
-	o.mu.Lock()
-	applied := o.pos.ManifestSeq
-	o.mu.Unlock()
+	applied := o.ledger.position().ManifestSeq
 	if applied < req.MinManifest {
 		return wire.ExtentsReply{Status: wire.StatusOf(fmt.Errorf("%w: the catalog is at manifest record %d", wire.ErrBusy, applied))}
 	}
-	page, more, err := o.catalog.Extents(req.Log, req.After, req.All, o.extentLimit(logid.MaxBytes))
+	page, more, err := o.ledger.catalog.Extents(req.Log, req.After, req.All, o.extentLimit(logid.MaxBytes))
 	if err != nil {
 		o.outages.requests.Failed(err)
 		return wire.ExtentsReply{Status: wire.StatusOf(err)}
@@ -100,7 +98,7 @@ func (o *owner) page(ctx context.Context, req wire.ListRequest) (reply wire.List
 		from.Log = max(req.Prefix, req.After+"\x01") // the smallest key after all of After's
 	}
 	bounds := catalog.Bounds{Logs: limit, Extents: listExtents, Until: time.Now().Add(o.listTime)}
-	v, err := o.view() // one moment: a log that is committed meanwhile is not in neither
+	v, err := o.ledger.view() // one moment: a log that is committed meanwhile is not in neither
 	if err != nil {
 		return reply, err
 	}

@@ -23,7 +23,7 @@ func extentsOf(t *testing.T, o *owner, log string, extents int) {
 	batch := o.cfg.DB.NewBatch()
 	for i := range uint64(extents) {
 		e := extent.Extent{Log: log, First: 1 + 3*i, Last: 2 + 3*i, Count: 2, Bytes: 10, MinTime: int64(i), MaxTime: int64(i) + 1}
-		if err := o.catalog.Put(batch, e, extent.Segment{Key: "0/x.sst", Size: 1}); err != nil {
+		if err := o.ledger.catalog.Put(batch, e, extent.Segment{Key: "0/x.sst", Size: 1}); err != nil {
 			t.Fatal(err)
 		}
 	}

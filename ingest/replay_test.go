@@ -18,7 +18,7 @@ func TestWhatIsArchived(t *testing.T) {
 		{Log: "t.a", First: 2, Last: 4, Count: 2, MinTime: 20, MaxTime: 40},
 		{Log: "t.a", First: 8, Last: 9, Count: 2, MinTime: 80, MaxTime: 90},
 	} {
-		if err := o.catalog.Put(batch, e, extent.Segment{Key: "0/x.sst", Size: 1}); err != nil {
+		if err := o.ledger.catalog.Put(batch, e, extent.Segment{Key: "0/x.sst", Size: 1}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -60,7 +60,7 @@ func TestWhatIsTakenInAlready(t *testing.T) {
 	if err := o.apply(t.Context(), in); err != nil {
 		t.Fatal(err)
 	}
-	if pending, _ := o.sched.Pending("t.a"); pending.Count != 4 || pending.Last != 4 || o.applied() != 4 {
-		t.Errorf("buffered %+v, applied %d", pending, o.applied())
+	if pending, _ := o.sched.Pending("t.a"); pending.Count != 4 || pending.Last != 4 || o.ledger.applied() != 4 {
+		t.Errorf("buffered %+v, applied %d", pending, o.ledger.applied())
 	}
 }

@@ -209,7 +209,7 @@ func (r *shardRunner) turn(ctx context.Context) (err error) {
 			r.node.shards.set(r.source.Shard, shardStatus{state: wire.ShardOwned, holder: r.node.cfg.NodeID, owner: o})
 			r.outage.Over()
 			served.begin(o.epoch)
-			r.log.Info("owning the shard", "epoch", o.epoch, "from", o.applied()+1)
+			r.log.Info("owning the shard", "epoch", o.epoch, "from", o.ledger.applied()+1)
 		})
 	})
 	return group.Wait()

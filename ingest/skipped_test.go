@@ -37,12 +37,12 @@ func TestSkippedIsNoLoss(t *testing.T) {
 	}
 	s.skip(6, time.Now())
 	s.skip(7, time.Now()) // is not missing
-	o.pos.Applied = 1
+	o.ledger.mu.pos.Applied = 1
 	if n, err := o.skippedIn(t.Context(), []span{{2, 3}, {5, 6}}); err != nil || n != 3 {
 		t.Errorf("%d of two gaps were put aside, %v", n, err)
 	}
-	if err := o.skipGap(t.Context(), 6); err != nil || o.applied() != 6 {
-		t.Fatalf("applied %d, %v", o.applied(), err)
+	if err := o.skipGap(t.Context(), 6); err != nil || o.ledger.applied() != 6 {
+		t.Fatalf("applied %d, %v", o.ledger.applied(), err)
 	}
 	if lost, skipped := testutil.ToFloat64(o.metrics.lost), testutil.ToFloat64(o.metrics.rejected); lost != 2 || skipped != 3 {
 		t.Errorf("%v entries count as lost and %v as put aside, want 2 and 3", lost, skipped)

@@ -48,23 +48,6 @@ const (
 	mergeTries = 3 // an owner leaves a run alone that it could not read so often; each try may leave orphans in the bucket
 )
 
-// longTailLocked reports whether it is time for a snapshot. mu must be held.
-func (o *owner) longTailLocked() bool {
-	return o.pos.TailRecords >= o.cfg.SnapshotRecords || o.pos.TailExtents >= o.cfg.SnapshotExtents
-}
-
-// cutLocked counts what a snapshot has taken off the tail; the next record makes it lasting. mu must be held.
-func (o *owner) cutLocked(records, extents uint64) {
-	o.pos.TailRecords -= min(records, o.pos.TailRecords)
-	o.pos.TailExtents -= min(extents, o.pos.TailExtents)
-}
-
-// snapshotCall is a snapshot on its way to the manifest.
-type snapshotCall struct {
-	snapshot *manifest.Snapshot
-	done     chan error // cap 1
-}
-
 // takeSnapshots keeps the manifest short until ctx is done: it takes a snapshot when the tail is long, and drops the
 // records that a snapshot has, once that is safe from a power failure.
 func (o *owner) takeSnapshots(ctx context.Context) error {
@@ -73,10 +56,14 @@ func (o *owner) takeSnapshots(ctx context.Context) error {
 		return err
 	}
 	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-o.grown:
+		changed := o.ledger.changed()
+		if long, _ := o.longTail(); !long {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-changed:
+			}
+			continue
 		}
 		if err := o.shorten(ctx); err != nil {
 			return err
@@ -92,16 +79,20 @@ func (o *owner) takeSnapshots(ctx context.Context) error {
 	}
 }
 
+// longTail reports whether it is time for a snapshot, and up to which record.
+func (o *owner) longTail() (long bool, upTo manifest.Mark) {
+	records, extents, upTo := o.ledger.tail()
+	if o.snapshot != nil && o.snapshot.UpTo >= upTo.Seq { // counted too much, after a crash
+		o.ledger.cutTail(records, extents)
+		return false, upTo
+	}
+	return records >= o.cfg.SnapshotRecords || extents >= o.cfg.SnapshotExtents, upTo
+}
+
 // shorten takes snapshots until the tail is short. It tries again while the bucket or JetStream fails.
 func (o *owner) shorten(ctx context.Context) error {
 	for {
-		o.mu.Lock()
-		long, upTo := o.longTailLocked(), manifest.Mark{Seq: o.pos.ManifestSeq, ID: o.pos.ManifestID}
-		if o.snapshot != nil && o.snapshot.UpTo >= upTo.Seq { // counted too much, after a crash
-			o.cutLocked(o.pos.TailRecords, o.pos.TailExtents)
-			long = false
-		}
-		o.mu.Unlock()
+		long, upTo := o.longTail()
 		if !long {
 			return nil
 		}
@@ -163,19 +154,11 @@ func (o *owner) takeSnapshot(ctx context.Context, upTo manifest.Mark) error {
 		o.log.Warn("runs of the snapshot could not be merged; it is taken as it is. A takeover on an empty disk needs all of its objects: "+
 			"restore the one that is missing or damaged", "error", err, "runs", len(next.Runs))
 	}
-	call := snapshotCall{next, make(chan error, 1)}
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case o.taken <- call:
-	}
-	if err := <-call.done; err != nil {
+	if err := o.committer.recordSnapshot(ctx, next); err != nil {
 		return err
 	}
 	o.snapshot = next
-	o.mu.Lock()
-	o.cutLocked(records, run.Extents)
-	o.mu.Unlock()
+	o.ledger.cutTail(records, run.Extents)
 	o.metrics.snapshots.Inc()
 	return nil
 }
@@ -252,14 +235,6 @@ func (o *owner) putParts(ctx context.Context, rows iter.Seq2[catalog.Row, error]
 	return parts, err
 }
 
-// commitSnapshot appends a snapshot's record; the committer alone may.
-func (o *owner) commitSnapshot(ctx context.Context, s *manifest.Snapshot) error {
-	o.mu.Lock()
-	record := manifest.Record{Kind: manifest.TakeSnapshot, Epoch: o.epoch, Owner: o.cfg.NodeID, Floor: o.floorLocked(), Snapshot: s}
-	o.mu.Unlock()
-	return o.append(ctx, record)
-}
-
 // dropTail drops the records that the newest snapshot has, TrimDelay after its record was appended: until then a power
 // failure could take that record and not the drop.
 func (o *owner) dropTail(ctx context.Context) error {
@@ -303,7 +278,7 @@ func (o *owner) loadSnapshot(ctx context.Context, s *manifest.Snapshot, pos cach
 	}
 	o.log.Log(ctx, level, "loading a snapshot of the catalog", "extents", extents, "up_to_record", s.UpTo)
 	loaded := cache.Position{Source: pos.Source, Manifest: pos.Manifest, ManifestSeq: s.UpTo, ManifestID: s.UpToID, Highest: s.Highest}
-	if err := o.forget(cache.Position{}); err != nil {
+	if err := o.ledger.forget(cache.Position{}); err != nil {
 		return pos, err
 	}
 	for _, run := range s.Runs {
@@ -314,7 +289,7 @@ func (o *owner) loadSnapshot(ctx context.Context, s *manifest.Snapshot, pos cach
 		}
 	}
 	o.outages.part.Over()
-	return loaded, o.setPosition(loaded)
+	return loaded, o.ledger.store(loaded)
 }
 
 func (o *owner) loadPart(ctx context.Context, part extent.Segment) error {
@@ -322,20 +297,12 @@ func (o *owner) loadPart(ctx context.Context, part extent.Segment) error {
 	if err != nil {
 		return err
 	}
-	batch := o.cfg.DB.NewBatch()
-	defer batch.Close()
-	rows := uint64(0)
-	for row, err := range catalog.Rows(data) {
-		if err != nil {
-			return fmt.Errorf("%w: object %s: %w", errSnapshotUnread, part.Key, err)
-		}
-		if err := o.catalog.PutRow(batch, row); err != nil {
-			return err
-		}
-		rows++
+	rows, err := o.ledger.putRows(catalog.Rows(data))
+	if errors.Is(err, catalog.ErrCorrupt) {
+		err = fmt.Errorf("%w: object %s: %w", errSnapshotUnread, part.Key, err)
 	}
 	o.progress.records.Store(o.progress.records.Load() - min(rows, o.progress.records.Load()-1))
-	return batch.Commit(noSync)
+	return err
 }
 
 // getPart reads a part, for which it has two leases: nobody serves the shard meanwhile, while another node may be able to.

@@ -145,14 +145,14 @@ func TestTakeoverFromSnapshots(t *testing.T) {
 // TestTailThatIsCountedTooHigh, as after a crash between a snapshot and the next record, makes no snapshot of nothing.
 func TestTailThatIsCountedTooHigh(t *testing.T) {
 	o := claimed(t)
-	o.snapshot = &manifest.Snapshot{UpTo: o.pos.ManifestSeq, UpToID: o.pos.ManifestID}
-	o.pos.TailRecords, o.pos.TailExtents = 2*o.cfg.SnapshotRecords, 7
-	before := o.pos.ManifestSeq
+	o.snapshot = &manifest.Snapshot{UpTo: o.ledger.mu.pos.ManifestSeq, UpToID: o.ledger.mu.pos.ManifestID}
+	o.ledger.mu.pos.TailRecords, o.ledger.mu.pos.TailExtents = 2*o.cfg.SnapshotRecords, 7
+	before := o.ledger.mu.pos.ManifestSeq
 	if err := ended(t, "the look at the tail", func() error { return o.shorten(t.Context()) }); err != nil {
 		t.Fatal(err)
 	}
-	if o.longTailLocked() || o.pos.TailExtents > 0 || o.pos.ManifestSeq != before || len(o.snapshot.Runs) > 0 {
-		t.Errorf("the tail is %+v, the snapshot %+v", o.pos, o.snapshot)
+	if long, _ := o.longTail(); long || o.ledger.mu.pos.TailExtents > 0 || o.ledger.mu.pos.ManifestSeq != before || len(o.snapshot.Runs) > 0 {
+		t.Errorf("the tail is %+v, the snapshot %+v", o.ledger.mu.pos, o.snapshot)
 	}
 }
 
@@ -173,10 +173,10 @@ func commits(t *testing.T, o *owner, n uint64) {
 func TestRecordIsAppliedWithItsPosition(t *testing.T) {
 	o := claimed(t)
 	commits(t, o, 3)
-	if pos, err := o.cfg.DB.Position(0); err != nil || !samePosition(pos, o.pos) || pos.Highest != 3 || pos.TailExtents != 3 {
-		t.Errorf("the disk says %+v, the owner %+v, %v", pos, o.pos, err)
+	if pos, err := o.cfg.DB.Position(0); err != nil || !samePosition(pos, o.ledger.mu.pos) || pos.Highest != 3 || pos.TailExtents != 3 {
+		t.Errorf("the disk says %+v, the owner %+v, %v", pos, o.ledger.mu.pos, err)
 	}
-	if last, ok, err := o.catalog.Last("t.a"); err != nil || !ok || last.Extent.Last != 3 {
+	if last, ok, err := o.ledger.catalog.Last("t.a"); err != nil || !ok || last.Extent.Last != 3 {
 		t.Errorf("the catalog ends with %+v, %v", last, err)
 	}
 }
@@ -186,21 +186,21 @@ func TestRecordIsAppliedWithItsPosition(t *testing.T) {
 func TestSnapshotTakesSoManyAtOnce(t *testing.T) {
 	o := claimed(t, func(c *Config) { c.SnapshotExtents = 2 })
 	commits(t, o, 5)
-	upTo := manifest.Mark{Seq: o.pos.ManifestSeq, ID: o.pos.ManifestID}
+	upTo := manifest.Mark{Seq: o.ledger.mu.pos.ManifestSeq, ID: o.ledger.mu.pos.ManifestID}
 	for _, want := range []error{manifest.ErrFenced, nil} {
 		go func() {
-			call := <-o.taken
+			call := <-o.committer.requests
 			call.done <- want
 		}()
 		if err := o.takeSnapshot(t.Context(), upTo); !errors.Is(err, want) {
 			t.Fatalf("taking it ended with %v", err)
 		}
-		if want != nil && (o.snapshot != nil || o.pos.TailRecords != 6) {
-			t.Errorf("it counts as taken: %+v of a tail of %d", o.snapshot, o.pos.TailRecords)
+		if want != nil && (o.snapshot != nil || o.ledger.mu.pos.TailRecords != 6) {
+			t.Errorf("it counts as taken: %+v of a tail of %d", o.snapshot, o.ledger.mu.pos.TailRecords)
 		}
 	}
-	if got := o.snapshot; got.UpTo != 3 || got.Highest != 2 || len(got.Runs) != 1 || got.Runs[0].Extents != 2 || o.pos.TailRecords != 3 || o.pos.TailExtents != 3 {
-		t.Errorf("it has %+v, and leaves %d records with %d extents", got, o.pos.TailRecords, o.pos.TailExtents)
+	if got := o.snapshot; got.UpTo != 3 || got.Highest != 2 || len(got.Runs) != 1 || got.Runs[0].Extents != 2 || o.ledger.mu.pos.TailRecords != 3 || o.ledger.mu.pos.TailExtents != 3 {
+		t.Errorf("it has %+v, and leaves %d records with %d extents", got, o.ledger.mu.pos.TailRecords, o.ledger.mu.pos.TailExtents)
 	}
 }
 
@@ -208,7 +208,7 @@ func TestSnapshotTakesSoManyAtOnce(t *testing.T) {
 func TestTailThatIsGone(t *testing.T) {
 	o := claimed(t)
 	(&system{t: t, js: o.cfg.JS}).shortenedTo(o)
-	o.pos.TailRecords = o.cfg.SnapshotRecords
+	o.ledger.mu.pos.TailRecords = o.cfg.SnapshotRecords
 	if err := ended(t, "the owner to end", func() error { return o.shorten(t.Context()) }); !errors.Is(err, manifest.ErrGap) {
 		t.Errorf("it ended with %v", err)
 	}

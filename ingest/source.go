@@ -18,9 +18,7 @@ var errSource = errors.New("reading the source stream")
 // process lived through, the sequences up to the applied one are used again, and a new claim has to begin below; if it was
 // made anew, nothing that is known of it holds. The error wraps errSource only when the stream could not be asked.
 func (o *owner) checkSource(ctx context.Context) error {
-	o.mu.Lock()
-	pos := o.pos // before the stream is asked: what is applied meanwhile may be above its end as it was then
-	o.mu.Unlock()
+	pos := o.ledger.position() // before the stream is asked: what is applied meanwhile may be above its end as it was then
 	info, err := o.stream.Info(ctx)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errSource, err)
@@ -44,13 +42,12 @@ func (o *owner) checkSource(ctx context.Context) error {
 
 // sameStream returns an error when the stream was not made at the time at which that was made which was taken in.
 func (o *owner) sameStream(created time.Time) error {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if created.Equal(o.pos.Source) {
+	source := o.ledger.position().Source
+	if created.Equal(source) {
 		return nil
 	}
 	return fmt.Errorf("the source stream %s is another one now: it was made at %s, and what was taken in is of one made at %s",
-		o.source.Stream, created, o.pos.Source)
+		o.source.Stream, created, source)
 }
 
 // A leader that was just elected may for a moment not know of all that was acknowledged; so that a stream lacks its end is
@@ -109,13 +106,13 @@ const sourceCheck = 30 * time.Second
 func (o *owner) watchSource(ctx context.Context) error {
 	tick := time.NewTicker(o.sourceCheck)
 	defer tick.Stop()
-	for seen := o.applied(); ; {
+	for seen := o.ledger.applied(); ; {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-tick.C:
 		}
-		if now := o.applied(); now != seen {
+		if now := o.ledger.applied(); now != seen {
 			seen = now
 			continue
 		}
@@ -124,7 +121,7 @@ func (o *owner) watchSource(ctx context.Context) error {
 			o.log.Debug("the source stream could not be looked at; trying again", "in", o.sourceCheck, "error", err)
 		case err != nil:
 			return err
-		case o.stream.CachedInfo().State.LastSeq > o.applied():
+		case o.stream.CachedInfo().State.LastSeq > o.ledger.applied():
 			o.advance.begins(taking)
 		}
 	}

@@ -42,7 +42,7 @@ func claimedAt(t *testing.T, applied uint64, at time.Duration) *owner {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.pos.Applied, o.pos.AppliedTime = applied, last.Time.Add(at)
+	o.ledger.mu.pos.Applied, o.ledger.mu.pos.AppliedTime = applied, last.Time.Add(at)
 	return o
 }
 
@@ -74,7 +74,7 @@ func TestCheckSource(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			o := claimedAt(t, tc.applied, tc.at)
 			if tc.change != nil {
-				tc.change(&o.pos)
+				tc.change(&o.ledger.mu.pos)
 			}
 			if err := o.checkSource(t.Context()); (err == nil) != tc.same || errors.Is(err, errSource) {
 				t.Errorf("got %v", err)
@@ -215,8 +215,8 @@ func TestGapOfAFencedOwner(t *testing.T) {
 			if counted := testutil.ToFloat64(o.metrics.lost) > 0; counted == tc.fenced {
 				t.Errorf("counted as lost: %v", counted)
 			}
-			if moved := o.applied() > 0; moved == tc.fenced {
-				t.Errorf("the position is %d", o.applied())
+			if moved := o.ledger.applied() > 0; moved == tc.fenced {
+				t.Errorf("the position is %d", o.ledger.applied())
 			}
 		})
 	}
@@ -235,12 +235,12 @@ func TestGapThatCannotBeLookedAt(t *testing.T) {
 			if err := o.skipGap(t.Context(), 2); !errors.Is(err, errSource) || errors.Is(err, manifest.ErrFenced) {
 				t.Errorf("got %v", err)
 			}
-			if lost := testutil.ToFloat64(o.metrics.lost); lost > 0 || o.applied() > 0 {
-				t.Errorf("%v are lost, the position is %d", lost, o.applied())
+			if lost := testutil.ToFloat64(o.metrics.lost); lost > 0 || o.ledger.applied() > 0 {
+				t.Errorf("%v are lost, the position is %d", lost, o.ledger.applied())
 			}
 			refuse.Store(false)
-			if err := o.skipGap(t.Context(), 2); err != nil || testutil.ToFloat64(o.metrics.lost) != 2 || o.applied() != 2 {
-				t.Errorf("afterwards: %v lost, the position is %d, %v", testutil.ToFloat64(o.metrics.lost), o.applied(), err)
+			if err := o.skipGap(t.Context(), 2); err != nil || testutil.ToFloat64(o.metrics.lost) != 2 || o.ledger.applied() != 2 {
+				t.Errorf("afterwards: %v lost, the position is %d, %v", testutil.ToFloat64(o.metrics.lost), o.ledger.applied(), err)
 			}
 		})
 	}

@@ -3,12 +3,15 @@ package ingest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"dormouse/internal/outage"
 	"dormouse/store/manifest"
 )
 
@@ -128,63 +131,110 @@ func leastAge(stored, serverNow, ownNow time.Time) time.Duration {
 // floorEvery is how often at most the floor is recorded on its own, when no commit carries it.
 const floorEvery = 5 * time.Second
 
-// trim shortens the source stream up to the recorded floor, TrimDelay after it was recorded, and has the floor recorded
-// when it moved on without a commit after it. It runs until ctx is done.
-func (o *owner) trim(ctx context.Context) error {
-	enabled := o.cfg.Trim == TrimAlways || o.cfg.Trim == TrimAuto && o.source.Managed
-	every := min(time.Second, max(o.cfg.TrimDelay/2, time.Millisecond))
-	if enabled {
-		o.inheritFloors(ctx)
+// trimmer shortens the source stream up to the recorded floor, a delay after it was recorded, and has the floor recorded when it
+// moved on without a commit after it.
+type trimmer struct {
+	enabled bool // else it only has the floor recorded
+	delay   time.Duration
+	ledger  *ledger
+	floors  *floorLog
+	outage  *outage.Log
+	trims   *atomic.Uint64 // of all shards of the node
+	trimmed uint64
+
+	recordFloor func(context.Context) error
+	// safe returns nil when nothing tells that the floors do not hold. It wraps errSource or errLater when that cannot be told now.
+	safe  func(context.Context) error
+	purge func(ctx context.Context, floor uint64) error
+}
+
+// newTrimmer makes the trimmer of a claimed owner.
+func (o *owner) newTrimmer() *trimmer {
+	return &trimmer{
+		enabled: o.cfg.Trim == TrimAlways || o.cfg.Trim == TrimAuto && o.source.Managed, delay: o.cfg.TrimDelay,
+		ledger: o.ledger, floors: &o.floors, outage: o.outages.trim, trims: o.trims,
+		recordFloor: o.committer.recordFloor, safe: o.floorsHold,
+		purge: func(ctx context.Context, floor uint64) error {
+			return o.stream.Purge(ctx, jetstream.WithPurgeSequence(floor+1))
+		},
 	}
-	var trimmed uint64
-	look := time.After(0) // nil when nothing is left to do until the floor moves
+}
+
+// errLater marks what keeps a trim from happening now, and may pass.
+var errLater = errors.New("the manifest could not be looked at")
+
+// floorsHold returns nil when both streams still have what the floors were recorded for: servers that lost power may have lost
+// their last seconds.
+func (o *owner) floorsHold(ctx context.Context) error {
+	err := o.stillInManifest(ctx)
+	if errors.Is(err, manifest.ErrFenced) {
+		return err
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", errLater, err)
+	}
+	return o.checkSource(ctx)
+}
+
+// run trims until ctx is done or the floors do not hold.
+func (t *trimmer) run(ctx context.Context) error {
+	every := min(time.Second, max(t.delay/2, time.Millisecond))
 	for {
-		moved := o.moved
-		if look != nil {
-			moved = nil // under load it would fire all the time
+		changed := t.ledger.changed()
+		more, err := t.look(ctx)
+		if err != nil {
+			return err
+		}
+		var again <-chan time.Time
+		if more {
+			again, changed = time.After(every), nil // under load it is closed all the time
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-moved:
-		case <-look:
+		case <-changed:
+		case <-again:
 		}
-		o.mu.Lock()
-		behind := o.floorLocked() > o.pos.Floor
-		o.mu.Unlock()
-		if behind && time.Since(o.floors.last().at) >= min(floorEvery, o.cfg.TrimDelay) {
-			offer(o.nudges, struct{}{})
-		}
-		if look = nil; behind || enabled && o.floors.last().floor > trimmed {
-			look = time.After(every)
-		}
-		floor, ok := o.floors.due(time.Now().Add(-o.cfg.TrimDelay))
-		if !enabled || !ok || floor <= trimmed {
-			continue
-		}
-		err := o.stillInManifest(ctx)
-		if err == nil {
-			if err = o.checkSource(ctx); err != nil && !errors.Is(err, errSource) {
-				return err
-			}
-		}
-		switch {
-		case errors.Is(err, manifest.ErrFenced):
-			return err
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case err != nil:
-			o.outages.trim.Failed(err, "floor", floor)
-			continue
-		}
-		if err := o.stream.Purge(ctx, jetstream.WithPurgeSequence(floor+1)); ctx.Err() != nil {
-			return ctx.Err()
-		} else if err != nil {
-			o.outages.trim.Failed(err, "floor", floor)
-			continue
-		}
-		o.outages.trim.Over()
-		trimmed = floor
-		o.trims.Add(1)
 	}
+}
+
+// look does what is due, and reports whether there will be more without a change of the ledger.
+func (t *trimmer) look(ctx context.Context) (more bool, err error) {
+	highest, recorded := t.ledger.floor()
+	behind := highest > recorded
+	if behind && time.Since(t.floors.last().at) >= min(floorEvery, t.delay) {
+		if err := t.recordFloor(ctx); err != nil {
+			return false, err
+		}
+	}
+	if !t.enabled {
+		return behind, nil
+	}
+	if floor, ok := t.floors.due(time.Now().Add(-t.delay)); ok && floor > t.trimmed {
+		if err := t.trim(ctx, floor); err != nil {
+			return false, err
+		}
+	}
+	return behind || t.floors.last().floor > t.trimmed, nil
+}
+
+// trim shortens the stream. What fails and may pass is tried again at the next look.
+func (t *trimmer) trim(ctx context.Context, floor uint64) error {
+	err := t.safe(ctx)
+	if err == nil {
+		err = t.purge(ctx, floor)
+	} else if !errors.Is(err, errLater) && !errors.Is(err, errSource) {
+		return err
+	}
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
+		t.outage.Failed(err, "floor", floor)
+		return nil
+	}
+	t.outage.Over()
+	t.trimmed = floor
+	t.trims.Add(1)
+	return nil
 }

@@ -72,11 +72,11 @@ func TestFloorIsBelowWhatIsBuffered(t *testing.T) {
 		{5000, 0, []uint64{1024}, 1023}, {5000, 0, []uint64{2048, 1030}, 1023}, {5000, 1500, []uint64{2048, 3000}, 2047},
 	} {
 		o := claimed(t)
-		o.pos.Applied, o.pos.Floor = tc.applied, tc.recorded
+		o.ledger.mu.pos.Applied, o.ledger.mu.pos.Floor = tc.applied, tc.recorded
 		for _, first := range tc.buffered {
 			o.sched.Restore(fmt.Sprint("t.", first), scheduler.Pending{First: first, Last: first, Count: 1, Bytes: 1}, time.Now())
 		}
-		if got := o.floorLocked(); got != tc.want {
+		if got := o.ledger.floorLocked(); got != tc.want {
 			t.Errorf("taken in up to %d, recorded %d, buffered from %v: the floor is %d, want %d", tc.applied, tc.recorded, tc.buffered, got, tc.want)
 		}
 	}
@@ -132,7 +132,7 @@ func due(t *testing.T) (*system, *owner) {
 	o := claimed(t)
 	s := &system{t: t, nc: o.cfg.NC, js: o.cfg.JS}
 	s.publish("logs.t.a", "1", "2", "3")
-	o.pos.Applied, o.pos.Floor, o.pos.AppliedTime = 3, 3, s.message(3).Time
+	o.ledger.mu.pos.Applied, o.ledger.mu.pos.Floor, o.ledger.mu.pos.AppliedTime = 3, 3, s.message(3).Time
 	o.floors.samples = []floorSample{{3, time.Now().Add(-time.Hour)}}
 	return s, o
 }
@@ -152,19 +152,11 @@ func TestTrimmedStreams(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s, o := due(t)
 			o.cfg.Trim, o.source.Managed = tc.trim, tc.managed
-			ctx, cancel := context.WithCancel(t.Context())
-			done := make(chan error, 1)
-			go func() { done <- o.trim(ctx) }()
-			for range 3 { // each is taken when the look before it is over, and there is nothing left to do
-				select {
-				case o.moved <- struct{}{}:
-				case <-time.After(patience):
-					t.Error("it does not come to rest")
+			trimmer := o.newTrimmer()
+			for range 3 {
+				if more, err := trimmer.look(t.Context()); more || err != nil {
+					t.Errorf("there is more to do: %v, %v", more, err)
 				}
-			}
-			cancel()
-			if err := <-done; !errors.Is(err, context.Canceled) {
-				t.Errorf("trimming ended with %v", err)
 			}
 			if first := s.firstStored(); (first == 4) != tc.trimmed {
 				t.Errorf("the stream begins at %d", first)
@@ -182,7 +174,7 @@ func TestTrimOfAnotherStream(t *testing.T) {
 	o.cfg.Trim = TrimAlways
 	natstest.MakeAnew(t, s.js, wire.DefaultSource)
 	s.publish("logs.t.a", "another 1", "another 2")
-	err := ended(t, "the trimmer to end", func() error { return o.trim(context.WithoutCancel(t.Context())) })
+	err := ended(t, "the trimmer to end", func() error { return o.newTrimmer().run(context.WithoutCancel(t.Context())) })
 	if err == nil || errors.Is(err, errSource) || !strings.Contains(err.Error(), "another one now") {
 		t.Errorf("it ended with %v", err)
 	}

@@ -50,7 +50,7 @@ func TestArmingAllocates(t *testing.T) {
 		}},
 		{"sleeping, again and again", 1, func(s *Scheduler, names []string, i int) {
 			s.Append([]Arrival{{Log: names[logs], Seq: uint64(logs + i + 1), Bytes: 1, Time: now}})
-			s.Committed(names[logs], 1, 1, 0, time.Time{})
+			commitOne(s, names[logs], 1, 1, 0, time.Time{})
 		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

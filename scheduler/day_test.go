@@ -415,7 +415,7 @@ func (d *day) commit(logs []string) {
 		if l.rest.count > 0 {
 			sum.armedAgain++
 		}
-		d.s.Committed(name, uint64(l.taken.count), l.taken.bytes, l.rest.first, d.start.Add(l.rest.at))
+		commitOne(d.s, name, uint64(l.taken.count), l.taken.bytes, l.rest.first, d.start.Add(l.rest.at))
 		l.taken, l.queued = pile{}, false
 	}
 }

@@ -40,7 +40,7 @@ func TestCommitThatLeavesNothing(t *testing.T) {
 	bubble(t, func(g *rig) {
 		g.append("t.a", 10)
 		g.append("t.a", 10)
-		g.s.Committed("t.a", 1, 10, 0, time.Time{})
+		commitOne(g.s, "t.a", 1, 10, 0, time.Time{})
 		if s := g.s.Stats(); s != (Stats{}) {
 			t.Fatalf("%+v", s)
 		}
@@ -139,7 +139,7 @@ func TestLandingOfAnEarlierFlight(t *testing.T) {
 		full := []Arrival{{Log: "t.a", Seq: 1, Bytes: testFull, Time: time.Now()}}
 		s.Append(full)
 		first := <-batches
-		s.Committed("t.a", 1, testFull, 0, time.Time{})
+		commitOne(s, "t.a", 1, testFull, 0, time.Time{})
 		full[0].Seq = 2
 		s.Append(full)
 		second := <-batches
@@ -165,7 +165,7 @@ func TestLandingAfterTheTableShrank(t *testing.T) {
 		s.Append([]Arrival{{Log: "u.a", Seq: logs + 1, Bytes: testFull, Time: time.Now()}})
 		batch := <-batches
 		for i := range logs {
-			s.Committed(fmt.Sprint("t.", i), 1, 1, 0, time.Time{})
+			commitOne(s, fmt.Sprint("t.", i), 1, 1, 0, time.Time{})
 		}
 		if s.mu.tables == 0 {
 			t.Fatal("the table did not shrink")

@@ -130,10 +130,10 @@ func (g *rig) commit(log string, n int) {
 	unlock()
 	if g.buffered[log] = all[n:]; n == len(all) {
 		delete(g.buffered, log)
-		g.s.Committed(log, uint64(n), bytes, 0, time.Time{})
+		commitOne(g.s, log, uint64(n), bytes, 0, time.Time{})
 		return
 	}
-	g.s.Committed(log, uint64(n), bytes, all[n].Seq, all[n].Time)
+	commitOne(g.s, log, uint64(n), bytes, all[n].Seq, all[n].Time)
 }
 
 // check compares the scheduler with the books and with its own invariants.
@@ -287,7 +287,7 @@ func (g *rig) step(refusedUntil *time.Time) {
 	case 16:
 		g.s.Expedite()
 	case 17:
-		g.s.Committed("t.unknown", 1, 1, 0, time.Time{})
+		commitOne(g.s, "t.unknown", 1, 1, 0, time.Time{})
 	case 18:
 		time.Sleep(time.Duration(g.r.IntN(3000)) * time.Millisecond)
 	case 19:

@@ -2,8 +2,10 @@ package scheduler
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -26,6 +28,51 @@ func (g *rig) queued(log string) bool {
 	defer g.lock()()
 	_, ok := g.queuedAt[log]
 	return ok
+}
+
+// commitOne takes the commit of the first count entries of a log, with bytes in all. The first entry that is left, if next is
+// not 0, has that sequence and time.
+func commitOne(s *Scheduler, log string, count, bytes, next uint64, at time.Time) {
+	c := Commit{Log: log, Last: next - 1, Count: count, Bytes: bytes} // of next 0: all
+	if err := s.Committed([]Commit{c}, func(string, uint64) (uint64, time.Time, error) { return next, at, nil }); err != nil {
+		panic(err) // the function above returns none
+	}
+}
+
+// TestCommitsOfARecord: they are taken in one step, what is left is asked for only where something is, and what cannot be
+// told leaves the commits from there on untaken.
+func TestCommitsOfARecord(t *testing.T) {
+	bubble(t, func(g *rig) {
+		for _, log := range []string{"t.a", "t.b", "t.c", "t.d"} {
+			g.append(log, 1)
+		}
+		g.append("t.b", 1)
+		pending := func(log string) Pending { p, _ := g.s.Pending(log); return p }
+		all := func(log string) Commit { p := pending(log); return Commit{Log: log, Last: p.Last, Count: p.Count, Bytes: p.Bytes} }
+		b := pending("t.b")
+		var asked []string
+		rest := func(log string, from uint64) (uint64, time.Time, error) {
+			asked = append(asked, fmt.Sprint(log, from))
+			if log == "t.c" {
+				return 0, time.Time{}, errors.New("it cannot be read")
+			}
+			return b.Last, time.Now(), nil
+		}
+		half := Commit{Log: "t.b", Last: b.First, Count: 1, Bytes: b.Bytes / 2}
+		if err := g.s.Committed([]Commit{all("t.a"), {Log: "t.unknown", Last: 9}, half}, rest); err != nil {
+			t.Fatal(err)
+		}
+		if got := pending("t.b"); got.First != b.Last || got.Count != 1 || got.Bytes != b.Bytes-b.Bytes/2 {
+			t.Errorf("left of t.b is %+v of %+v", got, b)
+		}
+		if _, active := g.s.Pending("t.a"); active || !slices.Equal(asked, []string{fmt.Sprint("t.b", b.First+1)}) {
+			t.Errorf("t.a is active: %v; asked for %q", active, asked)
+		}
+		before := g.s.Stats()
+		if err := g.s.Committed([]Commit{{Log: "t.c", Last: pending("t.c").First - 1}, all("t.d")}, rest); err == nil || g.s.Stats() != before {
+			t.Errorf("%v, %+v, want %+v", err, g.s.Stats(), before)
+		}
+	})
 }
 
 func TestDeadlineIsThatOfTheFirstEntry(t *testing.T) {
@@ -330,7 +377,7 @@ func TestSleepingLogsLeaveNoMemory(t *testing.T) {
 		t.Errorf("an active log takes %d bytes", each)
 	}
 	for i := range logs - 10 {
-		s.Committed(name(i), 1, 0, 0, time.Time{})
+		commitOne(s, name(i), 1, 0, 0, time.Time{})
 	}
 	if left := heap() - before; left > 2<<20 {
 		t.Errorf("ten active logs and 299,990 that sleep hold %d bytes", left)
@@ -339,7 +386,7 @@ func TestSleepingLogsLeaveNoMemory(t *testing.T) {
 		if p, ok := s.Pending(name(i)); !ok || p.First != uint64(i+1) {
 			t.Fatalf("%s is %+v, %v", name(i), p, ok)
 		}
-		s.Committed(name(i), 1, 0, 0, time.Time{})
+		commitOne(s, name(i), 1, 0, 0, time.Time{})
 	}
 	if s.Stats() != (Stats{}) {
 		t.Errorf("%+v", s.Stats())
@@ -392,7 +439,7 @@ func BenchmarkArm(b *testing.B) {
 		for b.Loop() {
 			batch[0] = Arrival{Log: names[i%len(names)], Seq: uint64(i + 1), Bytes: 1, Time: now}
 			s.Append(batch)
-			s.Committed(names[i%len(names)], 1, 1, 0, now)
+			commitOne(s, names[i%len(names)], 1, 1, 0, now)
 			i++
 		}
 	})

@@ -84,39 +84,70 @@ func (s *Scheduler) Pending(log string) (Pending, bool) {
 	return Pending{First: l.first, Last: l.last, Count: uint64(l.count), Bytes: l.bytes}, true
 }
 
-// Committed takes the commit of the first count entries of a log, with bytes in all. nextFirst is the sequence of the
-// first entry that is left and nextTime its time; with nextFirst 0 nothing is left and the log goes to sleep.
-func (s *Scheduler) Committed(log string, count, bytes, nextFirst uint64, nextTime time.Time) {
+// Commit says that the first entries of a log were committed.
+type Commit struct {
+	Log   string
+	Last  uint64 // sequence of the last of them
+	Count uint64 // entries
+	Bytes uint64 // payload and header bytes
+}
+
+// Rest returns the first entry that a log has at or above a sequence, and its time. It is called while the Scheduler stands
+// still, so it must not call it, and be quick.
+type Rest func(log string, from uint64) (first uint64, at time.Time, err error)
+
+// Committed takes the commits of one manifest record in one step. A log that has more entries is armed again, or queued, from
+// the first one that rest returns; the others go to sleep. An error of rest ends it, and the commits after it are not taken.
+func (s *Scheduler) Committed(commits []Commit, rest Rest) error {
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	i, ok := s.mu.table.index[log]
+	for i := range commits {
+		if err := s.committedLocked(&commits[i], rest, now); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Scheduler) committedLocked(c *Commit, rest Rest, now time.Time) error {
+	i, ok := s.mu.table.index[c.Log]
 	if !ok {
-		return
+		return nil
 	}
 	l := s.mu.table.get(i)
-	s.leaveLocked(i, l)
-	if nextFirst == 0 {
-		count, bytes = uint64(l.count), l.bytes // all of it, also if the counts had come apart
+	if l.last <= c.Last {
+		s.sleepLocked(i, l)
+		return nil
 	}
-	count, bytes = min(count, uint64(l.count)), min(bytes, l.bytes)
+	first, at, err := rest(c.Log, c.Last+1)
+	if err != nil {
+		return err
+	}
+	s.leaveLocked(i, l)
+	count, bytes := min(c.Count, uint64(l.count)), min(c.Bytes, l.bytes)
 	s.mu.stats.Entries -= count
 	s.mu.stats.Bytes -= bytes
-	if nextFirst == 0 {
-		s.mu.table.remove(i)
-		s.mu.stats.Active--
-		if s.mu.table.sparse() {
-			s.compactLocked()
-		}
-		return
-	}
 	l.count -= uint32(count)
 	l.bytes -= bytes
-	s.mu.table.setFirst(i, l, nextFirst)
+	s.mu.table.setFirst(i, l, first)
 	if l.bytes >= s.cfg.MaxBytes {
 		s.queueLocked(i, l)
 	} else {
-		s.armLocked(i, l, nextTime, now)
+		s.armLocked(i, l, at, now)
+	}
+	return nil
+}
+
+// sleepLocked forgets a log of which all is committed, also if the counts had come apart.
+func (s *Scheduler) sleepLocked(i uint32, l *logState) {
+	s.leaveLocked(i, l)
+	s.mu.stats.Entries -= uint64(l.count)
+	s.mu.stats.Bytes -= l.bytes
+	s.mu.table.remove(i)
+	s.mu.stats.Active--
+	if s.mu.table.sparse() {
+		s.compactLocked()
 	}
 }
 

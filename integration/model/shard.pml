@@ -354,7 +354,7 @@ inline stop(n) {
 #endif
 }
 
-/* commit.go, applyRecord: record x is applied to n's disk, in one batch. */
+/* ledger.go, apply: record x is applied to n's disk, in one batch. */
 inline applyRecord(n, x) {
 	if
 	:: rec[x].kind == COMMIT ->
@@ -793,7 +793,7 @@ proctype owner(byte n) {
 #define offered(f, l) true
 #endif
 
-	/* commit.go: an extent is judged, and the record is made. What is refused changes nothing. */
+	/* judge.go, committer.go: an extent is judged, and the record is made. What is refused changes nothing. */
 #ifdef NO_FIRST_CHECK
 #define accepts(n, f, l) (l <= node[n].applied)
 #else
