@@ -19,7 +19,7 @@ import (
 	"dormouse/internal/ordered"
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
-	"dormouse/store/reader"
+	"dormouse/store/client"
 )
 
 // start runs a real server on the configuration as it is shipped; only its ports and its folder are the test's.
@@ -250,7 +250,7 @@ func TestReaderSeesTheStatus(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	status, err := reader.NewClient(asks.nc, asks.js).Status(t.Context())
+	status, err := client.New(asks.nc, asks.js).Status(t.Context())
 	if err != nil || len(status.Silent) != 1 || status.Silent[0].Name != "web-1/gone" || status.Shards[0].Name != "web-1/gone" {
 		t.Errorf("the reader is told %+v, %v", status, err)
 	}

@@ -16,6 +16,7 @@ import (
 	"dormouse/internal/extent"
 	"dormouse/internal/wire"
 	"dormouse/store/cache"
+	"dormouse/store/client"
 	"dormouse/store/reader"
 )
 
@@ -58,14 +59,14 @@ func TestReadersSeeTheBuffer(t *testing.T) {
 	if err := s.source().Purge(t.Context(), jetstream.WithPurgeSequence(5)); err != nil {
 		t.Fatal(err)
 	}
-	client := reader.NewClient(s.nc, s.js)
+	owners := client.New(s.nc, s.js)
 	read := func() string {
 		t.Helper()
-		at, err := client.Locate(t.Context(), "t.a")
+		at, err := reader.Locate(t.Context(), owners, "t.a")
 		if err != nil {
 			t.Fatal(err)
 		}
-		r, closeReader, err := client.Open(t.Context(), at, s.bucket)
+		r, closeReader, err := reader.Open(t.Context(), owners, at, s.bucket)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -14,7 +14,7 @@ import (
 
 	"dormouse/internal/extent"
 	"dormouse/internal/wire"
-	"dormouse/store/reader"
+	"dormouse/store/client"
 )
 
 // extentsOf gives an owner's catalog n extents of a log, of two entries each.
@@ -47,8 +47,8 @@ func TestListOfLogsWithManyExtents(t *testing.T) {
 	s.until("all is buffered", func() bool { e, _ := s.drain("t.b", "t.z"); return len(e) == 3 })
 
 	var logs []string
-	client := reader.NewClient(s.nc, s.js)
-	for l, err := range client.Logs(t.Context(), "t.") {
+	owners := client.New(s.nc, s.js)
+	for l, err := range owners.Logs(t.Context(), "t.") {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -62,10 +62,10 @@ func TestListOfLogsWithManyExtents(t *testing.T) {
 	if all := []string{"t.a", "t.b", "t.bb", "t.c", "t.d", "t.e", "t.z"}; !slices.Equal(logs, all) {
 		t.Fatalf("listed %v", logs)
 	}
-	if l, ok, err := client.Log(t.Context(), 0, "t.b"); err != nil || !ok || l.Extents != want["t.b"] || l.Buffered.Entries != 1 {
+	if l, ok, err := owners.Log(t.Context(), 0, "t.b"); err != nil || !ok || l.Extents != want["t.b"] || l.Buffered.Entries != 1 {
 		t.Errorf("alone: %+v, %v, %v", l, ok, err)
 	}
-	if _, ok, err := client.Log(t.Context(), 0, "t"); err != nil || ok {
+	if _, ok, err := owners.Log(t.Context(), 0, "t"); err != nil || ok {
 		t.Errorf("found a log that there is not: %v", err)
 	}
 	var reply wire.ListReply
@@ -97,7 +97,7 @@ func TestListOnASlowDisk(t *testing.T) {
 	if len(reply.Logs) != 1 || reply.Logs[0].Extents != 1 || reply.Rest != 4 || !reply.More {
 		t.Errorf("one page has %+v, more %v from %d", reply.Logs, reply.More, reply.Rest)
 	}
-	for l, err := range reader.NewClient(s.nc, s.js).Logs(t.Context(), "t.") {
+	for l, err := range client.New(s.nc, s.js).Logs(t.Context(), "t.") {
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -34,6 +34,13 @@ var mustNotImport = map[string][]string{
 	"ingest/shard":      {"dormouse/ingest/membership"},
 	"internal/wire":     {"github.com/nats-io/", "github.com/cockroachdb/pebble"},
 	"internal/entry":    {"github.com/nats-io/nats-server", "github.com/cockroachdb/pebble"},
+	// What is true knows nothing of what can be rebuilt from it, and who asks owners knows no bucket.
+	"store/bucket":      {"dormouse/store/cache", "dormouse/store/client", "dormouse/store/reader"},
+	"store/segment":     {"dormouse/store/cache", "dormouse/store/client", "dormouse/store/reader", "dormouse/store/bucket"},
+	"store/manifest":    {"dormouse/store/cache", "dormouse/store/client", "dormouse/store/reader", "dormouse/store/bucket"},
+	"store/cache":       {"dormouse/store/client", "dormouse/store/reader", "dormouse/store/bucket"},
+	"store/client":      {"dormouse/store/bucket", "dormouse/store/segment", "dormouse/store/reader", "dormouse/store/cache"},
+	"store/verify":      {"dormouse/store/reader"},
 	"cmd":               toolsOfTests,
 	"integration/bench": toolsOfTests,
 	// It judges the program from outside.
@@ -41,7 +48,8 @@ var mustNotImport = map[string][]string{
 }
 
 // toolsOfTests must not be in what is released.
-var toolsOfTests = []string{"dormouse/integration/relay", "dormouse/internal/metricdoc", "dormouse/internal/natstest", "dormouse/internal/programtest"}
+var toolsOfTests = []string{"dormouse/integration/relay", "dormouse/internal/metricdoc", "dormouse/internal/natstest", "dormouse/internal/programtest",
+	"dormouse/store/storetest", "dormouse/store/bucket/buckettest"}
 
 // TestImportDirections asserts the direction of imports from `go list`.
 func TestImportDirections(t *testing.T) {

@@ -48,7 +48,10 @@ func TestCommitsOfARecord(t *testing.T) {
 		}
 		g.append("t.b", 1)
 		pending := func(log string) Pending { p, _ := g.s.Pending(log); return p }
-		all := func(log string) Commit { p := pending(log); return Commit{Log: log, Last: p.Last, Count: p.Count, Bytes: p.Bytes} }
+		all := func(log string) Commit {
+			p := pending(log)
+			return Commit{Log: log, Last: p.Last, Count: p.Count, Bytes: p.Bytes}
+		}
 		b := pending("t.b")
 		var asked []string
 		rest := func(log string, from uint64) (uint64, time.Time, error) {

@@ -14,7 +14,7 @@ import (
 
 	"dormouse/internal/logid"
 	"dormouse/internal/wire"
-	"dormouse/store/reader"
+	"dormouse/store/client"
 )
 
 func newLsCommand() *cobra.Command {
@@ -42,7 +42,7 @@ func newLsCommand() *cobra.Command {
 				enc := json.NewEncoder(cmd.OutOrStdout())
 				show, flush = func(l wire.LogInfo) error { return enc.Encode(summaryOf(l)) }, func() error { return nil }
 			}
-			for l, err := range reader.NewClient(nc, js).Logs(cmd.Context(), prefix) {
+			for l, err := range client.New(nc, js).Logs(cmd.Context(), prefix) {
 				if err == nil {
 					err = show(l)
 				}
@@ -136,7 +136,7 @@ func newStatCommand() *cobra.Command {
 				return err
 			}
 			defer nc.Close()
-			l, err := statLog(cmd.Context(), reader.NewClient(nc, js), args[0])
+			l, err := statLog(cmd.Context(), client.New(nc, js), args[0])
 			if err != nil {
 				return err
 			}
@@ -152,18 +152,18 @@ func newStatCommand() *cobra.Command {
 }
 
 // statLog asks every shard.
-func statLog(ctx context.Context, client *reader.Client, log string) (wire.LogInfo, error) {
-	sources, err := client.Sources(ctx)
+func statLog(ctx context.Context, owners *client.Client, log string) (wire.LogInfo, error) {
+	sources, err := owners.Sources(ctx)
 	if err != nil {
 		return wire.LogInfo{}, err
 	}
 	for _, source := range sources {
-		info, ok, err := client.Log(ctx, source.Shard, log)
+		info, ok, err := owners.Log(ctx, source.Shard, log)
 		if err != nil || ok {
 			return info, err
 		}
 	}
-	return wire.LogInfo{}, fmt.Errorf("%w: %s (see 'dormouse ls')", reader.ErrNoLog, log)
+	return wire.LogInfo{}, fmt.Errorf("%w: %s (see 'dormouse ls')", client.ErrNoLog, log)
 }
 
 func printStat(w io.Writer, s summary) error {

@@ -9,7 +9,7 @@ import (
 
 	"dormouse/internal/outage"
 	"dormouse/internal/wire"
-	"dormouse/store/reader"
+	"dormouse/store/client"
 )
 
 // mostOfAKind is how many problems of one kind are told one by one.
@@ -17,9 +17,9 @@ const mostOfAKind = 10
 
 // problemsOf says what is wrong with a system, a line each with what to try, what matters most first. None means that all
 // of it is served, archived and readable.
-func problemsOf(s reader.Status) []string {
+func problemsOf(s client.Status) []string {
 	problems := []string{}
-	for _, kind := range []func(reader.Status) []string{
+	for _, kind := range []func(client.Status) []string{
 		archivesDiffer, shardsUnserved, shardsStuck, processesSilent, bucketsFail, processesNotReady, workMissing, namesTwice,
 	} {
 		lines := kind(s)
@@ -34,7 +34,7 @@ func problemsOf(s reader.Status) []string {
 }
 
 // archivesDiffer: what one process archives the others would look for elsewhere.
-func archivesDiffer(s reader.Status) []string {
+func archivesDiffer(s client.Status) []string {
 	users := make(map[string][]string)
 	for _, p := range s.Processes {
 		if p.Archive != "" {
@@ -53,7 +53,7 @@ func archivesDiffer(s reader.Status) []string {
 }
 
 // shardsUnserved: nothing of them is archived, and what is archived cannot be read.
-func shardsUnserved(s reader.Status) (lines []string) {
+func shardsUnserved(s client.Status) (lines []string) {
 	var unowned []string
 	for _, shard := range s.Shards {
 		switch {
@@ -79,7 +79,7 @@ func shardsUnserved(s reader.Status) (lines []string) {
 }
 
 // shardsStuck: an owner is there, and does not get on.
-func shardsStuck(s reader.Status) (lines []string) {
+func shardsStuck(s client.Status) (lines []string) {
 	for _, shard := range s.Shards {
 		if stuck := stuckIn(s.Processes, shard.Source.Shard); stuck != nil {
 			lines = append(lines, fmt.Sprintf("shard %s is stuck%s since %s: %s%s", shard.Source.Shard, stuck.At(),
@@ -90,7 +90,7 @@ func shardsStuck(s reader.Status) (lines []string) {
 }
 
 // processesSilent: dead, frozen or cut off.
-func processesSilent(s reader.Status) (lines []string) {
+func processesSilent(s client.Status) (lines []string) {
 	for _, p := range s.Silent {
 		what := "does not answer"
 		if len(p.Shards) > 0 {
@@ -106,7 +106,7 @@ func processesSilent(s reader.Status) (lines []string) {
 	return lines
 }
 
-func bucketsFail(s reader.Status) (lines []string) {
+func bucketsFail(s client.Status) (lines []string) {
 	for _, p := range s.Processes {
 		if p.Bucket != "" {
 			lines = append(lines, fmt.Sprintf("the bucket of process %s fails: %s: nothing is lost, entries wait; check its URL "+
@@ -116,7 +116,7 @@ func bucketsFail(s reader.Status) (lines []string) {
 	return lines
 }
 
-func processesNotReady(s reader.Status) (lines []string) {
+func processesNotReady(s client.Status) (lines []string) {
 	for _, p := range s.Processes {
 		switch {
 		case p.NotReady != "":
@@ -130,7 +130,7 @@ func processesNotReady(s reader.Status) (lines []string) {
 }
 
 // workMissing: what is due stays where it is.
-func workMissing(s reader.Status) []string {
+func workMissing(s client.Status) []string {
 	if s.Queue.Items == 0 || slices.ContainsFunc(s.Processes, func(p wire.Process) bool { return p.Workers > 0 }) {
 		return nil
 	}
@@ -139,7 +139,7 @@ func workMissing(s reader.Status) []string {
 }
 
 // namesTwice: processes that take each other's leases for their own.
-func namesTwice(s reader.Status) (lines []string) {
+func namesTwice(s client.Status) (lines []string) {
 	seen := make(map[string]int)
 	for _, p := range s.Processes {
 		if seen[p.ID]++; seen[p.ID] == 2 {

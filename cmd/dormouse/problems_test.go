@@ -12,17 +12,17 @@ import (
 
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
-	"dormouse/store/reader"
+	"dormouse/store/client"
 )
 
 // healthy is a system of two processes and two shards in which all is well.
-func healthy() reader.Status {
+func healthy() client.Status {
 	a := wire.Process{ID: "aaaaaaaa-1", Host: "web-1", Roles: []string{roleIngest, roleWorker}, Workers: 4, Archive: "s3://logs"}
 	b := wire.Process{ID: "bbbbbbbb-2", Host: "web-2", Roles: []string{roleIngest}, Archive: "s3://logs"}
-	owned := func(shard wire.Shard, p wire.Process) reader.ShardStatus {
-		return reader.ShardStatus{Source: topology.Source{Shard: shard}, Holder: p.ID, Name: p.Name(), Owner: &wire.ShardStatus{Shard: shard, State: wire.ShardOwned}}
+	owned := func(shard wire.Shard, p wire.Process) client.ShardStatus {
+		return client.ShardStatus{Source: topology.Source{Shard: shard}, Holder: p.ID, Name: p.Name(), Owner: &wire.ShardStatus{Shard: shard, State: wire.ShardOwned}}
 	}
-	return reader.Status{Processes: []wire.Process{a, b}, Shards: []reader.ShardStatus{owned(0, a), owned(1, b)}, Queue: reader.QueueStatus{Items: 3}}
+	return client.Status{Processes: []wire.Process{a, b}, Shards: []client.ShardStatus{owned(0, a), owned(1, b)}, Queue: client.QueueStatus{Items: 3}}
 }
 
 // TestProblems breaks one thing at a time: each has its line, with what to try, and nothing else has.
@@ -31,37 +31,37 @@ func TestProblems(t *testing.T) {
 		t.Fatalf("a healthy system has the problems %q", got)
 	}
 	for name, tc := range map[string]struct {
-		breaks func(*reader.Status)
+		breaks func(*client.Status)
 		says   []string
 	}{
-		"no owner": {func(s *reader.Status) { s.Shards[1].Owner, s.Shards[1].Holder = nil, "" }, []string{"shard 1 has no owner", "/readyz"}},
-		"no owner, and nobody to be it": {func(s *reader.Status) {
+		"no owner": {func(s *client.Status) { s.Shards[1].Owner, s.Shards[1].Holder = nil, "" }, []string{"shard 1 has no owner", "/readyz"}},
+		"no owner, and nobody to be it": {func(s *client.Status) {
 			s.Processes[0].Roles, s.Processes[1].Roles = []string{roleWorker}, nil
 			for i := range s.Shards {
 				s.Shards[i].Owner, s.Shards[i].Holder = nil, ""
 			}
 		}, []string{"shards 0, 1 have no owner", "serve --roles ingest"}},
-		"a takeover": {func(s *reader.Status) {
+		"a takeover": {func(s *client.Status) {
 			s.Shards[0].Owner.State, s.Shards[0].Owner.RecordsLeft = wire.ShardClaiming, 12
 		},
 			[]string{"shard 0 is being taken over by web-1/aaaaaaaa, 12 manifest records"}},
-		"a shard that is stuck": {func(s *reader.Status) {
+		"a shard that is stuck": {func(s *client.Status) {
 			s.Processes[1].Shards = []wire.ShardStatus{{Shard: 1, Stuck: &wire.Stuck{Seq: 7, Subject: "logs.a\x00b", Reason: "taking entries in", Suspect: true}}}
 		}, []string{"shard 1 is stuck at sequence 7", `logs.a\x00b`, "taking entries in", "provision --skip 1:7"}},
-		"a shard that is stuck at nothing": {func(s *reader.Status) {
+		"a shard that is stuck at nothing": {func(s *client.Status) {
 			reason := "claiming the shard: " + strings.Repeat("because ", 60) + "restore it"
 			s.Processes[1].Shards = []wire.ShardStatus{{Shard: 1, Stuck: &wire.Stuck{Reason: reason}}}
 		}, []string{"shard 1 is stuck since", "claiming the shard", "restore it"}},
-		"a silent owner": {func(s *reader.Status) {
-			s.Silent = []reader.Silent{{ID: "cccccccc", Name: "web-3/cccccccc", Shards: []wire.Shard{1}}}
+		"a silent owner": {func(s *client.Status) {
+			s.Silent = []client.Silent{{ID: "cccccccc", Name: "web-3/cccccccc", Shards: []wire.Shard{1}}}
 			s.Shards[1].Owner = nil // its lease is held
 		}, []string{"process web-3/cccccccc does not answer", "lease of shard 1", "frozen or cut off"}},
-		"a bucket":         {func(s *reader.Status) { s.Processes[1].Bucket = "no\x1b such bucket" }, []string{"bucket of process web-2/bbbbbbbb fails: no? such bucket", "credentials"}},
-		"not ready":        {func(s *reader.Status) { s.Processes[1].NotReady = "nats: not connected" }, []string{"web-2/bbbbbbbb is not ready: nats: not connected"}},
-		"two archives":     {func(s *reader.Status) { s.Processes[1].Archive = "file:///b" }, []string{"file:///b (web-2/bbbbbbbb), s3://logs (web-1/aaaaaaaa)", "same --archive"}},
-		"no worker":        {func(s *reader.Status) { s.Processes[0].Workers = 0 }, []string{"3 work items wait", "serve --roles worker"}},
-		"a copied data":    {func(s *reader.Status) { s.Processes[1].ID = s.Processes[0].ID }, []string{"two processes are called", "node-id"}},
-		"an older version": {func(s *reader.Status) { s.Processes[1].Archive = "" }, nil},
+		"a bucket":         {func(s *client.Status) { s.Processes[1].Bucket = "no\x1b such bucket" }, []string{"bucket of process web-2/bbbbbbbb fails: no? such bucket", "credentials"}},
+		"not ready":        {func(s *client.Status) { s.Processes[1].NotReady = "nats: not connected" }, []string{"web-2/bbbbbbbb is not ready: nats: not connected"}},
+		"two archives":     {func(s *client.Status) { s.Processes[1].Archive = "file:///b" }, []string{"file:///b (web-2/bbbbbbbb), s3://logs (web-1/aaaaaaaa)", "same --archive"}},
+		"no worker":        {func(s *client.Status) { s.Processes[0].Workers = 0 }, []string{"3 work items wait", "serve --roles worker"}},
+		"a copied data":    {func(s *client.Status) { s.Processes[1].ID = s.Processes[0].ID }, []string{"two processes are called", "node-id"}},
+		"an older version": {func(s *client.Status) { s.Processes[1].Archive = "" }, nil},
 	} {
 		s := healthy()
 		tc.breaks(&s)
@@ -82,8 +82,8 @@ func TestProblems(t *testing.T) {
 func TestProblemsAreBounded(t *testing.T) {
 	s := healthy()
 	for i := range 1000 {
-		s.Silent = append(s.Silent, reader.Silent{Name: fmt.Sprint("p", i)})
-		s.Shards = append(s.Shards, reader.ShardStatus{Source: topology.Source{Shard: wire.Shard(i + 2)}})
+		s.Silent = append(s.Silent, client.Silent{Name: fmt.Sprint("p", i)})
+		s.Shards = append(s.Shards, client.ShardStatus{Source: topology.Source{Shard: wire.Shard(i + 2)}})
 	}
 	s.Processes[0].Bucket = "gone"
 	got := problemsOf(s)

@@ -14,6 +14,7 @@ import (
 	"dormouse/internal/entry"
 	"dormouse/internal/logid"
 	"dormouse/store/bucket"
+	"dormouse/store/client"
 	"dormouse/store/identity"
 	"dormouse/store/reader"
 )
@@ -87,9 +88,9 @@ func read(cmd *cobra.Command, q reader.Query, out *printer) error {
 	}
 	defer nc.Close()
 	ctx := cmd.Context()
-	client := reader.NewClient(nc, js)
-	at, err := client.Locate(ctx, q.Log)
-	if err != nil && !(q.Follow && errors.Is(err, reader.ErrNoLog) && at.Source.Stream != "") {
+	owners := client.New(nc, js)
+	at, err := reader.Locate(ctx, owners, q.Log)
+	if err != nil && !(q.Follow && errors.Is(err, client.ErrNoLog) && at.Source.Stream != "") {
 		return err
 	}
 	bucket, err := openArchive(ctx, cmd, at.Archive)
@@ -97,7 +98,7 @@ func read(cmd *cobra.Command, q reader.Query, out *printer) error {
 		return err
 	}
 	defer func() { _ = bucket.Close() }() // only read from
-	r, closeReader, err := client.Open(ctx, at, bucket)
+	r, closeReader, err := reader.Open(ctx, owners, at, bucket)
 	if err != nil {
 		return err
 	}

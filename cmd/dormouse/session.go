@@ -11,7 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/spf13/cobra"
 
-	"dormouse/store/reader"
+	"dormouse/store/client"
 )
 
 // connect connects a client command. The caller closes the connection. From then on the command's context ends also
@@ -86,7 +86,7 @@ func advise(err error) error {
 		return fmt.Errorf("%w (these credentials are of a tenant, or of another account than the system's: use others, %s)",
 			err, otherCredentials)
 	}
-	if errors.Is(err, nats.ErrNoResponders) && !errors.Is(err, reader.ErrNoOwner) {
+	if errors.Is(err, nats.ErrNoResponders) && !errors.Is(err, client.ErrNoOwner) {
 		return fmt.Errorf("%w: JetStream does not answer (is it enabled on the servers? are jetstream_domain and jetstream_api_prefix "+
 			"of the context right? others: %s)", err, otherCredentials)
 	}

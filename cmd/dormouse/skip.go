@@ -19,8 +19,8 @@ import (
 	"dormouse/internal/rejected"
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
+	"dormouse/store/client"
 	"dormouse/store/manifest"
-	"dormouse/store/reader"
 )
 
 // skippedReason stands in DORMOUSE_REJECTED beside what provision --skip has put aside.
@@ -183,7 +183,7 @@ func (s skip) isWaiting(ctx context.Context, nc *nats.Conn, js jetstream.JetStre
 	if last, _ := m.Last(); s.seq <= last.Floor {
 		return fmt.Errorf("it is archived: the shard has archived all up to sequence %d", last.Floor)
 	}
-	status, err := reader.NewClient(nc, js).Status(ctx)
+	status, err := client.New(nc, js).Status(ctx)
 	if err != nil {
 		return err
 	}

@@ -14,7 +14,7 @@ import (
 
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
-	"dormouse/store/reader"
+	"dormouse/store/client"
 )
 
 func newStatusCommand() *cobra.Command {
@@ -42,7 +42,7 @@ Exit codes: 0 all is well, 1 there are problems (or no answer from NATS), 2 wron
 				return err
 			}
 			defer nc.Close()
-			s, err := reader.NewClient(nc, js).Status(cmd.Context())
+			s, err := client.New(nc, js).Status(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -129,7 +129,7 @@ type queueReport struct {
 	Waiting int    `json:"waiting_pulls"`
 }
 
-func reportOf(s reader.Status, now time.Time) statusReport {
+func reportOf(s client.Status, now time.Time) statusReport {
 	r := statusReport{Problems: problemsOf(s), Processes: []processReport{}, Shards: []shardReport{}, Queue: queueReport(s.Queue)}
 	for _, p := range s.Processes {
 		one := processReport{ID: p.ID, Name: p.Name(), Archive: p.Archive, Ready: p.Bucket == "" && p.NotReady == "" && !p.Looking,
@@ -243,7 +243,7 @@ const mostProbes = 8
 
 // addMapping says whether what tenants publish arrives. It has a connection of its own, so that credentials which may only read
 // do for everything else.
-func (r *statusReport) addMapping(cmd *cobra.Command, s reader.Status) {
+func (r *statusReport) addMapping(cmd *cobra.Command, s client.Status) {
 	var sources []topology.Source
 	for _, shard := range s.Shards {
 		sources = append(sources, shard.Source)

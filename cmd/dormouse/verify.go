@@ -7,7 +7,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"dormouse/internal/logid"
-	"dormouse/store/reader"
+	"dormouse/store/client"
+	"dormouse/store/verify"
 )
 
 func newVerifyCommand() *cobra.Command {
@@ -28,7 +29,7 @@ each object that is bad, or that the bucket does not give.`,
 					return usageError{logid.Validate(log)}
 				}
 			}
-			return verify(cmd, log)
+			return verifyArchive(cmd, log)
 		},
 	}
 	addConnectFlags(cmd)
@@ -36,15 +37,15 @@ each object that is bad, or that the bucket does not give.`,
 	return cmd
 }
 
-func verify(cmd *cobra.Command, log string) error {
+func verifyArchive(cmd *cobra.Command, log string) error {
 	nc, js, err := connect(cmd)
 	if err != nil {
 		return err
 	}
 	defer nc.Close()
 	ctx := cmd.Context()
-	client := reader.NewClient(nc, js)
-	named, err := client.Archive(ctx)
+	owners := client.New(nc, js)
+	named, err := owners.Archive(ctx)
 	if err != nil {
 		return err
 	}
@@ -54,7 +55,7 @@ func verify(cmd *cobra.Command, log string) error {
 	}
 	defer func() { _ = bucket.Close() }() // only read from
 
-	v := &reader.Verifier{Client: client, Bucket: bucket, Bad: func(err error) {
+	v := &verify.Verifier{Client: owners, Bucket: bucket, Bad: func(err error) {
 		fmt.Fprintf(cmd.ErrOrStderr(), "dormouse: %s\n", redact(err.Error()))
 	}}
 	show, end := progress(cmd, "verifying")

@@ -9,6 +9,7 @@ import (
 	"dormouse/internal/entry"
 	"dormouse/internal/extent"
 	"dormouse/store/bucket"
+	"dormouse/store/client"
 	"dormouse/store/reader"
 	"dormouse/store/segment"
 )
@@ -40,8 +41,8 @@ func read(ctx context.Context, r *run) error {
 		}
 	}
 	r.step("reading it back")
-	client := reader.NewClient(p.nc, p.js)
-	at, err := client.Locate(ctx, log)
+	owners := client.New(p.nc, p.js)
+	at, err := reader.Locate(ctx, owners, log)
 	if err != nil {
 		return err
 	}
@@ -50,7 +51,7 @@ func read(ctx context.Context, r *run) error {
 		return err
 	}
 	defer func() { _ = bucket.Close() }() // only read from
-	rd, closeReader, err := client.Open(ctx, at, bucket)
+	rd, closeReader, err := reader.Open(ctx, owners, at, bucket)
 	if err != nil {
 		return err
 	}

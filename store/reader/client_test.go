@@ -8,19 +8,20 @@ import (
 	"time"
 
 	"dormouse/internal/wire"
+	"dormouse/store/client"
 )
 
 func TestReadJoinsArchiveAndStream(t *testing.T) {
 	s := newSystem(t)
-	s.claim(1)
-	s.own(1)
-	s.publish("a.b", "1", "2")
-	s.publish("a.c", "other")
-	s.publish("a.b", "4")
-	s.archive("0/one.sst", 3, "a.b", "a.c")
-	s.archive("0/two.sst", 4, "a.b")
-	s.trim(3)
-	s.publish("a.b", "5", "6")
+	s.Claim(1)
+	s.Own(1)
+	s.Publish("a.b", "1", "2")
+	s.Publish("a.c", "other")
+	s.Publish("a.b", "4")
+	s.Archive("0/one.sst", 3, "a.b", "a.c")
+	s.Archive("0/two.sst", 4, "a.b")
+	s.Trim(3)
+	s.Publish("a.b", "5", "6")
 	for _, tc := range []struct {
 		query Query
 		want  string
@@ -40,43 +41,24 @@ func TestReadJoinsArchiveAndStream(t *testing.T) {
 	}
 }
 
-// TestTakeover: the owner that the client knew is gone, its successor is busy at first.
-func TestTakeover(t *testing.T) {
-	s := newSystem(t)
-	s.publish("a.b", "1")
-	s.claim(1)
-	s.own(1)
-	client := NewClient(s.nc, s.js)
-	if _, err := client.Extents(t.Context(), 0, wire.ExtentsRequest{Log: "a.b"}); err != nil {
-		t.Fatal(err)
-	}
-	client.epochs[0] = 7 // of which nobody answers
-	s.mu.Lock()
-	s.mu.busy = 2
-	s.mu.Unlock()
-	if _, err := client.Extents(t.Context(), 0, wire.ExtentsRequest{Log: "a.b"}); err != nil {
-		t.Fatal(err)
-	}
-}
-
 func TestErrorsSayWhatIsMissing(t *testing.T) {
 	s := newSystem(t)
-	client := NewClient(s.nc, s.js)
+	asks := client.New(s.NC, s.JS)
 	short, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
-	s.claim(1)
-	if _, err := client.Locate(short, "a.b"); err == nil {
+	s.Claim(1)
+	if _, err := Locate(short, asks, "a.b"); err == nil {
 		t.Error("nobody answers, and Locate says nothing")
 	}
-	s.own(1)
-	at, err := client.Locate(t.Context(), "a.b")
-	if !errors.Is(err, ErrNoLog) || !strings.Contains(err.Error(), "a.b") || at.Source.Stream != wire.DefaultSource {
+	s.Own(1)
+	at, err := Locate(t.Context(), asks, "a.b")
+	if !errors.Is(err, client.ErrNoLog) || !strings.Contains(err.Error(), "a.b") || at.Source.Stream != wire.DefaultSource {
 		t.Errorf("unknown log: %+v, %v", at, err)
 	}
-	if err := s.js.DeleteStream(t.Context(), wire.DefaultSource); err != nil {
+	if err := s.JS.DeleteStream(t.Context(), wire.DefaultSource); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := client.Locate(t.Context(), "a.b"); err == nil || !strings.Contains(err.Error(), "dormouse serve") {
+	if _, err := Locate(t.Context(), asks, "a.b"); err == nil || !strings.Contains(err.Error(), "dormouse serve") {
 		t.Errorf("no system: %v", err)
 	}
 }

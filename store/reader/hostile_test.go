@@ -14,23 +14,24 @@ import (
 	"dormouse/internal/entry"
 	"dormouse/internal/natstest"
 	"dormouse/internal/ordered"
+	"dormouse/store/client"
 )
 
 // TestReadOfPublishersWords: entries that look like the server's words are read and followed like any others.
 func TestReadOfPublishersWords(t *testing.T) {
 	s := newSystem(t)
-	s.claim(1)
-	s.own(1)
-	conn, err := s.srv.InProcessConn()
+	s.Claim(1)
+	s.Own(1)
+	conn, err := s.Server.InProcessConn()
 	if err != nil {
 		t.Fatal(err)
 	}
 	raw := natstest.NewRaw(t, conn)
-	s.mu.behind = true // so that all comes from the stream
+	s.Mu.Behind = true // so that all comes from the stream
 	var want []string
 	for i, block := range natstest.ControlLike {
 		want = append(want, fmt.Sprintf("%d=", raw.Publish("logs.a.b", block, nil)))
-		want = append(want, fmt.Sprintf("%d=%d", s.publish("a.b", fmt.Sprint(i)), i))
+		want = append(want, fmt.Sprintf("%d=%d", s.Publish("a.b", fmt.Sprint(i)), i))
 	}
 	for _, follow := range []bool{false, true} {
 		got := s.read(Query{Log: "a.b", Follow: follow, To: uint64(len(want))})
@@ -43,17 +44,17 @@ func TestReadOfPublishersWords(t *testing.T) {
 // TestStatusBelievesTheServer, not the publisher of the oldest entry.
 func TestStatusBelievesTheServer(t *testing.T) {
 	s := newSystem(t)
-	s.claim(1)
+	s.Claim(1)
 	for _, header := range []nats.Header{
 		{"Nats-Time-Stamp": {"yesterday"}}, {"Nats-Time-Stamp": {"1998-01-01T00:00:00Z"}}, {"Nats-Sequence": {"-1"}},
 		{"Status": {"404"}},
 	} {
-		ack, err := s.js.PublishMsg(t.Context(), &nats.Msg{Subject: "logs.a.b", Header: header})
+		ack, err := s.JS.PublishMsg(t.Context(), &nats.Msg{Subject: "logs.a.b", Header: header})
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.trim(ack.Sequence - 1)
-		status, err := NewClient(s.nc, s.js).Status(t.Context())
+		s.Trim(ack.Sequence - 1)
+		status, err := client.New(s.NC, s.JS).Status(t.Context())
 		if err != nil {
 			t.Fatalf("%v: %v", header, err)
 		}
@@ -66,19 +67,19 @@ func TestStatusBelievesTheServer(t *testing.T) {
 // TestLogsLikeWildcards: a LogID may have * and > inside of its tokens, and means itself.
 func TestLogsLikeWildcards(t *testing.T) {
 	s := newSystem(t)
-	s.claim(1)
-	s.own(1)
+	s.Claim(1)
+	s.Own(1)
 	logs := []string{"a.b>c", "a.b*c", "a.b>", "a.b*", "a.>b", "a.*b", "a.b>.c", "a.**", "a>.b"}
 	for _, log := range logs {
-		s.publish(log, log)
+		s.Publish(log, log)
 	}
-	s.publish("a.bc", "another")
+	s.Publish("a.bc", "another")
 	for i, log := range logs {
 		if got, want := s.read(Query{Log: log}), fmt.Sprintf("%d=%s", i+1, log); got != want {
 			t.Errorf("%s: got %q, want %q", log, got, want)
 		}
 	}
-	if _, err := NewClient(s.nc, s.js).Locate(t.Context(), "a.c*"); !errors.Is(err, ErrNoLog) {
+	if _, err := Locate(t.Context(), client.New(s.NC, s.JS), "a.c*"); !errors.Is(err, client.ErrNoLog) {
 		t.Errorf("a log that is not there: %v", err)
 	}
 }
@@ -88,7 +89,7 @@ func TestTailOfLogsLikeWildcards(t *testing.T) {
 	s := newSystem(t)
 	logs := []string{"a.b>c", "a.b*c", "a.b>", "a.b*", "a.>b", "a.b>.c", "a.**", "a.bc"}
 	for _, log := range logs {
-		s.publish(log, log)
+		s.Publish(log, log)
 	}
 	for i, log := range logs {
 		tail, began, want := s.tail(), time.Now(), uint64(i+1)
@@ -111,18 +112,18 @@ func TestTailOfLogsLikeWildcards(t *testing.T) {
 func TestRefusedConsumer(t *testing.T) {
 	s := newSystem(t)
 	cfg := jetstream.StreamConfig{Name: "U", Subjects: []string{"u.>"}, MaxConsumers: 1}
-	stream, err := s.js.CreateStream(t.Context(), cfg)
+	stream, err := s.JS.CreateStream(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	first, err := ordered.Open(t.Context(), s.js, "U", "", 1, ordered.Limits{})
+	first, err := ordered.Open(t.Context(), s.JS, "U", "", 1, ordered.Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	tail := &streamTail{js: s.js, stream: stream, prefix: "u"}
+	tail := &streamTail{js: s.JS, stream: stream, prefix: "u"}
 	began := time.Now()
 	_, err = tail.Fetch(t.Context(), "a.b", 0, false)
-	if !errors.Is(err, jetstream.ErrMaximumConsumersLimit) || time.Since(began) > askTimeout {
+	if !errors.Is(err, jetstream.ErrMaximumConsumersLimit) || time.Since(began) > client.Patience/3 {
 		t.Errorf("ended after %s with %v", time.Since(began), err)
 	}
 	first.Stop()
@@ -138,9 +139,9 @@ func TestRefusedConsumer(t *testing.T) {
 // rejected.
 func TestTailHasWhatTheArchiveWillHave(t *testing.T) {
 	s := newSystem(t)
-	s.claim(1)
-	s.own(1)
-	conn, err := s.srv.InProcessConn()
+	s.Claim(1)
+	s.Own(1)
+	conn, err := s.Server.InProcessConn()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,7 +165,7 @@ func TestTailHasWhatTheArchiveWillHave(t *testing.T) {
 	if got := read(Query{Log: "a.b"}); got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	time.AfterFunc(100*time.Millisecond, func() { _ = s.nc.Publish("logs.a.b", nil) })
+	time.AfterFunc(100*time.Millisecond, func() { _ = s.NC.Publish("logs.a.b", nil) })
 	if got := read(Query{Log: "a.b", Follow: true, To: 9}); got != want+" 9=map[]" {
 		t.Errorf("following: got %q, want %q and 9", got, want)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"dormouse/internal/entry"
 	"dormouse/internal/wire"
+	"dormouse/store/client"
 )
 
 func (w *walk) run(ctx context.Context) error {
@@ -165,9 +166,9 @@ func (w *walk) complete(ctx context.Context, upTo uint64, batch []entry.Entry) (
 		switch {
 		case err == nil && waited > lagPatience && applied > w.reached():
 			return false, nil // what it has taken in since can be read
-		case err != nil && waited > ownerTimeout:
+		case err != nil && waited > client.Patience:
 			return false, err
-		case waited > ownerTimeout && !w.query.Follow:
+		case waited > client.Patience && !w.query.Follow:
 			return false, fmt.Errorf("reading %s above %d: %w", w.query.Log, w.reached(), errBehind)
 		}
 		if err := sleep(ctx, pause); err != nil {

@@ -9,6 +9,7 @@ import (
 	"dormouse/internal/entry"
 	"dormouse/internal/extent"
 	"dormouse/internal/wire"
+	"dormouse/store/client"
 )
 
 // Owner knows what is archived of logs, and what is to be archived still.
@@ -41,7 +42,7 @@ const maxEntry = 64 << 20
 
 // remoteOwner is the owner of a shard, wherever it is. It is for one goroutine.
 type remoteOwner struct {
-	client *Client
+	client *client.Client
 	shard  wire.Shard
 	doubts int // questions in a row after which another process may be the owner by now
 }
@@ -53,7 +54,7 @@ func (o *remoteOwner) Complete(ctx context.Context, log string, after, upTo uint
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	request := wire.HeldRequest{Log: log, After: after, UpTo: upTo, Seqs: seqs}
-	reply, err := askOnce[wire.HeldReply](ctx, o.client, o.shard, wire.OpHeld, request, o.doubts >= behindOften)
+	reply, err := o.client.HeldNow(ctx, o.shard, request, o.doubts >= behindOften)
 	switch {
 	case err != nil:
 		o.doubts = behindOften
@@ -70,7 +71,7 @@ func (o *remoteOwner) Held(ctx context.Context, log string, after uint64) (held 
 	var whole wire.HeldEntry // of an entry that comes in parts, what came of it
 	for {
 		request.Offset = len(whole.Value)
-		reply, err := o.client.held(ctx, o.shard, request)
+		reply, err := o.client.Held(ctx, o.shard, request)
 		if whole.Total > 0 && errors.Is(err, wire.ErrBadRequest) { // it was archived meanwhile, and the next one is shorter
 			whole = wire.HeldEntry{}
 			continue

@@ -15,6 +15,7 @@ import (
 	"dormouse/internal/header"
 	"dormouse/internal/jsapi"
 	"dormouse/internal/ordered"
+	"dormouse/store/client"
 )
 
 // Bounds of one fetch from the stream.
@@ -88,7 +89,7 @@ func (t *streamTail) End(ctx context.Context) (last uint64, err error) {
 // is one. asking is how long before this question the first one was sent.
 func (t *streamTail) state(ctx context.Context, good func(r *jetstream.PeerInfo, asking time.Duration) bool, opts ...jetstream.StreamInfoOpt) (jetstream.StreamState, error) {
 	began := time.Now()
-	info, err := persist(ctx, func(ctx context.Context) (*jetstream.StreamInfo, error) {
+	info, err := client.Persist(ctx, func(ctx context.Context) (*jetstream.StreamInfo, error) {
 		asking := time.Since(began)
 		info, err := t.stream.Info(ctx, opts...)
 		if err != nil || info.Cluster == nil {
@@ -137,7 +138,7 @@ func (t *streamTail) Fetch(ctx context.Context, log string, after uint64, wait b
 			if behind.IsZero() {
 				behind = time.Now()
 			}
-			if time.Since(behind) > ownerTimeout {
+			if time.Since(behind) > client.Patience {
 				return nil, fmt.Errorf("reading from stream %s: the replica that answers lacks entry %d, which the stream has: try again when the cluster is whole", t.name(), last)
 			}
 			if err := sleep(ctx, behindPause); err != nil {
@@ -163,7 +164,7 @@ func (t *streamTail) Fetch(ctx context.Context, log string, after uint64, wait b
 		if failing.IsZero() {
 			failing = time.Now()
 		}
-		if ctx.Err() != nil || time.Since(failing) > ownerTimeout {
+		if ctx.Err() != nil || time.Since(failing) > client.Patience {
 			if err == nil {
 				err = errSilent
 			}
@@ -194,7 +195,7 @@ func (t *streamTail) last(ctx context.Context, log string) (uint64, error) {
 		return 0, err
 	}
 	nc, subject := t.js.Conn(), jsapi.Subject(t.js, jsapi.QueryRequest(t.name()))
-	return persist(ctx, func(ctx context.Context) (last uint64, err error) {
+	return client.Persist(ctx, func(ctx context.Context) (last uint64, err error) {
 		answers, err := nc.SubscribeSync(nc.NewInbox())
 		if err != nil {
 			return 0, err
@@ -234,7 +235,7 @@ func lastOf(msg *nats.Msg) (uint64, error) {
 // open makes a consumer of the log's one subject. Its creation tells whether there is anything to wait for.
 func (t *streamTail) open(ctx context.Context, log string, after uint64) error {
 	t.close()
-	consumer, err := persist(ctx, func(ctx context.Context) (*ordered.Consumer, error) {
+	consumer, err := client.Persist(ctx, func(ctx context.Context) (*ordered.Consumer, error) {
 		return ordered.Open(ctx, t.js, t.name(), t.prefix+"."+log, after+1, ordered.Limits{Messages: fetchEntries, Bytes: fetchBytes})
 	})
 	if err != nil {
@@ -303,7 +304,7 @@ func (t *streamTail) headers(ctx context.Context, msg ordered.Message) (headers 
 	if header.Fits(msg.HeaderBytes, msg.Header) {
 		return msg.Header, true, nil
 	}
-	stored, err := persist(ctx, func(ctx context.Context) (jsapi.Message, error) {
+	stored, err := client.Persist(ctx, func(ctx context.Context) (jsapi.Message, error) {
 		return jsapi.Get(ctx, t.js, t.name(), msg.Sequence)
 	})
 	if errors.Is(err, jetstream.ErrMsgNotFound) {

@@ -17,16 +17,17 @@ import (
 	"dormouse/internal/entry"
 	"dormouse/internal/natstest"
 	"dormouse/internal/wire"
+	"dormouse/store/client"
 )
 
 func (s *system) tail() *streamTail {
-	s.t.Helper()
-	stream, err := s.js.Stream(s.t.Context(), wire.DefaultSource)
+	s.T.Helper()
+	stream, err := s.JS.Stream(s.T.Context(), wire.DefaultSource)
 	if err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
-	tail := &streamTail{js: s.js, stream: stream, prefix: wire.DefaultPrefix}
-	s.t.Cleanup(tail.close)
+	tail := &streamTail{js: s.JS, stream: stream, prefix: wire.DefaultPrefix}
+	s.T.Cleanup(tail.close)
 	return tail
 }
 
@@ -43,8 +44,8 @@ func TestTailFetchesInBatchesWithoutAskingTwice(t *testing.T) {
 	s := newSystem(t)
 	var want, got []uint64
 	for range 2*fetchEntries + 7 {
-		want = append(want, s.publish("a.b", "x"))
-		s.publish("a.other", "y")
+		want = append(want, s.Publish("a.b", "x"))
+		s.Publish("a.other", "y")
 	}
 	tail := s.tail()
 	for after := uint64(0); ; {
@@ -66,7 +67,7 @@ func TestTailFetchesInBatchesWithoutAskingTwice(t *testing.T) {
 func TestTailKeepsTheWholeEntry(t *testing.T) {
 	s := newSystem(t)
 	msg := &nats.Msg{Subject: "logs.a.b", Data: []byte{0, 255}, Header: nats.Header{"K": {"v", "w"}}}
-	ack, err := s.js.PublishMsg(t.Context(), msg)
+	ack, err := s.JS.PublishMsg(t.Context(), msg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,11 +92,11 @@ func TestTailDoesNotWaitForWhatWasTrimmed(t *testing.T) {
 	payload := strings.Repeat("x", 64<<10) // more than the tail asks for at once
 	var last uint64
 	for range 3 * fetchBytes / len(payload) {
-		last = s.publish("a.b", payload)
+		last = s.Publish("a.b", payload)
 	}
 	tail := s.tail()
 	after := fetch(t, tail, 0, false)[0]
-	s.trim(last)
+	s.Trim(last)
 	for {
 		batch := fetch(t, tail, after, false)
 		if len(batch) == 0 {
@@ -106,7 +107,7 @@ func TestTailDoesNotWaitForWhatWasTrimmed(t *testing.T) {
 	if after == last {
 		t.Fatal("everything was sent before the trim: the test shows nothing")
 	}
-	next := s.publish("a.b", "later")
+	next := s.Publish("a.b", "later")
 	if got := fetch(t, tail, after, true); !slices.Equal(got, []uint64{next}) {
 		t.Fatalf("got %v, want %d", got, next)
 	}
@@ -120,7 +121,7 @@ func TestTailWaits(t *testing.T) {
 	}
 	published := make(chan uint64, 1)
 	timer := time.AfterFunc(50*time.Millisecond, func() {
-		ack, err := s.js.Publish(context.WithoutCancel(t.Context()), "logs.a.b", nil)
+		ack, err := s.JS.Publish(context.WithoutCancel(t.Context()), "logs.a.b", nil)
 		if err != nil {
 			t.Error(err)
 			published <- 0
@@ -142,9 +143,9 @@ func TestTailWaits(t *testing.T) {
 // TestFollowFromAheadOfTheStream: a consumer that is to start above the stream's end starts at the end instead.
 func TestFollowFromAheadOfTheStream(t *testing.T) {
 	s := newSystem(t)
-	s.claim(1)
-	s.own(1)
-	first := s.publish("a.b", "old")
+	s.Claim(1)
+	s.Own(1)
+	first := s.Publish("a.b", "old")
 	done := make(chan error, 1)
 	var got []uint64
 	r := s.open("a.b")
@@ -154,7 +155,7 @@ func TestFollowFromAheadOfTheStream(t *testing.T) {
 			return nil
 		})
 	}()
-	s.publish("a.b", "1", "2", "3", "4")
+	s.Publish("a.b", "1", "2", "3", "4")
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
@@ -170,10 +171,10 @@ func TestTailWithoutALeader(t *testing.T) {
 	s := newSystem(t)
 	tail := s.tail()
 	var deaf atomic.Bool
-	tail.js = natstest.Gate(t, s.nc, func(request string, _ *nats.Msg) bool {
+	tail.js = natstest.Gate(t, s.NC, func(request string, _ *nats.Msg) bool {
 		return deaf.Load() && strings.HasPrefix(request, "CONSUMER.CREATE.")
 	})
-	s.publish("a.b", "1")
+	s.Publish("a.b", "1")
 	fetch(t, tail, 0, false)
 	waiting := make(chan error, 1)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -188,7 +189,7 @@ func TestTailWithoutALeader(t *testing.T) {
 	deaf.Store(true)
 	s.until("a consumer", func() bool { return len(s.consumers()) > 0 })
 	for _, name := range s.consumers() {
-		if err := s.js.DeleteConsumer(t.Context(), wire.DefaultSource, name); err != nil {
+		if err := s.JS.DeleteConsumer(t.Context(), wire.DefaultSource, name); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -203,32 +204,32 @@ func TestTailWithoutALeader(t *testing.T) {
 	}
 	began := time.Now()
 	_, err := tail.Fetch(t.Context(), "a.b", 0, false)
-	if took := time.Since(began); err == nil || took > ownerTimeout+askTimeout+time.Second {
+	if took := time.Since(began); err == nil || took > client.Patience+client.Patience/5+time.Second {
 		t.Errorf("a read ended after %s with %v", took, err)
 	}
 }
 
 func (s *system) consumers() (names []string) {
-	s.t.Helper()
-	stream, err := s.js.Stream(s.t.Context(), wire.DefaultSource)
+	s.T.Helper()
+	stream, err := s.JS.Stream(s.T.Context(), wire.DefaultSource)
 	if err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
-	list := stream.ConsumerNames(s.t.Context())
+	list := stream.ConsumerNames(s.T.Context())
 	for name := range list.Name() {
 		names = append(names, name)
 	}
 	if err := list.Err(); err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
 	return names
 }
 
 func (s *system) until(what string, ok func() bool) {
-	s.t.Helper()
+	s.T.Helper()
 	for deadline := time.Now().Add(10 * time.Second); !ok(); {
 		if time.Now().After(deadline) {
-			s.t.Fatalf("waited for %s in vain", what)
+			s.T.Fatalf("waited for %s in vain", what)
 		}
 	}
 }
@@ -237,16 +238,16 @@ func (s *system) until(what string, ok func() bool) {
 func TestTailGoesOnWithAnotherConsumer(t *testing.T) {
 	s := newSystem(t)
 	tail := s.tail()
-	first := s.publish("a.b", "1")
+	first := s.Publish("a.b", "1")
 	if got := fetch(t, tail, 0, false); !slices.Equal(got, []uint64{first}) {
 		t.Fatalf("got %v", got)
 	}
 	for _, name := range s.consumers() {
-		if err := s.js.DeleteConsumer(t.Context(), wire.DefaultSource, name); err != nil {
+		if err := s.JS.DeleteConsumer(t.Context(), wire.DefaultSource, name); err != nil {
 			t.Fatal(err)
 		}
 	}
-	next := s.publish("a.b", "2")
+	next := s.Publish("a.b", "2")
 	got := fetch(t, tail, first, true) // nothing: the reader looks at the archive first
 	got = append(got, fetch(t, tail, first, true)...)
 	if !slices.Equal(got, []uint64{next}) {
@@ -258,23 +259,23 @@ func TestTailGoesOnWithAnotherConsumer(t *testing.T) {
 func TestTailWhoseConsumersFail(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t)
-	s.publish("a.b", "1")
+	s.Publish("a.b", "1")
 	tail := s.tail()
-	tail.js = natstest.Gate(t, s.nc, func(request string, msg *nats.Msg) bool {
+	tail.js = natstest.Gate(t, s.NC, func(request string, msg *nats.Msg) bool {
 		if !strings.HasPrefix(request, "CONSUMER.MSG.NEXT.") {
 			return false
 		}
 		gone := nats.NewMsg(msg.Reply)
 		gone.Header.Set("Status", "409")
 		gone.Header.Set("Description", "Consumer Deleted")
-		if err := s.nc.PublishMsg(gone); err != nil {
+		if err := s.NC.PublishMsg(gone); err != nil {
 			t.Error(err)
 		}
 		return true
 	})
 	began := time.Now()
 	_, err := tail.Fetch(t.Context(), "a.b", 0, false)
-	if took := time.Since(began); !errors.Is(err, jetstream.ErrConsumerDeleted) || took > ownerTimeout+5*time.Second {
+	if took := time.Since(began); !errors.Is(err, jetstream.ErrConsumerDeleted) || took > client.Patience+5*time.Second {
 		t.Errorf("ended after %s with %v", took, err)
 	}
 }

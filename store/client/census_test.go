@@ -1,4 +1,4 @@
-package reader
+package client
 
 import (
 	"slices"
@@ -33,7 +33,7 @@ func newCrowd(t *testing.T) *crowd {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &crowd{t, nc, kv, NewClient(nc, js)}
+	return &crowd{t, nc, kv, New(nc, js)}
 }
 
 func (c *crowd) put(key, value string) {

@@ -1,4 +1,8 @@
-package reader
+// Package verify compares an archive with the record of it: every segment is read again, and what it holds is held against the
+// catalog, and the catalog against the manifest.
+//
+// It changes nothing. Open store/segment for how one object is checked.
+package verify
 
 import (
 	"context"
@@ -15,6 +19,7 @@ import (
 	"dormouse/internal/wire"
 	"dormouse/store/bucket"
 	"dormouse/store/cache/catalog"
+	"dormouse/store/client"
 	"dormouse/store/identity"
 	"dormouse/store/manifest"
 	"dormouse/store/segment"
@@ -23,7 +28,7 @@ import (
 // Verifier compares the archive with the record of it. Its memory is that of one segment and one page of extents, and some
 // 200 bytes for each segment of a shard.
 type Verifier struct {
-	Client   *Client
+	Client   *client.Client
 	Bucket   *bucket.Bucket
 	Bad      func(error)              // called for each thing that is wrong or could not be read; it names object or log
 	Progress func(done, total uint64) // segments of a shard; may be nil
@@ -43,21 +48,11 @@ const mostUnread = 5
 // ErrUnread is wrapped when a bucket gives nothing any more.
 var ErrUnread = errors.New("the archive does not answer")
 
-// Archive returns the URL of the archive as the owners know it.
-func (c *Client) Archive(ctx context.Context) (string, error) {
-	sources, err := c.Sources(ctx)
-	if err != nil {
-		return "", err
-	}
-	reply, err := c.Extents(ctx, sources[0].Shard, wire.ExtentsRequest{All: true})
-	return reply.Archive, err
-}
-
 // Verify checks one log, or everything when log is empty. The error is what kept it from finishing; what is wrong with the
 // archive goes to Bad and into the report.
 func (v *Verifier) Verify(ctx context.Context, log string) (Report, error) {
 	var r Report
-	if err := identity.Verify(ctx, v.Client.js, v.Bucket); err != nil {
+	if err := identity.Verify(ctx, v.Client.JS(), v.Bucket); err != nil {
 		return r, err
 	}
 	sources, err := v.Client.Sources(ctx)
@@ -80,14 +75,14 @@ func (v *Verifier) Verify(ctx context.Context, log string) (Report, error) {
 	return r, nil
 }
 
-// notArchived returns nil for a log that is to be archived still, and ErrNoLog for one that nobody knows.
+// notArchived returns nil for a log that is to be archived still, and client.ErrNoLog for one that nobody knows.
 func (v *Verifier) notArchived(ctx context.Context, sources []topology.Source, log string) error {
 	for _, source := range sources {
-		if held, err := v.Client.held(ctx, source.Shard, wire.HeldRequest{Log: log}); err != nil || held.Buffered {
+		if held, err := v.Client.Held(ctx, source.Shard, wire.HeldRequest{Log: log}); err != nil || held.Buffered {
 			return err
 		}
 	}
-	return fmt.Errorf("%w in the archive: %s", ErrNoLog, log)
+	return fmt.Errorf("%w in the archive: %s", client.ErrNoLog, log)
 }
 
 // bad tells what is wrong with an object or a log, or what kept an object from being read.
@@ -169,7 +164,7 @@ func (v *Verifier) verifyShard(ctx context.Context, shard wire.Shard, r *Report)
 		return err
 	}
 	// What was committed meanwhile is in the catalog only; less than the manifest is wrong at any time.
-	now, _, err := v.Client.manifestHead(ctx, shard)
+	now, _, err := v.Client.Head(ctx, shard)
 	if err != nil {
 		return err
 	}
@@ -223,7 +218,7 @@ func (v *Verifier) verifySegments(ctx context.Context, shard wire.Shard, in map[
 
 // readManifest adds up the manifest up to its head: first the snapshot, whose parts it reads, then the records.
 func (v *Verifier) readManifest(ctx context.Context, shard wire.Shard, r *Report) (sum Report, head uint64, err error) {
-	m, err := manifest.Open(ctx, v.Client.js, shard)
+	m, err := manifest.Open(ctx, v.Client.JS(), shard)
 	if err != nil {
 		return sum, 0, err
 	}
@@ -243,7 +238,7 @@ func (v *Verifier) readManifest(ctx context.Context, shard wire.Shard, r *Report
 		}
 	}
 	_, head = m.Last()
-	err = manifest.Scan(ctx, v.Client.js, shard, after, m.Mark(), func(_, _ uint64, record manifest.Record) error {
+	err = manifest.Scan(ctx, v.Client.JS(), shard, after, m.Mark(), func(_, _ uint64, record manifest.Record) error {
 		for _, s := range record.Segments {
 			for _, e := range s.Extents {
 				sum.Extents++
@@ -337,9 +332,9 @@ func (v *Verifier) readSegment(ctx context.Context, s extent.Segment, extents []
 	if size := uint64(object.Size()); size != s.Size {
 		return nil, errors.Join(wrongf("it has %d bytes, and had %d when it was committed", size, s.Size), object.Close())
 	}
-	opened, err := openObject(ctx, object)
+	opened, err := segment.Open(ctx, object)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, object.Close())
 	}
 	holds, err := opened.Verify(ctx, extents)
 	return holds, errors.Join(err, opened.Close())
