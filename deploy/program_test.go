@@ -60,8 +60,8 @@ func (p program) untilArchived(entries int) {
 	}
 }
 
-// TestUsersCanDoTheirWork runs the program under the shipped configuration, with one stream and with shards: tenants publish
-// from accounts of their own, and the reader reads what is in the streams and what is archived.
+// TestUsersCanDoTheirWork runs the program under the shipped configuration, with one stream and with shards: tenants
+// publish from accounts of their own, and the reader reads what is in the streams and what is archived.
 func TestUsersCanDoTheirWork(t *testing.T) {
 	for _, shards := range []int{1, 3} {
 		t.Run(fmt.Sprintf("%d shards", shards), func(t *testing.T) {

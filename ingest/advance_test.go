@@ -161,7 +161,7 @@ func TestWhatIsHeldUp(t *testing.T) {
 	r.advance.done(committing)
 	r.advance.mu.since[taking] = time.Now().Add(-time.Hour)
 	is("taking in", 3)
-	if err := o.stream.Purge(t.Context()); err != nil {
+	if err := o.from.stream.Purge(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	is("taking in what is gone", 0)
@@ -200,20 +200,20 @@ func TestWhatGetsOn(t *testing.T) {
 	}
 	heldUp("a record was appended", true, taking)
 	s.publish("logs.t.a", "1")
-	in := o.newIntake()
+	in := o.intake.newBatch()
 	if err := in.take(ordered.Message{Subject: "logs.t.a", Sequence: 1, Time: s.message(1).Time}); err != nil {
 		t.Fatal(err)
 	}
-	if err := o.apply(t.Context(), in); err != nil {
+	if err := o.intake.apply(t.Context(), in); err != nil {
 		t.Fatal(err)
 	}
 	heldUp("an entry was taken in", false, 0)
 
 	s.publish("logs.t.a", "2")
-	o.sourceCheck = time.Millisecond
+	o.from.every = time.Millisecond
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- o.watchSource(ctx) }()
+	go func() { done <- o.from.watch(ctx) }()
 	s.until("the entry that does not come to be seen", func() bool { _, _, _, ok := o.advance.heldUp(0); return ok })
 	heldUp("an entry does not come", true, taking)
 	cancel()

@@ -54,7 +54,7 @@ func claimed(b testing.TB, change ...func(*Config)) *owner {
 // would commit of them.
 func fill(b testing.TB, o *owner, logs []string, perLog int) []extent.Extent {
 	b.Helper()
-	in := o.newIntake()
+	in := o.intake.newBatch()
 	msg := ordered.Message{Data: make([]byte, 256)}
 	extents := make([]extent.Extent, len(logs))
 	for range perLog {
@@ -67,7 +67,7 @@ func fill(b testing.TB, o *owner, logs []string, perLog int) []extent.Extent {
 			extents[i].Add(msg.Sequence, msg.Time, len(msg.Data))
 		}
 	}
-	if err := o.apply(b.Context(), in); err != nil {
+	if err := o.intake.apply(b.Context(), in); err != nil {
 		b.Fatal(err)
 	}
 	return extents
@@ -125,7 +125,7 @@ func BenchmarkConsume(b *testing.B) {
 	done := make(chan error, 1)
 	b.ReportAllocs()
 	b.ResetTimer()
-	go func() { done <- o.consume(ctx) }()
+	go func() { done <- o.intake.run(ctx) }()
 	for tick := time.NewTicker(time.Millisecond); o.ledger.applied() < uint64(b.N); <-tick.C {
 	}
 	b.StopTimer()

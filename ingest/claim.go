@@ -11,12 +11,12 @@ import (
 	"dormouse/store/manifest"
 )
 
-// claim begins a new epoch of the shard and brings the local state up to it. From the claim's append on, no earlier owner
-// can commit; so what is read afterwards is final until this owner changes it.
+// claim begins a new epoch of the shard and brings the local state up to it. From the claim's append on, no earlier
+// owner can commit; so what is read afterwards is final until this owner changes it.
 //
 // A crash at any point of it leaves at most an epoch in which nothing was committed.
 func (o *owner) claim(ctx context.Context) (err error) {
-	if o.stream, err = o.cfg.JS.Stream(ctx, o.source.Stream); err != nil {
+	if o.from.stream, err = o.cfg.JS.Stream(ctx, o.source.Stream); err != nil {
 		return fmt.Errorf("opening the source stream %s: %w", o.source.Stream, err)
 	}
 	if o.manifest, err = manifest.Open(ctx, o.cfg.JS, o.source.Shard); err != nil {
@@ -26,7 +26,7 @@ func (o *owner) claim(ctx context.Context) (err error) {
 	o.epoch = last.Epoch + 1
 	o.manifest.Failing = func(err error) { o.advance.fails(committing, err) }
 	record := manifest.Record{Kind: manifest.Claim, Epoch: o.epoch, Owner: o.cfg.NodeID}
-	if record.Floor, record.Source, err = o.beginning(ctx, last); err != nil {
+	if record.Floor, record.Source, err = o.resume(ctx, last); err != nil {
 		return err
 	}
 	if record.Source == last.Source && record.Floor == last.Floor {
@@ -42,12 +42,12 @@ func (o *owner) claim(ctx context.Context) (err error) {
 	}); err != nil {
 		return err
 	}
-	o.ledger.sched, o.committer = o.sched, o.newCommitter()
+	o.ledger.sched, o.committer, o.intake = o.sched, o.newCommitter(), o.newIntake()
 	if err := o.recover(ctx); err != nil {
 		return fmt.Errorf("recovering the local state: %w", err)
 	}
 	pos := o.ledger.position()
-	o.progress.replay(pos.Applied, o.stream.CachedInfo().State.LastSeq)
+	o.progress.replay(pos.Applied, o.from.stream.CachedInfo().State.LastSeq)
 	o.floors.recorded(pos.Floor, time.Now())
 	return nil
 }
@@ -58,11 +58,13 @@ func (o *owner) recover(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if o.snapshot, err = o.manifest.Snapshot(ctx); err != nil {
+	snapshot, err := o.manifest.Snapshot(ctx)
+	if err != nil {
 		return err
 	}
-	if o.snapshot != nil && pos.ManifestSeq < o.snapshot.UpTo { // the records between may go at any moment
-		if pos, err = o.loadSnapshot(ctx, o.snapshot, pos); err != nil {
+	o.snapshots = o.newSnapshotter(snapshot)
+	if snapshot != nil && pos.ManifestSeq < snapshot.UpTo { // the records between may go at any moment
+		if pos, err = o.loadSnapshot(ctx, snapshot, pos); err != nil {
 			return err
 		}
 	}
@@ -83,14 +85,15 @@ func (o *owner) recover(ctx context.Context) error {
 	return o.ledger.restore()
 }
 
-// trustedPosition returns the local position after dropping what does not belong to the streams as they are now: another
-// stream of the same name, or one that lost its end (a power failure before its sync) and uses those sequences again.
+// trustedPosition returns the local position after dropping what does not belong to the streams as they are now:
+// another stream of the same name, or one that lost its end (a power failure before its sync) and uses those sequences
+// again.
 func (o *owner) trustedPosition(ctx context.Context) (cache.Position, error) {
 	pos, err := o.cfg.DB.Position(o.source.Shard)
 	if err != nil {
 		return pos, err
 	}
-	info := o.stream.CachedInfo()
+	info := o.from.stream.CachedInfo()
 	_, lastManifest := o.manifest.Last()
 	fresh := cache.Position{Source: info.Created, Manifest: o.manifest.Created()}
 	if pos.Source.IsZero() { // a new disk, or one on which a snapshot was being loaded
@@ -110,7 +113,7 @@ func (o *owner) trustedPosition(ctx context.Context) (cache.Position, error) {
 		o.log.Info("the manifest was shortened beyond what this node had applied: rebuilding the local cache from its snapshot")
 		return fresh, o.ledger.forget(fresh)
 	}
-	same, err := o.hasEntry(ctx, pos.Applied, pos.AppliedTime)
+	same, err := o.from.has(ctx, pos.Applied, pos.AppliedTime)
 	if err != nil || same {
 		return pos, err
 	}
@@ -120,9 +123,9 @@ func (o *owner) trustedPosition(ctx context.Context) (cache.Position, error) {
 	return pos, o.ledger.forget(pos, cache.SpaceBuffer)
 }
 
-// stillInManifest returns an error that wraps manifest.ErrFenced when the last record that this owner has applied is not
-// there any more: the servers lost their last seconds in a power failure that this process lived through. What is removed
-// on the strength of the manifest must not be removed then.
+// stillInManifest returns an error that wraps manifest.ErrFenced when the last record that this owner has applied is
+// not there any more: the servers lost their last seconds in a power failure that this process lived through. What is
+// removed on the strength of the manifest must not be removed then.
 func (o *owner) stillInManifest(ctx context.Context) error {
 	pos := o.ledger.position()
 	presence, err := o.manifest.Has(ctx, pos.ManifestSeq, pos.ManifestID)

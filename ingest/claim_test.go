@@ -51,7 +51,7 @@ func TestTrustedPosition(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := cache.Position{Source: o.stream.CachedInfo().Created, Manifest: o.manifest.Created()}
+			want := cache.Position{Source: o.from.stream.CachedInfo().Created, Manifest: o.manifest.Created()}
 			if tc.catalog {
 				want = o.ledger.mu.pos
 			}

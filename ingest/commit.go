@@ -42,11 +42,11 @@ func (o *owner) append(ctx context.Context, record manifest.Record) error {
 func (o *owner) answer(call *commitCall, status wire.Status) {
 	switch {
 	case call.err != nil:
-		o.reply(call.msg, wire.CommitReply{Status: wire.StatusOf(call.err)})
+		respond(o.log, call.msg, wire.CommitReply{Status: wire.StatusOf(call.err)})
 	case status.Code != wire.OK:
-		o.reply(call.msg, wire.CommitReply{Status: status})
+		respond(o.log, call.msg, wire.CommitReply{Status: status})
 	default:
 		o.metrics.refused.Add(float64(len(call.refused)))
-		o.reply(call.msg, wire.CommitReply{Refused: call.refused})
+		respond(o.log, call.msg, wire.CommitReply{Refused: call.refused})
 	}
 }

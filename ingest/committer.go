@@ -46,8 +46,9 @@ const (
 	groupPayload  = 3 // quarters of max_payload that the requests of one record may have in all
 )
 
-// committer is the only way into the manifest: one queue of requests, of which what fits becomes one record. It appends the
-// record, has it applied, and answers. What it works with are few functions, so that it is tested without servers and disks.
+// committer is the only way into the manifest: one queue of requests, of which what fits becomes one record. It appends
+// the record, has it applied, and answers. What it works with are few functions, so that it is tested without servers
+// and disks.
 type committer struct {
 	record   manifest.Record // what all records of the owner begin with: epoch and node
 	limit    int             // bytes of the requests of one record
@@ -104,8 +105,8 @@ func (c *committer) ask(ctx context.Context, r appendRequest) error {
 
 // run commits what is asked for, until ctx is done or something fails that ends the epoch.
 //
-// A group in hand when ctx ends is still committed, if JetStream answers soon: the work is done, and whoever takes the shard
-// over would have it done again.
+// A group in hand when ctx ends is still committed, if JetStream answers soon: the work is done, and whoever takes the
+// shard over would have it done again.
 func (c *committer) run(ctx context.Context) error {
 	late, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
@@ -128,8 +129,8 @@ func (c *committer) run(ctx context.Context) error {
 	}
 }
 
-// gather adds what else waits to a request, as long as it fits into the same record: commits with commits, and the floor with
-// everything. left is one that did not fit.
+// gather adds what else waits to a request, as long as it fits into the same record: commits with commits, and the
+// floor with everything. left is one that did not fit.
 func (c *committer) gather(first appendRequest) (group []appendRequest, left *appendRequest) {
 	group = []appendRequest{first}
 	size, commits, snapshot := first.size(), first.commit != nil, first.snapshot != nil
@@ -150,8 +151,8 @@ func (c *committer) gather(first appendRequest) (group []appendRequest, left *ap
 }
 
 // commit makes a group one record and answers every request. The steps, and what a crash after each leaves: (1) judged:
-// nothing has happened, the segments are orphans; (2) appended to the manifest: committed for good, and the next owner applies
-// the record before it does anything else; (3) applied to Pebble; (4) answered.
+// nothing has happened, the segments are orphans; (2) appended to the manifest: committed for good, and the next owner
+// applies the record before it does anything else; (3) applied to Pebble; (4) answered.
 func (c *committer) commit(ctx context.Context, group []appendRequest) error {
 	record := c.record
 	record.Kind = manifest.Floor

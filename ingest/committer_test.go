@@ -61,8 +61,8 @@ func worker(name string, size int) *nats.Msg {
 	return &nats.Msg{Subject: name, Data: make([]byte, size)}
 }
 
-// TestGroups: what waits becomes one record as long as it fits into it, a snapshot has one without commits, and the floor goes with
-// everything.
+// TestGroups: what waits becomes one record as long as it fits into it, a snapshot has one without commits, and the
+// floor goes with everything.
 func TestGroups(t *testing.T) {
 	const payload = 4000
 	const limit = payload / 4 * groupPayload
@@ -100,7 +100,8 @@ func TestGroups(t *testing.T) {
 	}
 }
 
-// TestRecordsOfGroups: a group is one record with the floor, or none if nothing is to be said, and each request has its answer.
+// TestRecordsOfGroups: a group is one record with the floor, or none if nothing is to be said, and each request has its
+// answer.
 func TestRecordsOfGroups(t *testing.T) {
 	done := make(chan error, 3)
 	commit := func(name string) appendRequest { return appendRequest{commit: &commitCall{msg: worker(name, 1)}} }

@@ -15,8 +15,8 @@ import (
 	"dormouse/store/manifest"
 )
 
-// watched is a JetStream that tells of every record that was appended to the manifest, before its author hears of it, and of
-// every purge, before it happens.
+// watched is a JetStream that tells of every record that was appended to the manifest, before its author hears of it,
+// and of every purge, before it happens.
 type watched struct {
 	jetstream.JetStream
 	appended func(seq uint64, r manifest.Record)
@@ -57,8 +57,8 @@ func (s watchedStream) Purge(ctx context.Context, opts ...jetstream.StreamPurgeO
 	return s.Stream.Purge(ctx, opts...)
 }
 
-// TestPurgesWaitForTheDelay: nothing is removed, from the source stream on the strength of a floor or from the manifest on that
-// of a snapshot, before the record that says so is TrimDelay old. NATS acks before it syncs.
+// TestPurgesWaitForTheDelay: nothing is removed, from the source stream on the strength of a floor or from the manifest
+// on that of a snapshot, before the record that says so is TrimDelay old. NATS acks before it syncs.
 func TestPurgesWaitForTheDelay(t *testing.T) {
 	s := newSystem(t)
 	const delay = 300 * time.Millisecond
@@ -103,8 +103,8 @@ func TestPurgesWaitForTheDelay(t *testing.T) {
 	})
 }
 
-// TestPurgesLookAtTheManifest takes the record that allows a purge away again, as a power failure of the servers does that this
-// process lives through: its owner must not purge any more, and step down.
+// TestPurgesLookAtTheManifest takes the record that allows a purge away again, as a power failure of the servers does
+// that this process lives through: its owner must not purge any more, and step down.
 func TestPurgesLookAtTheManifest(t *testing.T) {
 	for name, tc := range map[string]struct {
 		stream  string
@@ -148,7 +148,8 @@ func TestPurgesLookAtTheManifest(t *testing.T) {
 						t.Errorf("%s is purged, and the record that allowed it is not there any more", name)
 					}
 				}}
-			// Claim, commit and floor are enough for either record, and nothing is appended after it: an append would notice by itself.
+			// Claim, commit and floor are enough for either record, and nothing is appended after it: an append would notice by
+			// itself.
 			n := s.start("a", t.TempDir(), func(c *Config) { c.JS, c.Trim, c.SnapshotRecords = js, tc.trim, tc.records })
 			n.awaitOwned()
 			s.commitOne("0/a.sst", "t.a")

@@ -19,9 +19,9 @@ import (
 // doubtsAtATime is how many messages are asked for together, each with up to max_payload and a third.
 const doubtsAtATime = 8
 
-// lookAgain fetches the header blocks of messages of which the client library may not have told all, and sorts them in: one
-// whose block is not one of names and values is rejected, with the block. Usual messages are not among them.
-func (in *intake) lookAgain(ctx context.Context) error {
+// lookAgain fetches the header blocks of messages of which the client library may not have told all, and sorts them in:
+// one whose block is not one of names and values is rejected, with the block. Usual messages are not among them.
+func (in *batch) lookAgain(ctx context.Context) error {
 	if len(in.doubts) == 0 {
 		return nil
 	}
@@ -30,8 +30,8 @@ func (in *intake) lookAgain(ctx context.Context) error {
 	group.SetLimit(doubtsAtATime)
 	for i, msg := range in.doubts {
 		group.Go(func() (err error) {
-			blocks[i], err = in.owner.blockOf(asking, msg)
-			in.owner.advance.moves(taking)
+			blocks[i], err = in.intake.blockOf(asking, msg)
+			in.intake.advance.moves(taking)
 			return err
 		})
 	}
@@ -45,7 +45,7 @@ func (in *intake) lookAgain(ctx context.Context) error {
 		}
 		headers, err := header.Parse(blocks[i])
 		if err != nil {
-			m := in.owner.message(msg)
+			m := in.intake.message(msg)
 			m.Block = blocks[i]
 			in.reject(m, err)
 			continue
@@ -62,8 +62,8 @@ func (in *intake) lookAgain(ctx context.Context) error {
 }
 
 // blockOf returns the header block of a message that came, nil if the stream dropped the message since.
-func (o *owner) blockOf(ctx context.Context, msg ordered.Message) ([]byte, error) {
-	stored, err := jsapi.Get(ctx, o.cfg.JS, o.source.Stream, msg.Sequence)
+func (t *intake) blockOf(ctx context.Context, msg ordered.Message) ([]byte, error) {
+	stored, err := jsapi.Get(ctx, t.js, t.from.source.Stream, msg.Sequence)
 	switch {
 	case errors.Is(err, jetstream.ErrMsgNotFound):
 		return nil, nil

@@ -29,8 +29,8 @@ func (s *system) raw() *natstest.Raw {
 	return natstest.NewRaw(s.t, conn)
 }
 
-// TestHeaderBlocks: whatever a publisher sends as a header block, its names and values are archived, or the whole block is put
-// aside; in the order of their sequences, with usual entries between them.
+// TestHeaderBlocks: whatever a publisher sends as a header block, its names and values are archived, or the whole block
+// is put aside; in the order of their sequences, with usual entries between them.
 func TestHeaderBlocks(t *testing.T) {
 	s := newSystem(t)
 	raw := s.raw()
@@ -75,7 +75,8 @@ func TestHeaderBlocks(t *testing.T) {
 	}
 }
 
-// TestRejectedWithHeadersThatCannotBeSent: the client library refuses some names that the server takes. The shard goes on.
+// TestRejectedWithHeadersThatCannotBeSent: the client library refuses some names that the server takes. The shard goes
+// on.
 func TestRejectedWithHeadersThatCannotBeSent(t *testing.T) {
 	s := newSystem(t)
 	s.raw().Publish("logs.x", "NATS/1.0\r\na b: 1\r\nDormouse-Reason: mine\r\n\r\n", nil)
@@ -112,8 +113,8 @@ func TestDoubtsThatAreGone(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	doubts := func(seqs ...uint64) *intake {
-		in := o.newIntake()
+	doubts := func(seqs ...uint64) *batch {
+		in := o.intake.newBatch()
 		t.Cleanup(in.close)
 		in.batch = o.cfg.DB.NewBatch()
 		for _, seq := range seqs {
@@ -124,7 +125,7 @@ func TestDoubtsThatAreGone(t *testing.T) {
 	in, another, unasked := doubts(1, 2, 3), doubts(1), doubts(3)
 	in.gaps = []span{{7, 8}}
 	another.doubts[0].Time = another.doubts[0].Time.Add(1)
-	if err := o.stream.DeleteMsg(t.Context(), 2); err != nil {
+	if err := o.from.stream.DeleteMsg(t.Context(), 2); err != nil {
 		t.Fatal(err)
 	}
 	o.advance.begins(taking)
@@ -143,7 +144,7 @@ func TestDoubtsThatAreGone(t *testing.T) {
 	}
 	js, refuse := s.refusing("STREAM.MSG.GET." + wire.DefaultSource)
 	refuse.Store(true)
-	o.cfg.JS = js
+	o.asksBy(js)
 	if err := unasked.lookAgain(t.Context()); !errors.Is(err, errSource) || len(unasked.arrivals)+len(unasked.gaps) > 0 {
 		t.Errorf("no answer: %v, %v, %v", unasked.arrivals, unasked.gaps, err)
 	}

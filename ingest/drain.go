@@ -27,31 +27,31 @@ func decodeRequest(msg *nats.Msg, r request) error {
 }
 
 // serveDrains answers drain requests, one at a time, until ctx is done.
-func (o *owner) serveDrains(ctx context.Context) error {
+func (s *server) serveDrains(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case msg := <-o.drains:
-			o.drain(msg)
+		case msg := <-s.drains:
+			s.drain(msg)
 		}
 	}
 }
 
-func (o *owner) drain(msg *nats.Msg) {
+func (s *server) drain(msg *nats.Msg) {
 	var req wire.DrainRequest
 	if err := decodeRequest(msg, &req); err != nil {
-		o.reply(msg, wire.DrainReply{Status: wire.StatusOf(err)})
+		s.reply(msg, wire.DrainReply{Status: wire.StatusOf(err)})
 		return
 	}
-	req.MaxBytes = min(req.MaxBytes, o.replyRoom())
-	err := o.ledger.buffer.Drain(req, func(reply wire.DrainReply) { o.reply(msg, reply) })
+	req.MaxBytes = min(req.MaxBytes, s.replyRoom())
+	err := s.ledger.buffer.Drain(req, func(reply wire.DrainReply) { s.reply(msg, reply) })
 	if err != nil {
-		o.outages.requests.Failed(err)
-		o.reply(msg, wire.DrainReply{Status: wire.StatusOf(err)})
+		s.failing.Failed(err)
+		s.reply(msg, wire.DrainReply{Status: wire.StatusOf(err)})
 		return
 	}
-	o.outages.requests.Over()
-	o.metrics.drains.Inc()
-	o.sched.Drained(req.Logs)
+	s.failing.Over()
+	s.drained.Inc()
+	s.ledger.sched.Drained(req.Logs)
 }

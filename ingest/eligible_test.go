@@ -35,8 +35,8 @@ func (s *system) snapshotOf(n *node) {
 	})
 }
 
-// TestNodeWithoutABucketTakesNothing holds that a node whose bucket does not answer is given no shard while another one lives,
-// and its share as soon as the bucket answers.
+// TestNodeWithoutABucketTakesNothing holds that a node whose bucket does not answer is given no shard while another one
+// lives, and its share as soon as the bucket answers.
 func TestNodeWithoutABucketTakesNothing(t *testing.T) {
 	s := newSystem(t)
 	s.addShards(2)
@@ -82,8 +82,8 @@ func TestWithdrawnNodeKeepsWhatItServes(t *testing.T) {
 	s.awaitShares(map[*node]float64{b: 2})
 }
 
-// TestEveryBucketIsAway lets all nodes start while the bucket is away. Who has the catalog on its disk must come to own the
-// shard, also if one that has not was first; and one that is alone must own it once the bucket is back.
+// TestEveryBucketIsAway lets all nodes start while the bucket is away. Who has the catalog on its disk must come to own
+// the shard, also if one that has not was first; and one that is alone must own it once the bucket is back.
 func TestEveryBucketIsAway(t *testing.T) {
 	t.Parallel() // it waits most of its time
 	s := newSystem(t)
@@ -105,8 +105,8 @@ func TestEveryBucketIsAway(t *testing.T) {
 	b.awaitOwned()
 }
 
-// TestSnapshotThatCannotBeRead holds that a node which seems to have a bucket, and yet cannot load what it needs, leaves the
-// shard to others, comes back, and can own shards then.
+// TestSnapshotThatCannotBeRead holds that a node which seems to have a bucket, and yet cannot load what it needs,
+// leaves the shard to others, comes back, and can own shards then.
 func TestSnapshotThatCannotBeRead(t *testing.T) {
 	t.Parallel() // it waits most of its time
 	s := newSystem(t)

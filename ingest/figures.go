@@ -15,8 +15,8 @@ type figures struct {
 	oldest  time.Time // when the oldest buffered entry was stored in the stream; zero without any
 }
 
-// figures needs the database only when there are buffered entries, so that a node at rest stays at rest whoever asks it. An owner
-// that has ended does not tell the oldest.
+// figures needs the database only when there are buffered entries, so that a node at rest stays at rest whoever asks
+// it. An owner that has ended does not tell the oldest.
 func (o *owner) figures() (f figures, err error) {
 	o.use.RLock()
 	defer o.use.RUnlock()
@@ -26,23 +26,6 @@ func (o *owner) figures() (f figures, err error) {
 	}
 	_, f.oldest, _, err = cursor.Seek(log, first)
 	return f, errors.Join(err, cursor.Close())
-}
-
-// sawEnd notes a sequence that the source stream has reached.
-func (o *owner) sawEnd(seq uint64) {
-	for {
-		seen := o.seen.Load()
-		if seq <= seen || o.seen.CompareAndSwap(seen, seq) {
-			return
-		}
-	}
-}
-
-// lag is how many sequences of the stream are not archived, as far as the owner has seen its end: with every batch, and twice a
-// minute while it takes nothing in.
-func (o *owner) lag() uint64 {
-	stats, applied := o.sched.Stats(), o.ledger.applied()
-	return stats.Entries + max(o.seen.Load(), applied) - applied
 }
 
 // owned returns the owners of this node that serve.
@@ -60,12 +43,13 @@ func (s *shardStates) owned() (owners []*owner) {
 // streamLag sums up the lags of the shards that this node owns.
 func (s *shardStates) streamLag() (lag float64) {
 	for _, o := range s.owned() {
-		lag += float64(o.lag())
+		lag += float64(o.from.lag())
 	}
 	return lag
 }
 
-// oldestAge is the age of the oldest buffered entry of all shards that this node owns. A shard that cannot tell is left out.
+// oldestAge is the age of the oldest buffered entry of all shards that this node owns. A shard that cannot tell is left
+// out.
 func (s *shardStates) oldestAge(now time.Time) (age time.Duration) {
 	for _, o := range s.owned() {
 		if f, err := o.figures(); err == nil && !f.oldest.IsZero() {

@@ -71,7 +71,7 @@ func TestLagOfAFullBuffer(t *testing.T) {
 		}
 		s.publish("logs.t.a", string(slices.Repeat([]byte("x"), 1<<10)))
 	}
-	n.node.shards.owned()[0].sawEnd(entries) // as the next look at the stream does
+	n.node.shards.owned()[0].from.sawEnd(entries) // as the next look at the stream does
 	if lag := n.metric("dormouse_stream_lag"); lag != entries {
 		t.Errorf("the lag is %v, want %d", lag, entries)
 	}

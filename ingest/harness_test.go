@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/batchrepr"
-	"github.com/nats-io/nats-server/v2/server"
+	natsserver "github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
@@ -27,8 +27,9 @@ import (
 	"dormouse/store/manifest"
 )
 
-// TestMain looks for goroutines that are left. Those of a wheel whose Stop met it in the middle of a flush are the library's: it
-// blocks for ever then, and the clock of the scheduler leaves it behind after two seconds, with a line in the log.
+// TestMain looks for goroutines that are left. Those of a wheel whose Stop met it in the middle of a flush are the
+// library's: it blocks for ever then, and the clock of the scheduler leaves it behind after two seconds, with a line in
+// the log.
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/RussellLuo/timingwheel/delayqueue.(*DelayQueue).Offer"),
 		goleak.IgnoreAnyFunction("dormouse/scheduler.(*clock).stop.func1"))
@@ -40,7 +41,7 @@ const patience = 20 * time.Second
 // system is a NATS server with Dormouse's streams. Nodes come and go on it.
 type system struct {
 	t   testing.TB
-	srv *server.Server
+	srv *natsserver.Server
 	nc  *nats.Conn
 	js  jetstream.JetStream
 
@@ -111,6 +112,11 @@ func (s *system) start(name, dir string, change ...func(*Config)) *node {
 	}
 	s.t.Cleanup(n.stop)
 	return n
+}
+
+// asksBy lets a claimed owner ask another JetStream.
+func (o *owner) asksBy(js jetstream.JetStream) {
+	o.cfg.JS, o.from.js, o.intake.js, o.intake.rejects.js, o.snapshots.js = js, js, js, js, js
 }
 
 // serve has a claimed owner serve until the test or what is returned ends it, and returns the system that it is of.
@@ -297,8 +303,8 @@ func (s *system) commit(key string, extents ...extent.Extent) (refused []string)
 	return refused
 }
 
-// archived returns the ends of each of the log's extents that the manifest holds, in its order, or the one entry that it has; an
-// extent committed twice shows twice.
+// archived returns the ends of each of the log's extents that the manifest holds, in its order, or the one entry that
+// it has; an extent committed twice shows twice.
 func (s *system) archived(log string) (seqs []uint64) {
 	s.t.Helper()
 	m, err := manifest.Open(s.t.Context(), s.js, 0)

@@ -14,39 +14,40 @@ import (
 const extentRoom = 192
 
 // replyRoom is how many bytes a reply may hold.
-func (o *owner) replyRoom() int { return int(o.cfg.NC.MaxPayload()) - payloadMargin }
+func (s *server) replyRoom() int { return int(s.nc.MaxPayload()) - payloadMargin }
 
 // extentLimit is how many extents of logs with so long a LogID fit into a reply.
-func (o *owner) extentLimit(logBytes int) int {
-	return max(min(wire.MaxExtents, o.replyRoom()/(extentRoom+logBytes)), 1)
+func (s *server) extentLimit(logBytes int) int {
+	return max(min(wire.MaxExtents, s.replyRoom()/(extentRoom+logBytes)), 1)
 }
 
-// held answers with what the owner has of a log above a sequence. It is right whoever owns the shard by now: nothing of the
-// log up to applied can be missing in it, whatever happened since. So it names no manifest record that it must know of.
-func (o *owner) held(msg *nats.Msg) wire.HeldReply {
+// held answers with what the owner has of a log above a sequence. It is right whoever owns the shard by now: nothing of
+// the log up to applied can be missing in it, whatever happened since. So it names no manifest record that it must know
+// of.
+func (s *server) held(msg *nats.Msg) wire.HeldReply {
 	var req wire.HeldRequest
 	if err := decodeRequest(msg, &req); err != nil {
 		return wire.HeldReply{Status: wire.StatusOf(err)}
 	}
-	reply, err := o.look(req)
+	reply, err := s.look(req)
 	if err != nil {
 		if !errors.Is(err, wire.ErrBadRequest) {
-			o.outages.requests.Failed(err)
+			s.failing.Failed(err)
 		}
 		return wire.HeldReply{Status: wire.StatusOf(err)}
 	}
-	reply.Archive = o.cfg.ArchiveURL
+	reply.Archive = s.archive
 	return reply
 }
 
-func (o *owner) look(req wire.HeldRequest) (reply wire.HeldReply, err error) {
-	v, err := o.ledger.view()
+func (s *server) look(req wire.HeldRequest) (reply wire.HeldReply, err error) {
+	v, err := s.ledger.view()
 	if err != nil {
 		return reply, err
 	}
 	limit := 1
 	if req.MaxBytes > 0 {
-		req.MaxBytes, limit = min(req.MaxBytes, o.replyRoom()), o.extentLimit(len(req.Log))
+		req.MaxBytes, limit = min(req.MaxBytes, s.replyRoom()), s.extentLimit(len(req.Log))
 	}
 	reply, err = v.answer(req, limit)
 	return reply, errors.Join(err, v.close())

@@ -47,8 +47,8 @@ func (s *system) message(seq uint64) *jetstream.RawStreamMsg {
 	return msg
 }
 
-// TestReadersSeeTheBuffer: what the stream has dropped is read from the owner, before its commit and after it, also an entry that
-// is larger than a reply.
+// TestReadersSeeTheBuffer: what the stream has dropped is read from the owner, before its commit and after it, also an
+// entry that is larger than a reply.
 func TestReadersSeeTheBuffer(t *testing.T) {
 	s := newSystem(t)
 	n := s.start("a", t.TempDir(), func(c *Config) { c.MaxDelay = time.Hour })
@@ -140,8 +140,8 @@ func TestHeldTellsWhetherABatchIsWhole(t *testing.T) {
 	}
 }
 
-// TestHeldIsInOrder: archive and buffer lie between each other, as when a node that had a part of a log buffered gets the shard
-// back after another one has archived what came later. Pages of any size bring all of it in order.
+// TestHeldIsInOrder: archive and buffer lie between each other, as when a node that had a part of a log buffered gets
+// the shard back after another one has archived what came later. Pages of any size bring all of it in order.
 func TestHeldIsInOrder(t *testing.T) {
 	db, err := cache.Open(t.TempDir(), cache.Options{})
 	if err != nil {

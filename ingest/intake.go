@@ -4,269 +4,271 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
+	"log/slog"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"dormouse/internal/entry"
-	"dormouse/internal/header"
-	"dormouse/internal/jsapi"
-	"dormouse/internal/logid"
 	"dormouse/internal/ordered"
-	"dormouse/internal/rejected"
-	"dormouse/internal/topology"
-	"dormouse/scheduler"
-	"dormouse/store/cache"
-	"dormouse/store/manifest"
+	"dormouse/internal/outage"
 )
 
-// intake is one batch of messages on their way into the buffer.
-type intake struct {
-	owner    *owner
-	batch    *cache.Batch // nil until the first message: waiting for one must not keep the database from resting
-	arrivals []scheduler.Arrival
-	doubts   []ordered.Message // whose headers may not be all that their publishers sent
-	aside    []aside           // to be published elsewhere before the batch counts as applied: rejected, or published again
+// Bounds of what is taken from the source streams at once. The client holds up to pullMessages and pullBytes that the
+// server has sent ahead, shared by the shards; a batch becomes one Pebble batch.
+const (
+	pullMessages  = 4096
+	pullBytes     = 16 << 20
+	batchMessages = 1024
+	batchBytes    = 4 << 20
 
-	came              int // messages, those included that were taken in before
-	messages, bytes   int
-	pending           uint64 // messages that the stream holds beyond this batch
-	expected, applied uint64 // the sequence that should come next; the last that came
-	appliedTime       time.Time
-	skipped, reused   int
-	rejected          reasons
-	gaps              []span // sequences that did not come
-	highest           uint64 // at or below it, an entry may be archived already
-	key, value        []byte // scratch
+	minPullMessages = 256
+)
+
+// sourceHeartbeat is how often the server says that it still has a request. Two that are missing end the consumer.
+const sourceHeartbeat = 2 * time.Second
+
+// intake takes the source stream in: it reads batches, has put aside what is no entry, and makes the rest part of the
+// ledger.
+type intake struct {
+	js          jetstream.JetStream
+	epoch       uint64
+	bufferLimit uint64      // of the node
+	share       func() int  // shards that this node owns; what it may hold in memory is divided by it
+	load        func() load // of all shards of the node
+	from        *sourceStream
+	ledger      *ledger
+	rejects     *rejects
+	advance     *advance
+	progress    *progress
+	collected   uint64 // bytes taken in since logs were last made ready for the sake of a backlog
+	metrics     *metrics
+	log         *slog.Logger
+
+	reading, full, rejected *outage.Log
 }
 
 func (o *owner) newIntake() *intake {
-	expected, highest := o.ledger.expect()
-	return &intake{owner: o, expected: expected, highest: highest}
-}
-
-func (in *intake) close() {
-	if in.batch != nil {
-		_ = in.batch.Close() // in memory; closing cannot lose anything
+	return &intake{
+		js: o.cfg.JS, epoch: o.epoch, bufferLimit: o.cfg.BufferLimit, share: o.share, load: o.load, from: o.from, ledger: o.ledger,
+		rejects: &rejects{nc: o.cfg.NC, js: o.cfg.JS, from: o.from, advance: o.advance, failing: o.outages.aside, log: o.log},
+		advance: o.advance, progress: &o.progress, metrics: o.metrics, log: o.log,
+		reading: o.outages.source, full: o.outages.full, rejected: o.outages.rejected,
 	}
 }
 
-// take sorts one message in: an entry for the buffer, one that is archived already, or one to be put aside.
-func (in *intake) take(msg ordered.Message) error {
-	seq, o := msg.Sequence, in.owner
-	in.came++
-	if seq < in.expected {
-		return nil // the consumer began again below what is taken in
-	}
-	if in.batch == nil {
-		in.batch = o.cfg.DB.NewBatch()
-	}
-	if seq > in.expected {
-		in.gaps = append(in.gaps, span{in.expected, seq - 1})
-	}
-	in.expected, in.applied, in.appliedTime = seq+1, seq, msg.Time
-	in.messages++
-	in.bytes += msg.HeaderBytes + len(msg.Data)
-
-	if !header.Fits(msg.HeaderBytes, msg.Header) {
-		in.doubts = append(in.doubts, msg)
-		return nil
-	}
-	return in.sort(msg)
-}
-
-// sort takes a message whose headers are known.
-func (in *intake) sort(msg ordered.Message) error {
-	seq, o := msg.Sequence, in.owner
-	log, err := logid.FromSubject(o.source.Prefix, msg.Subject)
+// run takes entries in until ctx is done or the local state cannot be written.
+func (t *intake) run(ctx context.Context) (err error) {
+	shut, err := t.rejects.open()
 	if err != nil {
-		in.reject(o.message(msg), err)
-		return nil
+		return err
 	}
-	if seq <= in.highest {
-		switch known, err := o.whatIsArchived(log, seq, msg.Time); {
-		case err != nil:
+	defer shut()
+	pause := backoff.NewExponentialBackOff()
+	pause.InitialInterval, pause.MaxInterval = 50*time.Millisecond, 5*time.Second
+	for {
+		before := t.ledger.applied()
+		err := t.runOnce(ctx, before+1)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if !errors.Is(err, errSource) {
 			return err
-		case known == archivedHere:
-			in.skipped++
-			return nil
-		case known == archivedAnother:
-			again := o.republication(o.message(msg))
-			if in.aside = append(in.aside, again...); again[0].refused != nil {
-				in.reused++
-			} else {
-				in.rejected.add(refusedReason, 1)
-			}
-			return nil
+		}
+		if t.ledger.applied() > before {
+			pause.Reset()
+		}
+		wait := pause.NextBackOff()
+		t.reading.Failed(err)
+		t.advance.fails(taking, err)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(wait):
 		}
 	}
-	in.value = entry.AppendValue(in.value[:0], msg.Time, msg.Header, msg.Data)
-	if in.key, err = o.ledger.buffer.Put(in.batch, in.key, log, seq, in.value); err != nil {
+}
+
+// consumeOnce reads with one consumer from a sequence on.
+func (t *intake) runOnce(ctx context.Context, from uint64) error {
+	info, err := t.from.stream.Info(ctx)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errSource, err)
+	}
+	if err := t.from.same(info.Created); err != nil {
 		return err
 	}
-	in.arrivals = append(in.arrivals, scheduler.Arrival{
-		Log: log, Seq: seq, Bytes: uint64(entry.Size(msg.Header, msg.Data)), Time: msg.Time,
+	t.from.sawEnd(info.State.LastSeq)
+	if first := info.State.FirstSeq; first > from {
+		if err := t.stepOver(ctx, first-1); err != nil {
+			return err
+		}
+		from = first
+	}
+	share := t.share()
+	consumer, err := ordered.Open(ctx, t.js, t.from.source.Stream, "", from, ordered.Limits{
+		Messages: max(pullMessages/share, minPullMessages), Bytes: pullBytes / share, Heartbeat: sourceHeartbeat,
 	})
-	return nil
-}
-
-func (in *intake) reject(m rejected.Message, reason error) {
-	in.rejected.add(reasonOf(reason), 1)
-	in.aside = append(in.aside, in.owner.rejection(m, reason.Error())...)
-	in.owner.outages.rejected.Failed(reason, "subject", m.Subject, "sequence", m.Seq)
-}
-
-// message is one of the source stream, to be put aside.
-func (o *owner) message(msg ordered.Message) rejected.Message {
-	return rejected.Message{Stream: o.source.Stream, Subject: msg.Subject, Seq: msg.Sequence, Time: msg.Time, Headers: msg.Header, Data: msg.Data}
-}
-
-// apply makes a batch part of the buffer: first what goes elsewhere, then entries and applied sequence in one Pebble
-// batch, then the log states.
-func (o *owner) apply(ctx context.Context, in *intake) error {
-	defer in.close()
-	if err := in.lookAgain(ctx); err != nil {
-		return err
-	}
-	refused, err := o.publishAside(ctx, in.aside)
-	if err != nil {
-		return err
-	}
-	in.reused -= refused
-	in.rejected.add(refusedReason, refused)
-	skipped, err := o.reportLoss(ctx, in.gaps)
-	if err != nil {
-		return err
-	}
-	if in.messages == 0 {
-		return nil
-	}
-	if err := o.ledger.takeIn(in.batch, in.applied, in.appliedTime, in.arrivals); err != nil {
-		return err
-	}
-	o.tookIn(in.applied)
-	o.metrics.ingested.Add(float64(len(in.arrivals)))
-	in.rejected.add(skippedReason, int(skipped))
-	o.metrics.reject(in.rejected)
-	o.metrics.skipped.Add(float64(in.skipped))
-	o.metrics.republished.Add(float64(in.reused))
-	return nil
-}
-
-// passOver moves the applied sequence over an end of the stream that was deleted before it was taken in: no later entry tells.
-// The consumer's server has nothing up to a sequence, and it has all that is stored in its order; the stream's leader has
-// nothing either, and must have come as far. What may still come is above the sequence.
-func (o *owner) passOver(ctx context.Context, passed uint64) error {
-	applied := o.ledger.applied()
-	if passed <= applied {
-		return nil
-	}
-	info, err := o.stream.Info(ctx)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errSource, err)
 	}
-	if err := o.sameStream(info.Created); err != nil || info.State.LastSeq < passed {
-		return err
+	defer consumer.Stop()
+	t.reading.Over()
+	t.notePending(consumer.Pending())
+	defer t.ledger.sched.Release()
+	for checked := false; ; {
+		if err := t.awaitRoom(ctx); err != nil {
+			return err
+		}
+		batch, err := t.gather(ctx, consumer)
+		if err != nil {
+			return err
+		}
+		if batch.came == 0 {
+			if err := t.passOver(ctx, consumer.Passed()); err != nil {
+				return err
+			}
+			continue
+		}
+		if !checked { // not before: a leader that was just elected may not know yet of all that was acked
+			if err := t.from.check(ctx); err != nil {
+				batch.close()
+				return err
+			}
+			checked = true
+		}
+		if err := t.takeIn(ctx, batch); err != nil {
+			return err
+		}
 	}
-	next, err := jsapi.GetNext(ctx, o.cfg.JS, o.source.Stream, ">", applied+1)
-	switch {
-	case err == nil && next.Sequence <= passed:
-		return fmt.Errorf("%w: entry %d is there and did not come", errSource, next.Sequence)
-	case err != nil && !errors.Is(err, jetstream.ErrMsgNotFound):
-		return fmt.Errorf("%w: %w", errSource, err)
-	}
-	return o.skipGap(ctx, passed)
 }
 
-// skipGap moves the applied sequence over entries that the stream has dropped.
-func (o *owner) skipGap(ctx context.Context, to uint64) error {
-	skipped, err := o.reportLoss(ctx, []span{{o.ledger.applied() + 1, to}})
-	if err != nil {
+// collectBytes is how much of a backlog is taken in before its logs are made ready, see scheduler.Collect.
+const collectBytes = 128 << 20
+
+// takeIn applies a batch. Logs of a backlog wait for each other until it is caught up with or collectBytes came.
+func (t *intake) takeIn(ctx context.Context, in *batch) error {
+	t.advance.begins(taking)
+	behind := in.pending > 0
+	if behind {
+		t.ledger.sched.Collect()
+	}
+	if err := t.apply(ctx, in); err != nil {
 		return err
 	}
-	o.metrics.reject(reasons{skippedReason: int(skipped)})
-	if err := o.ledger.stepOver(to); err != nil {
-		return err
+	t.notePending(in.pending)
+	t.collected += uint64(in.bytes + entryCost*in.messages)
+	if !behind || t.collected >= min(collectBytes, t.bufferLimit/2)/uint64(t.share()) {
+		t.collected = 0
+		t.ledger.sched.Release()
 	}
-	o.tookIn(to)
 	return nil
 }
 
-// tookIn notes how far the stream was taken in.
-func (o *owner) tookIn(to uint64) {
-	o.advance.done(taking)
-	o.progress.taken(to)
+// gatherWait is how long those that were announced may let a batch wait, which keeps the database from closing and its
+// entries from being archived. They never come if the stream dropped them meanwhile.
+const gatherWait = 250 * time.Millisecond
+
+// gatherFirst is how long a batch waits for its first message. Then it is looked whether there is one to wait for.
+const gatherFirst = 2 * time.Second
+
+// gather waits for one message and takes those that follow at once: until the server has none pending or a bound is
+// met. It returns an empty batch when none comes.
+func (t *intake) gather(ctx context.Context, consumer source) (in *batch, err error) {
+	in = t.newBatch()
+	defer func() {
+		if err != nil {
+			in.close()
+		}
+	}()
+	first, cancel := context.WithTimeout(ctx, gatherFirst)
+	defer cancel()
+	switch err := in.next(first, consumer); {
+	case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
+		return in, nil
+	case err != nil || in.full():
+		return in, err
+	}
+	rest, cancel := context.WithTimeout(ctx, gatherWait) // one for the batch: a timer for each message would cost more
+	defer cancel()
+	for !in.full() {
+		switch err := in.next(rest, consumer); {
+		case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
+			in.pending = 0 // as far as is known: who waits for the end of a backlog must not wait for them
+			return in, nil
+		case err != nil:
+			return in, err
+		}
+	}
+	return in, nil
 }
 
-// reportLoss says what a gap in the sequences is: entries that the stream's own limits, or somebody's purge or delete,
-// took away before they could be archived. But an owner that was stopped and goes on meets what its successor has archived and
-// trimmed; it has to step down, and the error wraps manifest.ErrFenced. What an operator has put aside is no loss: skipped is how
-// many those are.
-func (o *owner) reportLoss(ctx context.Context, gaps []span) (skipped uint64, err error) {
-	if len(gaps) == 0 {
-		return 0, nil
-	}
-	_, epoch, err := manifest.Head(ctx, o.cfg.JS, o.source.Shard)
-	if err == nil && epoch != o.epoch {
-		return 0, fmt.Errorf("%w: shard %s, epoch %d", manifest.ErrFenced, o.source.Shard, epoch)
-	}
-	if err == nil {
-		skipped, err = o.skippedIn(ctx, gaps)
-	}
+// source is an ordered.Consumer.
+type source interface {
+	Next(ctx context.Context) (ordered.Message, error)
+}
+
+// next takes the next message.
+func (in *batch) next(ctx context.Context, consumer source) error {
+	msg, err := consumer.Next(ctx)
 	if err != nil {
-		return 0, fmt.Errorf("%w: %w", errSource, err)
+		return fmt.Errorf("%w: %w", errSource, err)
 	}
-	if skipped > 0 {
-		o.log.Warn("stepping over what an operator has put aside in DORMOUSE_REJECTED", "messages", skipped, "from_sequence", gaps[0].first)
+	if err := in.take(msg); err != nil {
+		return fmt.Errorf("taking in a message of %s: %w", in.intake.from.source.Stream, err)
 	}
-	lost := -skipped
-	for _, gap := range gaps {
-		lost += gap.count()
-	}
-	if lost == 0 {
-		return skipped, nil
-	}
-	o.metrics.lost.Add(float64(lost))
-	o.log.Error("data loss: the source stream dropped entries before they were archived", "entries", lost,
-		"from_sequence", gaps[0].first, "to_sequence", gaps[len(gaps)-1].last, "why", lossCause(o.stream.CachedInfo().Config))
-	return skipped, nil
+	in.pending = msg.Pending
+	in.intake.from.sawEnd(msg.Sequence + msg.Pending)
+	return nil
 }
 
-// lossCause says what can have taken entries out of a stream that is configured like that.
-func lossCause(stream jetstream.StreamConfig) string {
-	const somebody = "a purge or delete by somebody"
-	drops := topology.Drops(stream)
-	if len(drops) == 0 {
-		return somebody + ": nothing in the stream's configuration drops entries"
-	}
-	return "its configuration (" + strings.Join(drops, ", ") + "), which should be changed, or " + somebody
+// full reports whether the batch is to be applied as it is.
+func (in *batch) full() bool {
+	return in.pending == 0 || in.messages >= batchMessages || in.bytes >= batchBytes
 }
-
-// known says what the archive has at a sequence.
-type known int
 
 const (
-	archivedNot     known = iota
-	archivedHere          // this very entry
-	archivedAnother       // an earlier entry of that sequence, or later ones of the log
+	entryCost = 64 // bytes that an entry costs besides its content, for the buffer limit
+	freeShare = 5  // pulling goes on when a fifth of the buffer limit is free
+	roomPoll  = 100 * time.Millisecond
 )
 
-// whatIsArchived looks a replayed entry up in the catalog. An entry at or below the log's last committed sequence is
-// archived, unless the source stream lost its end after the archive had it: then the sequences are used a second time, and
-// the entry's time, which is later than all of the extent's, tells the two apart.
-func (o *owner) whatIsArchived(log string, seq uint64, at time.Time) (known, error) {
-	last, ok, err := o.ledger.catalog.Last(log)
-	if err != nil || !ok || last.Extent.Last < seq {
-		return archivedNot, err
+// awaitRoom holds the consumer back while the node's buffers are over their limit; what is not pulled waits in
+// JetStream. Logs that are not due yet are made ready, or a buffer full of patient logs would wait for the longest of
+// them.
+func (t *intake) awaitRoom(ctx context.Context) error {
+	cost := func() uint64 {
+		s := t.load()
+		return s.Bytes + entryCost*s.Entries
 	}
-	located, ok, err := o.ledger.catalog.Covering(log, seq)
-	if err != nil {
-		return archivedNot, err
+	if cost() < t.bufferLimit {
+		return nil
 	}
-	e, nanos := located.Extent, at.UnixNano()
-	if ok && seq <= e.Last && e.MinTime <= nanos && nanos <= e.MaxTime {
-		return archivedHere, nil
+	t.full.Failed(nil, "limit", t.bufferLimit)
+	t.advance.setFull(true)
+	defer t.advance.setFull(false)
+	for {
+		changed := t.ledger.changed()
+		if cost() <= t.bufferLimit-t.bufferLimit/freeShare {
+			break
+		}
+		t.ledger.sched.Expedite()
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changed:
+		case <-time.After(roomPoll): // another shard of this node may have made room
+		}
 	}
-	return archivedAnother, nil
+	t.full.Over()
+	return nil
+}
+
+// notePending notes that the stream has, or has not, something above what was taken in.
+func (t *intake) notePending(pending uint64) {
+	if pending > 0 {
+		t.advance.begins(taking)
+		return
+	}
+	t.advance.done(taking)
 }

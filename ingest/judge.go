@@ -17,8 +17,8 @@ import (
 // maxSegment bounds the size that a commit may tell of its segment: above all that --segment-bytes allows.
 const maxSegment = 4 << 30
 
-// judge looks workers' commits over. It trusts none of them. What it cannot know is what is in the segments: reading them would
-// cost more than all the rest.
+// judge looks workers' commits over. It trusts none of them. What it cannot know is what is in the segments: reading
+// them would cost more than all the rest.
 type judge struct {
 	ledger    *ledger
 	shard     wire.Shard
@@ -88,8 +88,8 @@ func (g *judge) inOurBucket(ctx context.Context, request wire.CommitRequest) err
 	return err
 }
 
-// call returns the extents of one request that are to be committed, and notes which are refused. A segment that was committed
-// already has no more to commit: another one has its name.
+// call returns the extents of one request that are to be committed, and notes which are refused. A segment that was
+// committed already has no more to commit: another one has its name.
 func (j *judgement) call(call *commitCall, committed bool) (extents []extent.Extent, err error) {
 	extents = make([]extent.Extent, 0, len(call.request.Extents))
 	for _, e := range call.request.Extents {
@@ -113,9 +113,9 @@ func (j *judgement) call(call *commitCall, committed bool) (extents []extent.Ext
 	return extents, nil
 }
 
-// judge accepts an extent only if it is what is buffered of the log from its first entry on, so that extents of a log follow
-// each other without a gap and without an overlap. again is true for one that is committed already with this very segment: a
-// worker that asks again because the answer was lost.
+// judge accepts an extent only if it is what is buffered of the log from its first entry on, so that extents of a log
+// follow each other without a gap and without an overlap. again is true for one that is committed already with this
+// very segment: a worker that asks again because the answer was lost.
 func (j *judgement) judge(e extent.Extent, s extent.Segment) (again bool, reason string, err error) {
 	if key, ok := j.taken[e.Log]; ok {
 		if key == s.Key {
@@ -142,9 +142,9 @@ func (j *judgement) judge(e extent.Extent, s extent.Segment) (again bool, reason
 	return false, "stale: the log is archived beyond the extent's first entry", nil
 }
 
-// isBuffered reports whether an extent begins with the log's first buffered entry and is what is buffered from there on. The sums
-// in memory tell it of a whole log, but for its times, which are only held to be possible: a look at each entry for them would
-// make commits nearly twice as dear. It takes one for a part of a log.
+// isBuffered reports whether an extent begins with the log's first buffered entry and is what is buffered from there
+// on. The sums in memory tell it of a whole log, but for its times, which are only held to be possible: a look at each
+// entry for them would make commits nearly twice as dear. It takes one for a part of a log.
 func (j *judgement) isBuffered(e extent.Extent, pending scheduler.Pending) (bool, error) {
 	if e.First != pending.First || e.MaxTime > j.latest || e.Count == 1 && e.MinTime != e.MaxTime {
 		return false, nil

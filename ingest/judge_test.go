@@ -15,7 +15,8 @@ import (
 	"dormouse/internal/wire"
 )
 
-// twoLogs is a shard of two logs, of which t.a has entries at 1, 2, 4 and 5 and t.b one at 3, and what a worker drains of them.
+// twoLogs is a shard of two logs, of which t.a has entries at 1, 2, 4 and 5 and t.b one at 3, and what a worker drains
+// of them.
 func twoLogs(t *testing.T) (s *system, n *node, a, b extent.Extent) {
 	s = newSystem(t)
 	n = s.start("a", t.TempDir(), func(c *Config) { c.MaxDelay = time.Hour })
@@ -28,8 +29,8 @@ func twoLogs(t *testing.T) (s *system, n *node, a, b extent.Extent) {
 	return s, n, extents[0], extents[1]
 }
 
-// TestFaultyExtents: an extent is refused unless it is what is buffered from the log's first entry on, whether it has all of that
-// or a part. What else is in its request counts.
+// TestFaultyExtents: an extent is refused unless it is what is buffered from the log's first entry on, whether it has
+// all of that or a part. What else is in its request counts.
 func TestFaultyExtents(t *testing.T) {
 	s, n, a, b := twoLogs(t)
 	entries, _ := s.drain("t.a")
@@ -131,14 +132,14 @@ func TestCommitsOfOneGroup(t *testing.T) {
 // TestLatestTimeIsNotTheLast: a clock of the servers' that goes back makes a log's last entry older than others of it.
 func TestLatestTimeIsNotTheLast(t *testing.T) {
 	o := claimed(t)
-	in, e, now := o.newIntake(), extent.Extent{Log: "t.a"}, time.Now()
+	in, e, now := o.intake.newBatch(), extent.Extent{Log: "t.a"}, time.Now()
 	for i, at := range []time.Time{now, now.Add(-time.Hour)} {
 		if err := in.take(ordered.Message{Subject: "logs.t.a", Sequence: uint64(i + 1), Time: at}); err != nil {
 			t.Fatal(err)
 		}
 		e.Add(uint64(i+1), at, 0)
 	}
-	if err := o.apply(t.Context(), in); err != nil {
+	if err := o.intake.apply(t.Context(), in); err != nil {
 		t.Fatal(err)
 	}
 	data, err := wire.Encode(wire.CommitRequest{Segment: extent.Segment{Key: "0/a.sst", Size: 1}, Extents: []extent.Extent{e}})
@@ -194,7 +195,8 @@ func TestFaultyCommits(t *testing.T) {
 	}
 }
 
-// TestSegmentIsCommittedOnce: a later request of another content under the same key is refused; the same request again is not.
+// TestSegmentIsCommittedOnce: a later request of another content under the same key is refused; the same request again
+// is not.
 func TestSegmentIsCommittedOnce(t *testing.T) {
 	s, _, a, b := twoLogs(t)
 	if refused := s.commit("0/a.sst", a); len(refused) > 0 {

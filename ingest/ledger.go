@@ -20,8 +20,8 @@ import (
 // noSync: the database is a cache, see package cache.
 var noSync = pebble.NoSync
 
-// ledger is what an owner holds of its shard: the position, the buffer and the catalog in Pebble, and the log states. A change
-// is one Pebble batch and the scheduler call that goes with it. Nothing else commits batches of the shard.
+// ledger is what an owner holds of its shard: the position, the buffer and the catalog in Pebble, and the log states. A
+// change is one Pebble batch and the scheduler call that goes with it. Nothing else commits batches of the shard.
 //
 // Invariant: buffer, catalog, position and log states agree whenever mu is free.
 type ledger struct {
@@ -136,8 +136,8 @@ func (l *ledger) commitLocked(batch *cache.Batch, pos cache.Position) error {
 	return nil
 }
 
-// apply applies one manifest record. Applying a record to a ledger that has it already changes nothing. The states of its logs
-// are settled unless recovery applies it, which restores them all from the buffer afterwards.
+// apply applies one manifest record. Applying a record to a ledger that has it already changes nothing. The states of
+// its logs are settled unless recovery applies it, which restores them all from the buffer afterwards.
 func (l *ledger) apply(seq uint64, record manifest.Record, settle bool) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -175,8 +175,8 @@ func (l *ledger) apply(seq uint64, record manifest.Record, settle bool) error {
 	return l.settleLocked(commits)
 }
 
-// settleLocked moves the states of committed logs: asleep when nothing is left, armed again for what came meanwhile. mu must be
-// held.
+// settleLocked moves the states of committed logs: asleep when nothing is left, armed again for what came meanwhile. mu
+// must be held.
 func (l *ledger) settleLocked(commits []scheduler.Commit) (err error) {
 	var cursor *buffer.Cursor // made for the first log that has more: most have not
 	defer func() {
@@ -278,7 +278,8 @@ func (l *ledger) store(pos cache.Position) error {
 	return batch.Commit(noSync)
 }
 
-// forget drops key spaces of the shard, all of them if none is named, and stores the position that goes with what is left.
+// forget drops key spaces of the shard, all of them if none is named, and stores the position that goes with what is
+// left.
 func (l *ledger) forget(pos cache.Position, spaces ...byte) error {
 	batch := l.db.NewBatch()
 	defer batch.Close()
@@ -291,8 +292,8 @@ func (l *ledger) forget(pos cache.Position, spaces ...byte) error {
 	return batch.Commit(noSync)
 }
 
-// view is what the owner has at one moment: every entry that was taken in up to applied is either in the buffer or in an
-// extent, and none is in both.
+// view is what the owner has at one moment: every entry that was taken in up to applied is either in the buffer or in
+// an extent, and none is in both.
 type view struct {
 	buffered *buffer.Cursor
 	archived *catalog.View
@@ -315,8 +316,8 @@ func (l *ledger) view() (v view, err error) {
 
 func (v view) close() error { return errors.Join(v.buffered.Close(), v.archived.Close()) }
 
-// earliest returns what is buffered, and a cursor at the log that has the oldest entry with that entry's sequence; nil without
-// any, or if only the sums are asked for.
+// earliest returns what is buffered, and a cursor at the log that has the oldest entry with that entry's sequence; nil
+// without any, or if only the sums are asked for.
 func (l *ledger) earliest(sums bool) (f figures, log string, first uint64, cursor *buffer.Cursor, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

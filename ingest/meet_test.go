@@ -133,7 +133,8 @@ func TestOldOwnersCommitBeforeTheClaim(t *testing.T) {
 	m.mustHold("0/old.sst", 1, 2)
 }
 
-// TestOldOwnersCommitAfterTheClaim: it is refused, the old owner steps down, and the entries are archived by the successor.
+// TestOldOwnersCommitAfterTheClaim: it is refused, the old owner steps down, and the entries are archived by the
+// successor.
 func TestOldOwnersCommitAfterTheClaim(t *testing.T) {
 	m := meet(t)
 	m.publish("logs.t.a", "1", "2")
@@ -170,8 +171,8 @@ func TestOldOwnersCommitDuringTheClaim(t *testing.T) {
 	m.archiveAnew()
 }
 
-// TestDrainedFromOldCommittedToNew: the successor has the same entries buffered, so that the work is not lost; what the log
-// got meanwhile stays, and the same work from the successor's own drain is refused.
+// TestDrainedFromOldCommittedToNew: the successor has the same entries buffered, so that the work is not lost; what the
+// log got meanwhile stays, and the same work from the successor's own drain is refused.
 func TestDrainedFromOldCommittedToNew(t *testing.T) {
 	m := meet(t)
 	m.publish("logs.t.a", "1", "2")

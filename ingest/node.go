@@ -1,11 +1,11 @@
-// Package ingest is the owner's side of a shard: it takes entries in from the source stream, answers the workers' drains
-// and commits, and trims what is archived.
+// Package ingest is the owner's side of a shard: it takes entries in from the source stream, answers the workers'
+// drains and commits, and trims what is archived.
 //
-// An entry's way through the package is consume.go (source stream to buffer), drain.go (buffer to worker), committer.go
-// (worker to manifest and catalog), trim.go (source stream shortened). Who may do all this is decided in
-// package membership and shardrunner.go (which process tries) and claim.go (which one is right). snapshot.go keeps the manifest short.
-// It starts nothing for a log, and puts nothing but those snapshots into the bucket. Open
-// scheduler next for when a log becomes ready, and workers for who drains it.
+// An entry's way through the package is intake.go (source stream to ledger.go), server.go and drain.go (ledger to
+// worker), committer.go (worker to manifest and ledger), trim.go (source stream shortened). Who may do all this is
+// decided in package membership and shardrunner.go (which process tries) and claim.go (which one is right).
+// snapshotter.go keeps the manifest short. It starts nothing for a log, and puts nothing but those snapshots into the
+// bucket. Open scheduler next for when a log becomes ready, and workers for who drains it.
 package ingest
 
 import (
@@ -51,8 +51,8 @@ type Config struct {
 	JS     jetstream.JetStream
 	DB     *cache.DB
 	Bucket Bucket // for snapshots of the catalogs; a node whose bucket does not answer takes no shard from others
-	// Accepts returns nil when a segment in the bucket with that ID may be committed; an error that wraps identity.ErrRefused
-	// lasts. nil accepts every one.
+	// Accepts returns nil when a segment in the bucket with that ID may be committed; an error that wraps
+	// identity.ErrRefused lasts. nil accepts every one.
 	Accepts    func(ctx context.Context, bucketID string) error
 	NodeID     string // stable over restarts: a process that comes back takes its own lease over at once
 	Host       string // where the process runs, for those who read its leases; may be empty
@@ -112,8 +112,8 @@ func (n *Node) unowned() int {
 	return 0
 }
 
-// Share returns how many shards this node should own, and has for half a lease, of how many there are; 0 of 0 while that is
-// not known. Of processes that start together the first has all of them for a moment.
+// Share returns how many shards this node should own, and has for half a lease, of how many there are; 0 of 0 while
+// that is not known. Of processes that start together the first has all of them for a moment.
 func (n *Node) Share() (mine, all int) {
 	if members := n.members.Load(); members != nil {
 		return members.Share(n.cfg.Lease / 2)
@@ -140,8 +140,8 @@ func New(cfg Config) (*Node, error) {
 	return n, nil
 }
 
-// Run keeps the node's share of the shards until ctx is done, and then gives them up. It returns when no goroutine of the
-// node is left; nil after ctx was done, else what made it impossible to go on.
+// Run keeps the node's share of the shards until ctx is done, and then gives them up. It returns when no goroutine of
+// the node is left; nil after ctx was done, else what made it impossible to go on.
 func (n *Node) Run(ctx context.Context) error {
 	sources, leases, err := n.begin(ctx)
 	if ctx.Err() != nil {
@@ -251,7 +251,8 @@ func (n *Node) runShards(ctx context.Context, sources []topology.Source, members
 	return group.Wait()
 }
 
-// isGone reports whether a stream was deleted. That a list lacks it proves nothing: it may have had no leader at the time.
+// isGone reports whether a stream was deleted. That a list lacks it proves nothing: it may have had no leader at the
+// time.
 func (n *Node) isGone(ctx context.Context, source topology.Source, list []topology.Source) bool {
 	for _, s := range list {
 		if s.Stream == source.Stream {
@@ -262,8 +263,8 @@ func (n *Node) isGone(ctx context.Context, source topology.Source, list []topolo
 	return errors.Is(err, jetstream.ErrStreamNotFound)
 }
 
-// restAfter is how long a node without active logs waits before it gives its memory back: long enough that a log which is
-// written every few seconds does not have it built up anew each time.
+// restAfter is how long a node without active logs waits before it gives its memory back: long enough that a log which
+// is written every few seconds does not have it built up anew each time.
 const restAfter = 10 * time.Second
 
 // restWhenIdle closes the database and gives back what a burst has grown, once all logs sleep and nothing is written or
@@ -298,10 +299,10 @@ func (n *Node) restWhenIdle(ctx context.Context) error {
 // Status says where the node stands with each shard, ascending.
 func (n *Node) Status() []wire.ShardStatus { return n.shards.report() }
 
-// Ready returns nil when every shard is served: by this node, which has caught up with the manifest, or by another one. The
-// error says how far those are that are not.
+// Ready returns nil when every shard is served: by this node, which has caught up with the manifest, or by another one.
+// The error says how far those are that are not.
 func (n *Node) Ready() error { return n.shards.ready() }
 
-// Remarks says of each shard that is served here, but behind where its stream ended at the takeover, how far it is, and of each
-// that takes nothing in for want of room in its buffer.
+// Remarks says of each shard that is served here, but behind where its stream ended at the takeover, how far it is, and
+// of each that takes nothing in for want of room in its buffer.
 func (n *Node) Remarks() []string { return n.shards.remarks() }

@@ -99,8 +99,8 @@ func (b *logBuffer) lines(t *testing.T, msg string) (found []map[string]any) {
 	return found
 }
 
-// TestHandoversAreTold: a shard that goes to another node, and one that a node leaves when it ends, have a line each; leases and
-// lines name nodes with their host.
+// TestHandoversAreTold: a shard that goes to another node, and one that a node leaves when it ends, have a line each;
+// leases and lines name nodes with their host.
 func TestHandoversAreTold(t *testing.T) {
 	const over = "the shard is handed over"
 	s := newSystem(t)

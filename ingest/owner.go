@@ -2,13 +2,11 @@ package ingest
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 
@@ -32,15 +30,17 @@ type owner struct {
 	outages   outages
 	advance   *advance
 
-	sourceCheck, listTime time.Duration // the constants, but for tests
+	listTime time.Duration // the constant, but for tests
 
 	ledger    *ledger
-	committer *committer // made by claim
+	from      *sourceStream
+	committer *committer   // made by claim
+	snapshots *snapshotter // likewise
+	intake    *intake      // likewise
 	progress  progress
 
 	// Set by claim.
 	epoch    uint64
-	stream   jetstream.Stream
 	manifest *manifest.Manifest // used by the committer alone once the owner runs
 	before   manifest.Record    // the last before the claim, if its floor holds; else without an ID
 	sched    *scheduler.Scheduler
@@ -49,71 +49,38 @@ type owner struct {
 	use   sync.RWMutex
 	ended bool // guarded by use
 
-	seen atomic.Uint64 // end of the source stream, as last seen; see sawEnd
-
-	snapshot *manifest.Snapshot // the newest; the snapshot taker's alone once the owner runs
-	unread   map[uint64]int     // how often a run of it, by its last record, could not be read; likewise
-
-	aside     jetstream.JetStream // publishes what is put aside; the consumer's alone
-	collected uint64              // bytes taken in since logs were last made ready for the sake of a backlog; the consumer's alone
-
-	floors  floorLog
-	drains  chan *nats.Msg // bounded: a full one answers Busy
-	queries chan *nats.Msg // bounded likewise
-	lists   chan *nats.Msg // bounded likewise
+	floors floorLog
 }
 
-// newOwner makes an owner of the shard for one epoch. The outages are the shardRunner's: what fails in each epoch anew is one outage.
+// newOwner makes an owner of the shard for one epoch. The outages are the shardRunner's: what fails in each epoch anew
+// is one outage.
 func newOwner(n *Node, source topology.Source, log *slog.Logger, outages outages, share func() int, fresh func() bool) *owner {
-	return &owner{
+	o := &owner{
 		cfg: n.cfg, metrics: n.metrics, schedules: n.schedules, load: n.shards.load, trims: &n.trims, fresh: fresh,
 		source: source, share: share, log: log, outages: outages, advance: n.shards.advance(source.Shard),
-		sourceCheck: sourceCheck, listTime: listTime,
-		ledger:  newLedger(n.cfg.DB, source.Shard, n.metrics),
-		drains:  make(chan *nats.Msg, drainLimit),
-		queries: make(chan *nats.Msg, queryLimit),
-		lists:   make(chan *nats.Msg, queryLimit),
-		unread:  make(map[uint64]int),
+		listTime: listTime,
+		ledger:   newLedger(n.cfg.DB, source.Shard, n.metrics),
 	}
+	o.from = &sourceStream{source: source, js: n.cfg.JS, ledger: o.ledger, every: sourceCheck, advance: o.advance, log: log}
+	return o
 }
 
-// Bounds of what an owner takes on at once. Requests beyond them are answered Busy and asked again by the worker.
-const (
-	flushTimeout = 5 * time.Second
-	inboxLimit   = 256 // requests between the NATS client and the dispatcher
-	drainLimit   = 64  // drains waiting
-	drainers     = 4   // drains at work, each with one reply of at most max_payload in memory
-	queryLimit   = 64  // questions of readers waiting, for extents and for logs each
-	queriers     = 2
-	listExtents  = 1 << 15 // extents read for one page of logs: some 20 ms of the one who reads for all lists
-)
-
-// run serves the shard until ctx is done or the epoch ends, and calls listening once workers can reach it. It returns when
-// no goroutine of the owner is left.
+// run serves the shard until ctx is done or the epoch ends, and calls listening once workers can reach it. It returns
+// when no goroutine of the owner is left.
 func (o *owner) run(ctx context.Context, listening func()) error {
 	defer o.end()
-	inbox := make(chan *nats.Msg, inboxLimit)
-	sub, err := o.cfg.NC.ChanSubscribe(wire.OwnerSubjects(o.source.Shard, o.epoch), inbox)
+	served := o.newServer()
+	stop, err := served.listen(o.epoch)
 	if err != nil {
-		return fmt.Errorf("listening for workers: %w", err)
+		return err
 	}
-	defer func() { _ = sub.Unsubscribe() }() // fails only on a closed connection, where there is nothing left to stop
-	if err := o.cfg.NC.FlushTimeout(flushTimeout); err != nil {
-		return fmt.Errorf("listening for workers: %w", err)
-	}
+	defer stop()
 
 	listening()
 
 	group, ctx := errgroup.WithContext(ctx)
 	start := func(fn func(context.Context) error) { group.Go(func() error { return fn(ctx) }) }
-	start(func(ctx context.Context) error { return o.dispatch(ctx, inbox) })
-	for range drainers {
-		start(o.serveDrains)
-	}
-	for range queriers {
-		start(o.serveQueries)
-	}
-	start(o.serveLists)
+	start(served.run)
 	start(o.committer.run)
 	start(o.sched.Run)
 	trimmer := o.newTrimmer()
@@ -123,9 +90,9 @@ func (o *owner) run(ctx context.Context, listening func()) error {
 		}
 		return trimmer.run(ctx)
 	})
-	start(o.takeSnapshots)
-	start(o.consume)
-	start(o.watchSource)
+	start(o.snapshots.run)
+	start(o.intake.run)
+	start(o.from.watch)
 	return group.Wait()
 }
 
@@ -136,52 +103,12 @@ func (o *owner) end() {
 	o.ended = true
 }
 
-// dispatch hands each request to those who serve it, and never waits for them.
-func (o *owner) dispatch(ctx context.Context, inbox <-chan *nats.Msg) error {
-	for {
-		var msg *nats.Msg
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case msg = <-inbox:
-		}
-		accepted := false
-		switch op := wire.OperationOf(msg.Subject); op {
-		case wire.OpDrain:
-			accepted = offer(o.drains, msg)
-		case wire.OpCommit:
-			accepted = o.committer.offer(msg)
-		case wire.OpHeld, wire.OpExtents:
-			accepted = offer(o.queries, msg)
-		case wire.OpList:
-			accepted = offer(o.lists, msg)
-		default:
-			o.reply(msg, wire.Status{Code: wire.BadRequest, Message: fmt.Sprintf("no operation %q", op)})
-			continue
-		}
-		if !accepted {
-			o.reply(msg, wire.Status{Code: wire.Busy, Message: "the owner is at its bound"})
-		}
-	}
-}
-
 func offer[T any](queue chan<- T, item T) bool {
 	select {
 	case queue <- item:
 		return true
 	default:
 		return false
-	}
-}
-
-// reply answers a request. An answer that cannot be sent is as good as lost: the asker asks again.
-func (o *owner) reply(msg *nats.Msg, message any) {
-	data, err := wire.Encode(message)
-	if err == nil {
-		err = msg.Respond(data)
-	}
-	if err != nil {
-		o.log.Debug("a reply could not be sent", "subject", msg.Subject, "error", err)
 	}
 }
 

@@ -152,8 +152,8 @@ func TestFencedOwnerStepsDown(t *testing.T) {
 	}
 }
 
-// TestDiskIsACache holds invariant 1: with the Pebble directory gone, what is archived is not archived again and what is
-// not archived is all there.
+// TestDiskIsACache holds invariant 1: with the Pebble directory gone, what is archived is not archived again and what
+// is not archived is all there.
 func TestDiskIsACache(t *testing.T) {
 	for name, wipe := range map[string]bool{"same disk": false, "empty disk": true} {
 		t.Run(name, func(t *testing.T) {
@@ -199,7 +199,8 @@ func TestDiskIsACache(t *testing.T) {
 	}
 }
 
-// TestCrashAfterTheManifestAppend leaves a commit in the manifest that Pebble never saw, as a kill between the two does.
+// TestCrashAfterTheManifestAppend leaves a commit in the manifest that Pebble never saw, as a kill between the two
+// does.
 func TestCrashAfterTheManifestAppend(t *testing.T) {
 	s := newSystem(t)
 	dir := t.TempDir()
@@ -299,8 +300,8 @@ func TestGapsAreCountedAsLoss(t *testing.T) {
 	n.awaitMetric("dormouse_entries_ingested_total", 2)
 }
 
-// TestBackPressureEndsInJetStream holds invariant 6: over its limit the buffer takes no more, whatever is published, and
-// goes on when it is drained.
+// TestBackPressureEndsInJetStream holds invariant 6: over its limit the buffer takes no more, whatever is published,
+// and goes on when it is drained.
 func TestBackPressureEndsInJetStream(t *testing.T) {
 	s := newSystem(t)
 	const limit = 64 << 10
@@ -381,8 +382,8 @@ func TestSourceThatLostItsEnd(t *testing.T) {
 	}
 }
 
-// TestPositionThatLeadsNowhere: the disk is as of a record that counts for nothing, which a scan had taken for the next one
-// while another history began. No scan from there comes to any claim, so the disk is given up.
+// TestPositionThatLeadsNowhere: the disk is as of a record that counts for nothing, which a scan had taken for the next
+// one while another history began. No scan from there comes to any claim, so the disk is given up.
 func TestPositionThatLeadsNowhere(t *testing.T) {
 	s := newSystem(t)
 	dir := t.TempDir()

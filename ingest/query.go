@@ -16,76 +16,76 @@ import (
 )
 
 // serveQueries answers the readers' questions, one at a time, until ctx is done.
-func (o *owner) serveQueries(ctx context.Context) error {
-	return o.serveReaders(ctx, o.queries, func(_ context.Context, msg *nats.Msg) any {
+func (s *server) serveQueries(ctx context.Context) error {
+	return s.serveReaders(ctx, s.queries, func(_ context.Context, msg *nats.Msg) any {
 		if wire.OperationOf(msg.Subject) == wire.OpHeld {
-			return o.held(msg)
+			return s.held(msg)
 		}
-		return o.extents(msg)
+		return s.extents(msg)
 	})
 }
 
-// serveLists answers questions for logs, one at a time, until ctx is done. They read far more than the others, which must not
-// wait for them.
-func (o *owner) serveLists(ctx context.Context) error {
-	return o.serveReaders(ctx, o.lists, func(ctx context.Context, msg *nats.Msg) any { return o.list(ctx, msg) })
+// serveLists answers questions for logs, one at a time, until ctx is done. They read far more than the others, which
+// must not wait for them.
+func (s *server) serveLists(ctx context.Context) error {
+	return s.serveReaders(ctx, s.lists, func(ctx context.Context, msg *nats.Msg) any { return s.list(ctx, msg) })
 }
 
-func (o *owner) serveReaders(ctx context.Context, asked <-chan *nats.Msg, answer func(context.Context, *nats.Msg) any) error {
+func (s *server) serveReaders(ctx context.Context, asked <-chan *nats.Msg, answer func(context.Context, *nats.Msg) any) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case msg := <-asked:
-			if !o.fresh() { // another node may own the shard by now, and know more
-				o.reply(msg, wire.Status{Code: wire.Busy, Message: "the lease was not renewed lately"})
+			if !s.fresh() { // another node may own the shard by now, and know more
+				s.reply(msg, wire.Status{Code: wire.Busy, Message: "the lease was not renewed lately"})
 				continue
 			}
-			o.reply(msg, answer(ctx, msg))
+			s.reply(msg, answer(ctx, msg))
 		}
 	}
 }
 
 // extents answers with a page of a log's extents. A catalog that is behind what the reader has seen of the manifest
 // answers Busy, never with less: the reader would take the difference for entries that do not exist.
-func (o *owner) extents(msg *nats.Msg) wire.ExtentsReply {
+func (s *server) extents(msg *nats.Msg) wire.ExtentsReply {
 	var req wire.ExtentsRequest
 	if err := decodeRequest(msg, &req); err != nil {
 		return wire.ExtentsReply{Status: wire.StatusOf(err)}
 	}
-	applied := o.ledger.position().ManifestSeq
+	applied := s.ledger.position().ManifestSeq
 	if applied < req.MinManifest {
 		return wire.ExtentsReply{Status: wire.StatusOf(fmt.Errorf("%w: the catalog is at manifest record %d", wire.ErrBusy, applied))}
 	}
-	page, more, err := o.ledger.catalog.Extents(req.Log, req.After, req.All, o.extentLimit(logid.MaxBytes))
+	page, more, err := s.ledger.catalog.Extents(req.Log, req.After, req.All, s.extentLimit(logid.MaxBytes))
 	if err != nil {
-		o.outages.requests.Failed(err)
+		s.failing.Failed(err)
 		return wire.ExtentsReply{Status: wire.StatusOf(err)}
 	}
-	return wire.ExtentsReply{Extents: page, More: more, Archive: o.cfg.ArchiveURL, Stream: o.source.Stream}
+	return wire.ExtentsReply{Extents: page, More: more, Archive: s.archive, Stream: s.source.Stream}
 }
 
 // listTime bounds a page of logs besides the extents that it may read, on a disk that is slow: readers wait 3 s for it.
 const listTime = time.Second
 
 // list answers with a page of logs: those with archived entries and those with buffered ones, merged in order.
-func (o *owner) list(ctx context.Context, msg *nats.Msg) wire.ListReply {
+func (s *server) list(ctx context.Context, msg *nats.Msg) wire.ListReply {
 	var req wire.ListRequest
 	if err := decodeRequest(msg, &req); err != nil {
 		return wire.ListReply{Status: wire.StatusOf(err)}
 	}
-	reply, err := o.page(ctx, req)
+	reply, err := s.page(ctx, req)
 	if ctx.Err() != nil {
 		return wire.ListReply{Status: wire.Status{Code: wire.NotOwner, Message: "the owner steps down"}}
 	}
 	if err != nil {
-		o.outages.requests.Failed(err)
+		s.failing.Failed(err)
 		return wire.ListReply{Status: wire.StatusOf(err)}
 	}
 	return reply
 }
 
-func (o *owner) page(ctx context.Context, req wire.ListRequest) (reply wire.ListReply, err error) {
+func (s *server) page(ctx context.Context, req wire.ListRequest) (reply wire.ListReply, err error) {
 	limit := req.Limit
 	if limit <= 0 || limit > wire.MaxListReplies {
 		limit = wire.MaxListReplies
@@ -97,8 +97,8 @@ func (o *owner) page(ctx context.Context, req wire.ListRequest) (reply wire.List
 	case req.After != "":
 		from.Log = max(req.Prefix, req.After+"\x01") // the smallest key after all of After's
 	}
-	bounds := catalog.Bounds{Logs: limit, Extents: listExtents, Until: time.Now().Add(o.listTime)}
-	v, err := o.ledger.view() // one moment: a log that is committed meanwhile is not in neither
+	bounds := catalog.Bounds{Logs: limit, Extents: listExtents, Until: time.Now().Add(s.listTime)}
+	v, err := s.ledger.view() // one moment: a log that is committed meanwhile is not in neither
 	if err != nil {
 		return reply, err
 	}
@@ -108,10 +108,10 @@ func (o *owner) page(ctx context.Context, req wire.ListRequest) (reply wire.List
 		return reply, err
 	}
 	archived := make([]wire.LogInfo, 0, len(summaries))
-	for _, s := range summaries {
-		archived = append(archived, wire.LogInfo{Log: s.Log, Archived: s.All, Extents: s.Extents})
+	for _, sum := range summaries {
+		archived = append(archived, wire.LogInfo{Log: sum.Log, Archived: sum.All, Extents: sum.Extents})
 	}
-	buffered, err := o.bufferedLogs(ctx, v.buffered, req.Prefix, from.Log, next.Log, limit+1)
+	buffered, err := s.bufferedLogs(ctx, v.buffered, req.Prefix, from.Log, next.Log, limit+1)
 	if err != nil {
 		return reply, err
 	}
@@ -125,13 +125,13 @@ func (o *owner) page(ctx context.Context, req wire.ListRequest) (reply wire.List
 }
 
 // bufferedLogs returns up to limit logs of a cursor from one on and, if to is not empty, before another.
-func (o *owner) bufferedLogs(ctx context.Context, cursor *buffer.Cursor, prefix, from, to string, limit int) (logs []wire.LogInfo, err error) {
+func (s *server) bufferedLogs(ctx context.Context, cursor *buffer.Cursor, prefix, from, to string, limit int) (logs []wire.LogInfo, err error) {
 	log, ok, err := cursor.SeekLog(from)
 	for ; ok && err == nil && strings.HasPrefix(log, prefix) && (to == "" || log < to) && len(logs) < limit; log, ok, err = cursor.SeekLog(log + "\x01") {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		part, err := o.bufferedPart(cursor, log)
+		part, err := s.bufferedPart(cursor, log)
 		if err != nil {
 			return nil, err
 		}
@@ -140,9 +140,10 @@ func (o *owner) bufferedLogs(ctx context.Context, cursor *buffer.Cursor, prefix,
 	return logs, err
 }
 
-// bufferedPart sums up what a cursor has of a log. The sums that are kept in memory tell it, unless they are of another moment.
-func (o *owner) bufferedPart(cursor *buffer.Cursor, log string) (wire.Part, error) {
-	pending, _ := o.sched.Pending(log)
+// bufferedPart sums up what a cursor has of a log. The sums that are kept in memory tell it, unless they are of another
+// moment.
+func (s *server) bufferedPart(cursor *buffer.Cursor, log string) (wire.Part, error) {
+	pending, _ := s.ledger.sched.Pending(log)
 	first, begin, _, err := cursor.Seek(log, 0)
 	if err != nil {
 		return wire.Part{}, err

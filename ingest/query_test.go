@@ -32,8 +32,8 @@ func extentsOf(t *testing.T, o *owner, log string, extents int) {
 	}
 }
 
-// TestListOfLogsWithManyExtents: a page reads a bounded number of extents, however many a log has, and a reader that goes from
-// page to page gets each log once, whole, with what is buffered.
+// TestListOfLogsWithManyExtents: a page reads a bounded number of extents, however many a log has, and a reader that
+// goes from page to page gets each log once, whole, with what is buffered.
 func TestListOfLogsWithManyExtents(t *testing.T) {
 	o := claimed(t)
 	o.listTime = time.Hour // however slow the machine is
@@ -132,17 +132,17 @@ func TestReadersOfAStaleLease(t *testing.T) {
 
 // TestListsDoNotHoldUpReads: questions for logs that nobody gets to do not fill the queue of those for extents.
 func TestListsDoNotHoldUpReads(t *testing.T) {
-	o := &owner{log: slog.New(slog.DiscardHandler), queries: make(chan *nats.Msg, queryLimit), lists: make(chan *nats.Msg, queryLimit)}
 	inbox := make(chan *nats.Msg, inboxLimit)
+	s := &server{log: slog.New(slog.DiscardHandler), inbox: inbox, queries: make(chan *nats.Msg, queryLimit), lists: make(chan *nats.Msg, queryLimit)}
 	for range 2 * queryLimit {
 		inbox <- &nats.Msg{Subject: wire.OwnerSubject(0, 1, wire.OpList)}
 	}
 	inbox <- &nats.Msg{Subject: wire.OwnerSubject(0, 1, wire.OpExtents)}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- o.dispatch(ctx, inbox) }()
+	go func() { done <- s.dispatch(ctx) }()
 	select {
-	case msg := <-o.queries:
+	case msg := <-s.queries:
 		if op := wire.OperationOf(msg.Subject); op != wire.OpExtents {
 			t.Errorf("a question for %s among those for extents", op)
 		}

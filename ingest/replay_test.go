@@ -38,7 +38,7 @@ func TestWhatIsArchived(t *testing.T) {
 		{"t.a", 9, 90, archivedHere}, {"t.a", 9, 91, archivedAnother},
 		{"t.a", 10, 90, archivedNot}, {"t.a", 10, 1, archivedNot}, {"t.b", 3, 30, archivedNot},
 	} {
-		if got, err := o.whatIsArchived(tc.log, tc.seq, time.Unix(0, tc.at)); err != nil || got != tc.want {
+		if got, err := o.intake.whatIsArchived(tc.log, tc.seq, time.Unix(0, tc.at)); err != nil || got != tc.want {
 			t.Errorf("%s at %d, time %d: %v, %v, want %v", tc.log, tc.seq, tc.at, got, err, tc.want)
 		}
 	}
@@ -48,7 +48,7 @@ func TestWhatIsArchived(t *testing.T) {
 func TestWhatIsTakenInAlready(t *testing.T) {
 	o := claimed(t)
 	fill(t, o, []string{"t.a"}, 3)
-	in := o.newIntake()
+	in := o.intake.newBatch()
 	for seq := uint64(2); seq <= 4; seq++ {
 		if err := in.take(ordered.Message{Subject: "logs.t.a", Sequence: seq, Time: time.Now()}); err != nil {
 			t.Fatal(err)
@@ -57,7 +57,7 @@ func TestWhatIsTakenInAlready(t *testing.T) {
 	if in.came != 3 || in.messages != 1 || len(in.gaps) > 0 {
 		t.Errorf("of %d messages %d are taken, with gaps %v", in.came, in.messages, in.gaps)
 	}
-	if err := o.apply(t.Context(), in); err != nil {
+	if err := o.intake.apply(t.Context(), in); err != nil {
 		t.Fatal(err)
 	}
 	if pending, _ := o.sched.Pending("t.a"); pending.Count != 4 || pending.Last != 4 || o.ledger.applied() != 4 {

@@ -2,8 +2,9 @@ package ingest
 
 import "github.com/cespare/xxhash/v2"
 
-// rememberedSegments is how many committed segments an owner knows again: workers ask again within seconds, and one that uses a
-// name twice does it as soon. A later one is not noticed; an index in the catalog would cost a row for each segment.
+// rememberedSegments is how many committed segments an owner knows again: workers ask again within seconds, and one
+// that uses a name twice does it as soon. A later one is not noticed; an index in the catalog would cost a row for each
+// segment.
 const rememberedSegments = 4096
 
 // segmentMemory knows the segments that were committed last, by a hash of their keys. The zero segmentMemory is empty.

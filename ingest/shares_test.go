@@ -14,7 +14,8 @@ import (
 	"dormouse/internal/wire"
 )
 
-// addShards makes source streams beside the default one, so that there are n in all. Tenants of shard k publish below k.
+// addShards makes source streams beside the default one, so that there are n in all. Tenants of shard k publish below
+// k.
 func (s *system) addShards(n int) {
 	s.t.Helper()
 	for k := 1; k < n; k++ {

@@ -28,7 +28,7 @@ func (s *system) skip(seq uint64, at time.Time) {
 func TestSkippedIsNoLoss(t *testing.T) {
 	o := claimed(t)
 	s := &system{t: t, nc: o.cfg.NC, js: o.cfg.JS}
-	created := o.stream.CachedInfo().Created
+	created := o.from.stream.CachedInfo().Created
 	s.skip(2, time.Now())
 	s.skip(3, created.Truncate(time.Second))
 	s.skip(5, created.Add(-time.Hour)) // of another stream
@@ -38,10 +38,10 @@ func TestSkippedIsNoLoss(t *testing.T) {
 	s.skip(6, time.Now())
 	s.skip(7, time.Now()) // is not missing
 	o.ledger.mu.pos.Applied = 1
-	if n, err := o.skippedIn(t.Context(), []span{{2, 3}, {5, 6}}); err != nil || n != 3 {
+	if n, err := o.intake.rejects.skippedIn(t.Context(), []span{{2, 3}, {5, 6}}); err != nil || n != 3 {
 		t.Errorf("%d of two gaps were put aside, %v", n, err)
 	}
-	if err := o.skipGap(t.Context(), 6); err != nil || o.ledger.applied() != 6 {
+	if err := o.intake.stepOver(t.Context(), 6); err != nil || o.ledger.applied() != 6 {
 		t.Fatalf("applied %d, %v", o.ledger.applied(), err)
 	}
 	if lost, skipped := testutil.ToFloat64(o.metrics.lost), testutil.ToFloat64(o.metrics.rejected); lost != 2 || skipped != 3 {
@@ -55,31 +55,31 @@ func TestSkippedWhileItIsPutAside(t *testing.T) {
 	o := claimed(t)
 	s := &system{t: t, nc: o.cfg.NC, js: o.cfg.JS}
 	var err error
-	if o.aside, err = jetstream.New(s.nc); err != nil {
+	if o.intake.rejects.publisher, err = jetstream.New(s.nc); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(o.aside.CleanupPublisher)
+	t.Cleanup(o.intake.rejects.publisher.CleanupPublisher)
 	s.publish("logs.t.a", "1", "2", "3")
-	waiting := func(seq uint64, refused func(string) []aside) aside {
-		return aside{nats.NewMsg("nobody.takes.this"), rejected.Message{Seq: seq, Subject: "logs.t.a"}, refused}
+	waiting := func(seq uint64, refused func(string) []outgoing) outgoing {
+		return outgoing{nats.NewMsg("nobody.takes.this"), rejected.Message{Seq: seq, Subject: "logs.t.a"}, refused}
 	}
-	left := []aside{waiting(1, func(string) []aside { return nil }), waiting(2, nil), waiting(3, nil)}
-	if rest, dropped := o.withoutSkipped(t.Context(), left); len(rest) != 3 || dropped != 0 {
+	left := []outgoing{waiting(1, func(string) []outgoing { return nil }), waiting(2, nil), waiting(3, nil)}
+	if rest, dropped := o.intake.rejects.withoutSkipped(t.Context(), left); len(rest) != 3 || dropped != 0 {
 		t.Errorf("nothing was put aside, and %d are left, %d dropped", len(rest), dropped)
 	}
 	for seq := range uint64(3) {
 		s.skip(seq+1, s.message(seq+1).Time)
 	}
 	for seq := range uint64(2) {
-		if err := o.stream.DeleteMsg(t.Context(), seq+1); err != nil {
+		if err := o.from.stream.DeleteMsg(t.Context(), seq+1); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if rest, dropped := o.withoutSkipped(t.Context(), left); len(rest) != 1 || rest[0].from.Seq != 3 || dropped != 1 {
+	if rest, dropped := o.intake.rejects.withoutSkipped(t.Context(), left); len(rest) != 1 || rest[0].from.Seq != 3 || dropped != 1 {
 		t.Errorf("one is there, and %d are left, %d dropped", len(rest), dropped)
 	}
 	err = ended(t, "the rest to be passed over", func() error {
-		refused, err := o.publishAside(t.Context(), left[:2])
+		refused, err := o.intake.rejects.publish(t.Context(), left[:2])
 		if refused != 1 {
 			t.Errorf("%d were not published again", refused)
 		}

@@ -84,8 +84,9 @@ func sortExtents(all []extent.Located) []extent.Located {
 	return all
 }
 
-// TestTakeoverFromSnapshots lets nodes with an empty, a stale and a current disk take a shard over from each other while
-// snapshots are taken and the manifest is cut: each must have the whole catalog, archive nothing again and lose nothing.
+// TestTakeoverFromSnapshots lets nodes with an empty, a stale and a current disk take a shard over from each other
+// while snapshots are taken and the manifest is cut: each must have the whole catalog, archive nothing again and lose
+// nothing.
 func TestTakeoverFromSnapshots(t *testing.T) {
 	t.Parallel() // it waits most of its time
 	s := newSystem(t)
@@ -145,14 +146,14 @@ func TestTakeoverFromSnapshots(t *testing.T) {
 // TestTailThatIsCountedTooHigh, as after a crash between a snapshot and the next record, makes no snapshot of nothing.
 func TestTailThatIsCountedTooHigh(t *testing.T) {
 	o := claimed(t)
-	o.snapshot = &manifest.Snapshot{UpTo: o.ledger.mu.pos.ManifestSeq, UpToID: o.ledger.mu.pos.ManifestID}
+	o.snapshots.newest = &manifest.Snapshot{UpTo: o.ledger.mu.pos.ManifestSeq, UpToID: o.ledger.mu.pos.ManifestID}
 	o.ledger.mu.pos.TailRecords, o.ledger.mu.pos.TailExtents = 2*o.cfg.SnapshotRecords, 7
 	before := o.ledger.mu.pos.ManifestSeq
-	if err := ended(t, "the look at the tail", func() error { return o.shorten(t.Context()) }); err != nil {
+	if err := ended(t, "the look at the tail", func() error { return o.snapshots.shorten(t.Context()) }); err != nil {
 		t.Fatal(err)
 	}
-	if long, _ := o.longTail(); long || o.ledger.mu.pos.TailExtents > 0 || o.ledger.mu.pos.ManifestSeq != before || len(o.snapshot.Runs) > 0 {
-		t.Errorf("the tail is %+v, the snapshot %+v", o.ledger.mu.pos, o.snapshot)
+	if long, _ := o.snapshots.longTail(); long || o.ledger.mu.pos.TailExtents > 0 || o.ledger.mu.pos.ManifestSeq != before || len(o.snapshots.newest.Runs) > 0 {
+		t.Errorf("the tail is %+v, the snapshot %+v", o.ledger.mu.pos, o.snapshots.newest)
 	}
 }
 
@@ -192,14 +193,14 @@ func TestSnapshotTakesSoManyAtOnce(t *testing.T) {
 			call := <-o.committer.requests
 			call.done <- want
 		}()
-		if err := o.takeSnapshot(t.Context(), upTo); !errors.Is(err, want) {
+		if err := o.snapshots.take(t.Context(), upTo); !errors.Is(err, want) {
 			t.Fatalf("taking it ended with %v", err)
 		}
-		if want != nil && (o.snapshot != nil || o.ledger.mu.pos.TailRecords != 6) {
-			t.Errorf("it counts as taken: %+v of a tail of %d", o.snapshot, o.ledger.mu.pos.TailRecords)
+		if want != nil && (o.snapshots.newest != nil || o.ledger.mu.pos.TailRecords != 6) {
+			t.Errorf("it counts as taken: %+v of a tail of %d", o.snapshots.newest, o.ledger.mu.pos.TailRecords)
 		}
 	}
-	if got := o.snapshot; got.UpTo != 3 || got.Highest != 2 || len(got.Runs) != 1 || got.Runs[0].Extents != 2 || o.ledger.mu.pos.TailRecords != 3 || o.ledger.mu.pos.TailExtents != 3 {
+	if got := o.snapshots.newest; got.UpTo != 3 || got.Highest != 2 || len(got.Runs) != 1 || got.Runs[0].Extents != 2 || o.ledger.mu.pos.TailRecords != 3 || o.ledger.mu.pos.TailExtents != 3 {
 		t.Errorf("it has %+v, and leaves %d records with %d extents", got, o.ledger.mu.pos.TailRecords, o.ledger.mu.pos.TailExtents)
 	}
 }
@@ -209,7 +210,7 @@ func TestTailThatIsGone(t *testing.T) {
 	o := claimed(t)
 	(&system{t: t, js: o.cfg.JS}).shortenedTo(o)
 	o.ledger.mu.pos.TailRecords = o.cfg.SnapshotRecords
-	if err := ended(t, "the owner to end", func() error { return o.shorten(t.Context()) }); !errors.Is(err, manifest.ErrGap) {
+	if err := ended(t, "the owner to end", func() error { return o.snapshots.shorten(t.Context()) }); !errors.Is(err, manifest.ErrGap) {
 		t.Errorf("it ended with %v", err)
 	}
 }
@@ -241,8 +242,8 @@ func (s *system) newestSnapshot() *manifest.Snapshot {
 	return snapshot
 }
 
-// TestRunThatCannotBeRead holds that a run whose part is lost neither keeps snapshots from being taken nor from staying few,
-// and is not tried again and again: each try may leave objects that nobody refers to.
+// TestRunThatCannotBeRead holds that a run whose part is lost neither keeps snapshots from being taken nor from staying
+// few, and is not tried again and again: each try may leave objects that nobody refers to.
 func TestRunThatCannotBeRead(t *testing.T) {
 	s := newSystem(t)
 	bucket := &faulty{Bucket: s.bucket}
@@ -318,8 +319,8 @@ func (f *faulty) Check(ctx context.Context) error {
 	return f.Bucket.Check(ctx)
 }
 
-// TestBucketThatIsAway holds that a snapshot which cannot be put keeps the manifest whole, and that a takeover which needs
-// one waits for the bucket and says so.
+// TestBucketThatIsAway holds that a snapshot which cannot be put keeps the manifest whole, and that a takeover which
+// needs one waits for the bucket and says so.
 func TestBucketThatIsAway(t *testing.T) {
 	s := newSystem(t)
 	bucket := &faulty{Bucket: s.bucket}

@@ -32,13 +32,14 @@ func ended(t *testing.T, what string, fn func() error) error {
 	}
 }
 
-// claimedAt returns an owner that took in entry 3 at a given moment, of a stream with three entries, and the stream's last.
+// claimedAt returns an owner that took in entry 3 at a given moment, of a stream with three entries, and the stream's
+// last.
 func claimedAt(t *testing.T, applied uint64, at time.Duration) *owner {
 	t.Helper()
 	o := claimed(t)
 	s := &system{t: t, nc: o.cfg.NC, js: o.cfg.JS}
 	s.publish("logs.t.a", "1", "2", "3")
-	last, err := o.stream.GetMsg(t.Context(), 3)
+	last, err := o.from.stream.GetMsg(t.Context(), 3)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +50,7 @@ func claimedAt(t *testing.T, applied uint64, at time.Duration) *owner {
 // TestIdleOwnerNoticesThatTheSourceLostItsEnd: its consumer waits above the stream's end, and is sent nothing.
 func TestIdleOwnerNoticesThatTheSourceLostItsEnd(t *testing.T) {
 	o := claimedAt(t, 5, 0)
-	o.sourceCheck = 10 * time.Millisecond
+	o.from.every = 10 * time.Millisecond
 	err := ended(t, "the owner to step down", func() error { return o.run(context.WithoutCancel(t.Context()), func() {}) })
 	if err == nil || errors.Is(err, errSource) || !strings.Contains(err.Error(), "lost its end") {
 		t.Errorf("the owner ended with %v", err)
@@ -76,7 +77,7 @@ func TestCheckSource(t *testing.T) {
 			if tc.change != nil {
 				tc.change(&o.ledger.mu.pos)
 			}
-			if err := o.checkSource(t.Context()); (err == nil) != tc.same || errors.Is(err, errSource) {
+			if err := o.from.check(t.Context()); (err == nil) != tc.same || errors.Is(err, errSource) {
 				t.Errorf("got %v", err)
 			}
 		})
@@ -91,7 +92,7 @@ func TestCheckOfAStreamAtRest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(o.checkSource(t.Context()), sub.Drain(), o.cfg.NC.Flush()); err != nil {
+	if err := errors.Join(o.from.check(t.Context()), sub.Drain(), o.cfg.NC.Flush()); err != nil {
 		t.Fatal(err)
 	}
 	(&system{t: t}).until("the subscription to end", func() bool { return !sub.IsValid() })
@@ -170,7 +171,7 @@ func TestFollowersThatNeverCome(t *testing.T) {
 	o := claimed(t)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	in, err := o.gather(ctx, &announcing{})
+	in, err := o.intake.gather(ctx, &announcing{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -180,7 +181,8 @@ func TestFollowersThatNeverCome(t *testing.T) {
 	}
 }
 
-// TestGapOfAFencedOwner: what a successor has archived and trimmed is no loss, and the one who finds it gone steps down.
+// TestGapOfAFencedOwner: what a successor has archived and trimmed is no loss, and the one who finds it gone steps
+// down.
 func TestGapOfAFencedOwner(t *testing.T) {
 	for name, tc := range map[string]struct{ fenced, consumed bool }{
 		"its own, before it reads": {}, "its own, while it reads": {consumed: true},
@@ -202,12 +204,12 @@ func TestGapOfAFencedOwner(t *testing.T) {
 			}
 			var err error
 			if tc.consumed { // entry 3 comes right after the position
-				in := o.newIntake()
+				in := o.intake.newBatch()
 				in.gaps, in.messages, in.applied = []span{{1, 2}}, 1, 3
 				in.batch = o.cfg.DB.NewBatch()
-				err = o.apply(t.Context(), in)
+				err = o.intake.apply(t.Context(), in)
 			} else {
-				err = o.skipGap(t.Context(), 2)
+				err = o.intake.stepOver(t.Context(), 2)
 			}
 			if errors.Is(err, manifest.ErrFenced) != tc.fenced || !tc.fenced && err != nil {
 				t.Fatalf("got %v", err)
@@ -231,15 +233,15 @@ func TestGapThatCannotBeLookedAt(t *testing.T) {
 			s := &system{t: t, nc: o.cfg.NC, js: o.cfg.JS}
 			js, refuse := s.refusing("STREAM.MSG.GET." + stream)
 			refuse.Store(true)
-			o.cfg.JS = js
-			if err := o.skipGap(t.Context(), 2); !errors.Is(err, errSource) || errors.Is(err, manifest.ErrFenced) {
+			o.asksBy(js)
+			if err := o.intake.stepOver(t.Context(), 2); !errors.Is(err, errSource) || errors.Is(err, manifest.ErrFenced) {
 				t.Errorf("got %v", err)
 			}
 			if lost := testutil.ToFloat64(o.metrics.lost); lost > 0 || o.ledger.applied() > 0 {
 				t.Errorf("%v are lost, the position is %d", lost, o.ledger.applied())
 			}
 			refuse.Store(false)
-			if err := o.skipGap(t.Context(), 2); err != nil || testutil.ToFloat64(o.metrics.lost) != 2 || o.ledger.applied() != 2 {
+			if err := o.intake.stepOver(t.Context(), 2); err != nil || testutil.ToFloat64(o.metrics.lost) != 2 || o.ledger.applied() != 2 {
 				t.Errorf("afterwards: %v lost, the position is %d, %v", testutil.ToFloat64(o.metrics.lost), o.ledger.applied(), err)
 			}
 		})

@@ -95,8 +95,8 @@ func (s *shardStates) ready() error {
 	return errors.Join(errs...)
 }
 
-// remarks says, for each shard that is served but behind where its stream was at the takeover, how far it is, and which take
-// nothing in for want of room.
+// remarks says, for each shard that is served but behind where its stream was at the takeover, how far it is, and which
+// take nothing in for want of room.
 func (s *shardStates) remarks() (lines []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -26,8 +26,8 @@ const (
 
 var concernNames = [concerns]string{"taking entries in", "claiming the shard", "committing what is archived"}
 
-// advance says whether a shard gets on at this node, over all its turns as the owner. Idle, back-pressure and another node's
-// turn are no trouble. It costs nothing at rest: who works on the shard tells it what happens.
+// advance says whether a shard gets on at this node, over all its turns as the owner. Idle, back-pressure and another
+// node's turn are no trouble. It costs nothing at rest: who works on the shard tells it what happens.
 type advance struct {
 	mu struct {
 		sync.Mutex
@@ -167,8 +167,8 @@ func (a *advance) stuck() *wire.Stuck {
 	return nil
 }
 
-// watchAdvance looks several times in a lease whether the shard gets on, until ctx is done. It asks JetStream only for one
-// that does not.
+// watchAdvance looks several times in a lease whether the shard gets on, until ctx is done. It asks JetStream only for
+// one that does not.
 func (r *shardRunner) watchAdvance(ctx context.Context) {
 	lease := r.node.cfg.Lease
 	tick := time.NewTicker(lease / 4)
@@ -193,8 +193,8 @@ func (r *shardRunner) watchAdvance(ctx context.Context) {
 	}
 }
 
-// lookAtAdvance returns what the shard does not get past, nil if it gets on, and how loud to say so: what fails for whatever
-// message, as without NATS, needs no operator for the shard's sake.
+// lookAtAdvance returns what the shard does not get past, nil if it gets on, and how loud to say so: what fails for
+// whatever message, as without NATS, needs no operator for the shard's sake.
 func (r *shardRunner) lookAtAdvance(ctx context.Context, patience time.Duration) (*wire.Stuck, slog.Level) {
 	c, since, why, ok := r.advance.heldUp(patience)
 	if !ok {
@@ -269,15 +269,6 @@ type aheadError struct {
 }
 
 func (e aheadError) Unwrap() error { return e.error }
-
-// notePending notes that the stream has, or has not, something above what was taken in.
-func (o *owner) notePending(pending uint64) {
-	if pending > 0 {
-		o.advance.begins(taking)
-		return
-	}
-	o.advance.done(taking)
-}
 
 // stuckError is how readiness puts it.
 func stuckError(shard wire.Shard, s *wire.Stuck) error {

@@ -15,7 +15,8 @@ import (
 	"dormouse/internal/wire"
 )
 
-// gated is a JetStream of which requests about streams and consumers pass through a gate. Those of buckets would not come back.
+// gated is a JetStream of which requests about streams and consumers pass through a gate. Those of buckets would not
+// come back.
 type gated struct {
 	jetstream.JetStream
 	gate jetstream.JetStream
@@ -57,8 +58,8 @@ func (n *node) awaitMoving() {
 	n.s.until("readiness", func() bool { return n.node.Ready() == nil })
 }
 
-// TestStuck: whatever keeps a shard from getting on shows after a lease, with the message that it does not get past, and is over
-// when that is.
+// TestStuck: whatever keeps a shard from getting on shows after a lease, with the message that it does not get past,
+// and is over when that is.
 func TestStuck(t *testing.T) {
 	t.Run("a message cannot be put aside", func(t *testing.T) {
 		t.Parallel()
@@ -164,7 +165,8 @@ func TestNotStuck(t *testing.T) {
 	looks("when all is archived")
 }
 
-// TestAdvanceForgives: the time in which the process itself stood still counts for nothing; TestFrozenOwner has it frozen.
+// TestAdvanceForgives: the time in which the process itself stood still counts for nothing; TestFrozenOwner has it
+// frozen.
 func TestAdvanceForgives(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const patience = 2 * time.Second

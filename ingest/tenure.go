@@ -16,7 +16,8 @@ type tenure struct {
 
 func (t *tenure) begin(epoch uint64) { t.began, t.epoch = time.Now(), epoch }
 
-// end says that a shard was given up in order, with nothing left of it here. An owner that steps down has a line of its own.
+// end says that a shard was given up in order, with nothing left of it here. An owner that steps down has a line of its
+// own.
 func (t *tenure) end(ctx context.Context, err error) {
 	why := "this process ends"
 	switch {

@@ -15,8 +15,9 @@ import (
 	"dormouse/store/manifest"
 )
 
-// floorLog remembers when each floor became part of the manifest, since trimming may follow only after a delay: JetStream
-// acks before it syncs, and after a power failure a manifest that lost its last records must find the entries still there.
+// floorLog remembers when each floor became part of the manifest, since trimming may follow only after a delay:
+// JetStream acks before it syncs, and after a power failure a manifest that lost its last records must find the entries
+// still there.
 type floorLog struct {
 	mu      sync.Mutex
 	samples []floorSample // ascending in both
@@ -47,8 +48,8 @@ func (l *floorLog) recorded(floor uint64, at time.Time) {
 	l.samples = append(l.samples, floorSample{floor, at})
 }
 
-// inherit puts floors before those that were recorded so far: the records of earlier owners, in the manifest's order. Their times
-// are by the clocks of several servers; where they do not ascend the later one counts.
+// inherit puts floors before those that were recorded so far: the records of earlier owners, in the manifest's order.
+// Their times are by the clocks of several servers; where they do not ascend the later one counts.
 func (l *floorLog) inherit(earlier []floorSample) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -96,8 +97,9 @@ func (l *floorLog) last() floorSample {
 	return l.samples[len(l.samples)-1]
 }
 
-// inheritFloors looks since when the floors of earlier owners are recorded, so that the delay does not begin anew with each
-// takeover: from the last record before the claim back to one that is as old as the delay. What cannot be read is trimmed later.
+// inheritFloors looks since when the floors of earlier owners are recorded, so that the delay does not begin anew with
+// each takeover: from the last record before the claim back to one that is as old as the delay. What cannot be read is
+// trimmed later.
 func (o *owner) inheritFloors(ctx context.Context) {
 	var earlier []floorSample // descending
 	r, ok, err := o.before, o.before.ID != "", error(nil)
@@ -119,8 +121,8 @@ func (o *owner) inheritFloors(ctx context.Context) {
 	o.floors.inherit(earlier)
 }
 
-// leastAge returns how old a record is whose time is the stream's server's, by what that server's clock says now and by this
-// machine's: the less of both, so that one clock that jumps trims nothing early.
+// leastAge returns how old a record is whose time is the stream's server's, by what that server's clock says now and by
+// this machine's: the less of both, so that one clock that jumps trims nothing early.
 func leastAge(stored, serverNow, ownNow time.Time) time.Duration {
 	if stored.IsZero() {
 		return 0
@@ -131,8 +133,8 @@ func leastAge(stored, serverNow, ownNow time.Time) time.Duration {
 // floorEvery is how often at most the floor is recorded on its own, when no commit carries it.
 const floorEvery = 5 * time.Second
 
-// trimmer shortens the source stream up to the recorded floor, a delay after it was recorded, and has the floor recorded when it
-// moved on without a commit after it.
+// trimmer shortens the source stream up to the recorded floor, a delay after it was recorded, and has the floor
+// recorded when it moved on without a commit after it.
 type trimmer struct {
 	enabled bool // else it only has the floor recorded
 	delay   time.Duration
@@ -143,7 +145,8 @@ type trimmer struct {
 	trimmed uint64
 
 	recordFloor func(context.Context) error
-	// safe returns nil when nothing tells that the floors do not hold. It wraps errSource or errLater when that cannot be told now.
+	// safe returns nil when nothing tells that the floors do not hold. It wraps errSource or errLater when that cannot be
+	// told now.
 	safe  func(context.Context) error
 	purge func(ctx context.Context, floor uint64) error
 }
@@ -155,7 +158,7 @@ func (o *owner) newTrimmer() *trimmer {
 		ledger: o.ledger, floors: &o.floors, outage: o.outages.trim, trims: o.trims,
 		recordFloor: o.committer.recordFloor, safe: o.floorsHold,
 		purge: func(ctx context.Context, floor uint64) error {
-			return o.stream.Purge(ctx, jetstream.WithPurgeSequence(floor+1))
+			return o.from.stream.Purge(ctx, jetstream.WithPurgeSequence(floor+1))
 		},
 	}
 }
@@ -163,8 +166,8 @@ func (o *owner) newTrimmer() *trimmer {
 // errLater marks what keeps a trim from happening now, and may pass.
 var errLater = errors.New("the manifest could not be looked at")
 
-// floorsHold returns nil when both streams still have what the floors were recorded for: servers that lost power may have lost
-// their last seconds.
+// floorsHold returns nil when both streams still have what the floors were recorded for: servers that lost power may
+// have lost their last seconds.
 func (o *owner) floorsHold(ctx context.Context) error {
 	err := o.stillInManifest(ctx)
 	if errors.Is(err, manifest.ErrFenced) {
@@ -173,7 +176,7 @@ func (o *owner) floorsHold(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", errLater, err)
 	}
-	return o.checkSource(ctx)
+	return o.from.check(ctx)
 }
 
 // run trims until ctx is done or the floors do not hold.

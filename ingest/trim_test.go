@@ -231,7 +231,8 @@ func (s *system) firstStored() uint64 {
 	return s.source().CachedInfo().State.FirstSeq
 }
 
-// TestTrimWithManyTakeovers: owners that each live for less than the trim delay trim what is recorded for longer, and not earlier.
+// TestTrimWithManyTakeovers: owners that each live for less than the trim delay trim what is recorded for longer, and
+// not earlier.
 func TestTrimWithManyTakeovers(t *testing.T) {
 	const delay = 4 * time.Second
 	s := newSystem(t)

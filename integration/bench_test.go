@@ -10,8 +10,8 @@ import (
 	"dormouse/integration/bench"
 )
 
-// TestBench runs two small scenarios of the benchmark, of which the short form has one: it must measure all that they promise,
-// and clean up behind itself.
+// TestBench runs two small scenarios of the benchmark, of which the short form has one: it must measure all that they
+// promise, and clean up behind itself.
 func TestBench(t *testing.T) {
 	t.Parallel()
 	want := map[string]bool{ // and whether it has a baseline

@@ -45,7 +45,8 @@ func (in *instance) ends() string {
 	return lines[len(lines)-1]
 }
 
-// TestArchiveByAnotherWay: who cannot reach the bucket as the server names it is told of --archive, and leaves nothing behind.
+// TestArchiveByAnotherWay: who cannot reach the bucket as the server names it is told of --archive, and leaves nothing
+// behind.
 func TestArchiveByAnotherWay(t *testing.T) {
 	t.Parallel()
 	in := newInstance(t, fast...).start()

@@ -279,7 +279,8 @@ func crowd(t *testing.T, addr string, size int, hello string) {
 	}
 }
 
-// TestMoreClientsThanFiles: connections are refused, or wait, before they take the files that JetStream and the archive need.
+// TestMoreClientsThanFiles: connections are refused, or wait, before they take the files that JetStream and the archive
+// need.
 func TestMoreClientsThanFiles(t *testing.T) {
 	const files = 256
 	nats := func(in *instance) { crowd(t, in.nats, files+50, "CONNECT {\"verbose\":false}\r\nPING\r\n") }

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// crashRestarts is how often the server is killed, and shortRestarts how often in the short form; DORMOUSE_CRASH_RESTARTS sets
-// another number.
+// crashRestarts is how often the server is killed, and shortRestarts how often in the short form;
+// DORMOUSE_CRASH_RESTARTS sets another number.
 const (
 	crashRestarts = 24
 	shortRestarts = 6
@@ -29,9 +29,9 @@ func envInt(t *testing.T, name string, def uint64) uint64 {
 	return n
 }
 
-// TestCrash kills the server with SIGKILL at random moments under load and starts it again, sometimes without its Pebble
-// directory, and in the end compares what is read with what was acked: from the mixture of archive and stream, and again
-// when all is archived. The seed is printed; DORMOUSE_SEED replays its choices.
+// TestCrash kills the server with SIGKILL at random moments under load and starts it again, sometimes without its
+// Pebble directory, and in the end compares what is read with what was acked: from the mixture of archive and stream,
+// and again when all is archived. The seed is printed; DORMOUSE_SEED replays its choices.
 func TestCrash(t *testing.T) {
 	t.Parallel()
 	restarts := uint64(crashRestarts)

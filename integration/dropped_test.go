@@ -157,8 +157,8 @@ func (d *dropping) check(when string, archived bool) {
 	}
 }
 
-// TestStreamDropsWhatIsBuffered: entries that a user's stream drops, for whatever reason, while only the owner has them, are read
-// in their place, before their commit and after it. Following misses none.
+// TestStreamDropsWhatIsBuffered: entries that a user's stream drops, for whatever reason, while only the owner has
+// them, are read in their place, before their commit and after it. Following misses none.
 func TestStreamDropsWhatIsBuffered(t *testing.T) {
 	t.Parallel()
 	outside := startOutsideNATS(t)

@@ -48,9 +48,9 @@ func TestFolderArchiveGone(t *testing.T) {
 	t.Log(in.must("", "verify"))
 }
 
-// TestDiskFull fills the disk that holds the server's state. Publishers are refused; what they were acked is there when
-// there is room again and the server was started again. It ends by itself: JetStream takes nothing more into a file that
-// it once could not write to.
+// TestDiskFull fills the disk that holds the server's state. The server ends by itself, whether JetStream or the cache
+// notices first: JetStream takes nothing more into a file that it once could not write to. What publishers were acked
+// is there when there is room again and the server was started again.
 func TestDiskFull(t *testing.T) {
 	t.Parallel()
 	if os.Getuid() != 0 {
@@ -76,9 +76,6 @@ func TestDiskFull(t *testing.T) {
 	filler := filepath.Join(in.data, "filler")
 	fill(t, filler)
 	in.untilEnded()
-	if _, refused := o.Counts(); refused == 0 {
-		t.Error("no publisher was refused")
-	}
 	if code := in.wait(); code != 1 || !strings.Contains(in.Output(), "no space left on device") {
 		t.Errorf("exit %d, want 1 and why:\n%s", code, in.Tail())
 	}

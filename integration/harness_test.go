@@ -1,5 +1,5 @@
-// Package integration tests the whole program: the built binary in processes of its own, real publishers, kill -9, a real
-// S3 server. It asserts the direction of imports too.
+// Package integration tests the whole program: the built binary in processes of its own, real publishers, kill -9, a
+// real S3 server. It asserts the direction of imports too.
 package integration
 
 import (
@@ -136,8 +136,8 @@ func (in *instance) untilEnded() {
 	}
 }
 
-// kill ends the process as a power switch does to it, and waits for its end. One that has ended by itself, and was not waited
-// for, fails the test.
+// kill ends the process as a power switch does to it, and waits for its end. One that has ended by itself, and was not
+// waited for, fails the test.
 func (in *instance) kill() {
 	if !in.Up() {
 		return

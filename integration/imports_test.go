@@ -12,9 +12,9 @@ import (
 
 const module = "dormouse/"
 
-// mayImport says which of our own folders a folder may import, tests left aside. Arrows point one way; ingest and workers
-// do not know each other. integration is the benchmark: it starts the program as a process of its own, so that it
-// knows neither.
+// mayImport says which of our own folders a folder may import, tests left aside. Arrows point one way; ingest and
+// workers do not know each other. integration is the benchmark: it starts the program as a process of its own, so that
+// it knows neither.
 var mayImport = map[string][]string{
 	"cmd":         {"cmd", "ingest", "workers", "scheduler", "store", "internal", "integration"},
 	"integration": {"integration", "scheduler", "store", "internal"},

@@ -9,8 +9,8 @@ import (
 	"dormouse/integration/relay"
 )
 
-// outageLines are what a process may say of a part that is away, at most: a line when each thing that it does there fails and
-// one when it works again, whatever the number of its workers and however often they try.
+// outageLines are what a process may say of a part that is away, at most: a line when each thing that it does there
+// fails and one when it works again, whatever the number of its workers and however often they try.
 const outageLines = 20
 
 // outage breaks something for a while and returns what the process logged until it was ready again and archived more.

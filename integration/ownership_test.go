@@ -78,7 +78,8 @@ func shardedNATS(t *testing.T, shards int) *outsideNATS {
 	return nats
 }
 
-// TestOwnership runs ingest and workers as processes of their own, and lets owners leave in order, die and join under load.
+// TestOwnership runs ingest and workers as processes of their own, and lets owners leave in order, die and join under
+// load.
 func TestOwnership(t *testing.T) {
 	t.Parallel()
 	const shards = 4
@@ -136,8 +137,8 @@ func TestOwnership(t *testing.T) {
 	}
 }
 
-// TestFrozenOwner stops an owner until its successor works, with a question waiting in its socket, and lets it go on: it
-// must not answer it from what it remembers, commit nothing, step down by itself, and be able to own again.
+// TestFrozenOwner stops an owner until its successor works, with a question waiting in its socket, and lets it go on:
+// it must not answer it from what it remembers, commit nothing, step down by itself, and be able to own again.
 func TestFrozenOwner(t *testing.T) {
 	t.Parallel()
 	nats := startOutsideNATS(t)

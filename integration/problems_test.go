@@ -41,8 +41,8 @@ func (in *instance) awaitProblems(parts ...string) {
 	in.t.Logf("%q", got)
 }
 
-// TestStatusExitCode: status fails, and says why, while a process is frozen, is dead, or while nobody is there; and succeeds
-// in between. The one that died is called by one name everywhere.
+// TestStatusExitCode: status fails, and says why, while a process is frozen, is dead, or while nobody is there; and
+// succeeds in between. The one that died is called by one name everywhere.
 func TestStatusExitCode(t *testing.T) {
 	t.Parallel()
 	const shards = 2
@@ -107,7 +107,8 @@ func (in *instance) checkNobody() {
 	}
 }
 
-// TestProvisionCheck: a mapping that is missing or wrong is found before tenants find out, and nothing is stored by that.
+// TestProvisionCheck: a mapping that is missing or wrong is found before tenants find out, and nothing is stored by
+// that.
 func TestProvisionCheck(t *testing.T) {
 	t.Parallel()
 	const shards = 4

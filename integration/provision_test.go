@@ -55,8 +55,8 @@ func streamsOf(t *testing.T, js jetstream.JetStream) map[string]made {
 	return all
 }
 
-// TestProvisionIsIdempotent provisions an outside NATS again and again: what is there stays as it is. The mapping that it
-// prints is then given to the server as it stands there.
+// TestProvisionIsIdempotent provisions an outside NATS again and again: what is there stays as it is. The mapping that
+// it prints is then given to the server as it stands there.
 func TestProvisionIsIdempotent(t *testing.T) {
 	t.Parallel()
 	const shards = 3
@@ -143,8 +143,8 @@ func (o *outsideNATS) restartWith(part string) {
 	o.run(options)
 }
 
-// TestStreamsOfOnesOwnAsShards archives two streams that users have, whose entries were there before the system, and takes
-// nothing away from them.
+// TestStreamsOfOnesOwnAsShards archives two streams that users have, whose entries were there before the system, and
+// takes nothing away from them.
 func TestStreamsOfOnesOwnAsShards(t *testing.T) {
 	t.Parallel()
 	const perLog = 20

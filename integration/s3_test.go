@@ -19,8 +19,8 @@ import (
 	"dormouse/internal/programtest"
 )
 
-// gateway is an S3 server behind a relay that the test can break: a real one (versitygw on a folder, built from the pinned
-// module in tools), and in the short form one in memory, since the real one takes minutes to compile.
+// gateway is an S3 server behind a relay that the test can break: a real one (versitygw on a folder, built from the
+// pinned module in tools), and in the short form one in memory, since the real one takes minutes to compile.
 type gateway struct {
 	url   string // for --archive
 	relay *relay.Relay
@@ -99,8 +99,8 @@ func TestMainJobOnS3(t *testing.T) {
 	mainJob(t, in.start())
 }
 
-// TestS3Outage takes the bucket away under load, first with connections that are refused, then with ones that hang: work is
-// delayed, nothing is lost, and neither goroutines nor the memory of the buffer grow beyond their bounds.
+// TestS3Outage takes the bucket away under load, first with connections that are refused, then with ones that hang:
+// work is delayed, nothing is lost, and neither goroutines nor the memory of the buffer grow beyond their bounds.
 func TestS3Outage(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t)
@@ -131,8 +131,8 @@ func TestS3Outage(t *testing.T) {
 	t.Log(in.must("", "verify"))
 }
 
-// TestHandoverDoesNotWaitForWorkers ends a process whose workers are stuck in a bucket that hangs: another one owns its shard
-// long before the workers' grace is over.
+// TestHandoverDoesNotWaitForWorkers ends a process whose workers are stuck in a bucket that hangs: another one owns its
+// shard long before the workers' grace is over.
 func TestHandoverDoesNotWaitForWorkers(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t)

@@ -25,8 +25,8 @@ func tenantLogs(tenants, logs int) (all []string) {
 	return all
 }
 
-// publishAll publishes n entries to each log, in turns, waits for all acks, tells the oracle and returns the stream that
-// each log went to.
+// publishAll publishes n entries to each log, in turns, waits for all acks, tells the oracle and returns the stream
+// that each log went to.
 func publishAll(t *testing.T, js jetstream.JetStream, o oracle, prefix string, logs []string, n int, what string) map[string]string {
 	t.Helper()
 	type sent struct {
@@ -77,7 +77,8 @@ func (in *instance) refused(says ...string) {
 	}
 }
 
-// TestEmbeddedShards spreads tenants over the shards of one process, whose server maps them also after a restart without
+// TestEmbeddedShards spreads tenants over the shards of one process, whose server maps them also after a restart
+// without
 // --shards, and refuses to change the number.
 func TestEmbeddedShards(t *testing.T) {
 	t.Parallel()

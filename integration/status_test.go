@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// TestStatusOutput looks at a sharded system while nothing works on it, while it is archived, when its owner is dead, and
-// when no process is there.
+// TestStatusOutput looks at a sharded system while nothing works on it, while it is archived, when its owner is dead,
+// and when no process is there.
 func TestStatusOutput(t *testing.T) {
 	t.Parallel()
 	const shards, perLog = 2, 10

@@ -9,8 +9,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// TestStreamsThatAreRefused meets streams that were there before with a setting that breaks an invariant: the server does
-// not start, and says which setting it is.
+// TestStreamsThatAreRefused meets streams that were there before with a setting that breaks an invariant: the server
+// does not start, and says which setting it is.
 func TestStreamsThatAreRefused(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -64,8 +64,8 @@ func TestUsersStreamIsNotTrimmed(t *testing.T) {
 	}
 }
 
-// TestRejected publishes messages that are no entry of a log: they end, with the reason, in a stream of their own, and hold
-// nobody up.
+// TestRejected publishes messages that are no entry of a log: they end, with the reason, in a stream of their own, and
+// hold nobody up.
 func TestRejected(t *testing.T) {
 	t.Parallel()
 	in := newInstance(t, fast...).start()
@@ -99,8 +99,8 @@ func TestRejected(t *testing.T) {
 	}
 }
 
-// TestLossByTheStreamsOwnLimits lets the source stream drop entries while no server runs: that is counted, said, and harms
-// nothing else.
+// TestLossByTheStreamsOwnLimits lets the source stream drop entries while no server runs: that is counted, said, and
+// harms nothing else.
 func TestLossByTheStreamsOwnLimits(t *testing.T) {
 	t.Parallel()
 	nats := startOutsideNATS(t)

@@ -8,9 +8,10 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// TestManyLogsInOneTick lets 100,000 logs of one entry each (in the short form 20,000) fall due together: they are taken in before
-// the first of them is due, and a slot is so wide that all of them are in one or two. It holds invariant 6, that goroutines do not follow the
-// number of logs, and invariant 7, that sleeping logs leave nothing behind.
+// TestManyLogsInOneTick lets 100,000 logs of one entry each (in the short form 20,000) fall due together: they are
+// taken in before the first of them is due, and a slot is so wide that all of them are in one or two. It holds
+// invariant 6, that goroutines do not follow the number of logs, and invariant 7, that sleeping logs leave nothing
+// behind.
 func TestManyLogsInOneTick(t *testing.T) {
 	const limit = 200
 	logs, delay := 100_000, "20s"

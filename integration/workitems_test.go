@@ -13,8 +13,8 @@ import (
 	"dormouse/internal/wire"
 )
 
-// TestOddWorkItems does to the queue of a running system what redeliveries and foreign hands do: every real item comes two
-// more times, some are taken and given back, and some are none. It costs tries, and nothing else.
+// TestOddWorkItems does to the queue of a running system what redeliveries and foreign hands do: every real item comes
+// two more times, some are taken and given back, and some are none. It costs tries, and nothing else.
 func TestOddWorkItems(t *testing.T) {
 	t.Parallel()
 	const rounds = 12

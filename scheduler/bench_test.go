@@ -32,8 +32,8 @@ func TestStatesAreSmall(t *testing.T) {
 	}
 }
 
-// TestArmingAllocates only what a log that wakes must keep, its LogID. A slot for each tick, and a map and a slab that grow
-// with the logs, add a fraction for each log, which AllocsPerRun drops.
+// TestArmingAllocates only what a log that wakes must keep, its LogID. A slot for each tick, and a map and a slab that
+// grow with the logs, add a fraction for each log, which AllocsPerRun drops.
 func TestArmingAllocates(t *testing.T) {
 	const logs, woken = 10_000, 1000
 	now := time.Now()
@@ -95,7 +95,8 @@ func BenchmarkFire(b *testing.B) {
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*logs), "ns/log")
 }
 
-// due returns a scheduler with the logs in one slot, and that slot, which is due: their entries are older than MaxDelay.
+// due returns a scheduler with the logs in one slot, and that slot, which is due: their entries are older than
+// MaxDelay.
 func due(b *testing.B, names []string, batch []Arrival) (*Scheduler, int64) {
 	b.Helper()
 	s, err := New(Config{MaxDelay: time.Second, RequeueAfter: time.Minute, MaxBytes: 1 << 40, BatchLogs: wire.MaxItemLogs,

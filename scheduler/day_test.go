@@ -45,12 +45,13 @@ type dayForm struct {
 	each       uint64        // heap bytes for an active log, at most; 0: too few are active to tell
 }
 
-// TestADayOfAMillionLogs runs the scheduler on fake time under the load of a day: Zipf over tenants and over their logs,
-// three times the average in the early afternoon, bursts of a heavy tail, and every tenant's fleet restarting once.
+// TestADayOfAMillionLogs runs the scheduler on fake time under the load of a day: Zipf over tenants and over their
+// logs, three times the average in the early afternoon, bursts of a heavy tail, and every tenant's fleet restarting
+// once.
 //
-// Slots of 5 s and a delay of a minute are what such a load asks for: at a hundred entries a second a slot of 10 ms holds
-// one log, and a longer delay alone does not change that. What the defaults, which are for low latency, come to is
-// simulated too, but only for a while about the average rate: 100 slots a second cost more than their logs.
+// Slots of 5 s and a delay of a minute are what such a load asks for: at a hundred entries a second a slot of 10 ms
+// holds one log, and a longer delay alone does not change that. What the defaults, which are for low latency, come to
+// is simulated too, but only for a while about the average rate: 100 slots a second cost more than their logs.
 func TestADayOfAMillionLogs(t *testing.T) {
 	wide := dayForm{
 		maxDelay: time.Minute, tick: 5 * time.Second, length: 24 * time.Hour, flow: 45, burstEvery: 20,

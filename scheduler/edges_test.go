@@ -63,7 +63,8 @@ func TestDrainedWhileItWaitsToBePublished(t *testing.T) {
 	}, never)
 }
 
-// TestCommitMakesRoomInTheQueue: a full queue takes as many logs as its bound, and a commit lets in a log of the outbox.
+// TestCommitMakesRoomInTheQueue: a full queue takes as many logs as its bound, and a commit lets in a log of the
+// outbox.
 func TestCommitMakesRoomInTheQueue(t *testing.T) {
 	bubble(t, func(g *rig) {
 		for i := range 4 {
@@ -132,8 +133,8 @@ type scriptedBatch struct {
 	landed chan error
 }
 
-// TestLandingOfAnEarlierFlight: a log that was committed and is being published again is not taken for published when the first
-// batch lands, nor forgotten when the second one is refused.
+// TestLandingOfAnEarlierFlight: a log that was committed and is being published again is not taken for published when
+// the first batch lands, nor forgotten when the second one is refused.
 func TestLandingOfAnEarlierFlight(t *testing.T) {
 	scripted(t, func(t *testing.T, s *Scheduler, batches <-chan scriptedBatch) {
 		full := []Arrival{{Log: "t.a", Seq: 1, Bytes: testFull, Time: time.Now()}}
@@ -242,8 +243,8 @@ func TestStuckWheelsSlotsMove(t *testing.T) {
 	})
 }
 
-// TestOldestOfRestoredLogs: logs are restored in the order of their names, not of their sequences. A floor above what is buffered
-// would trim it.
+// TestOldestOfRestoredLogs: logs are restored in the order of their names, not of their sequences. A floor above what
+// is buffered would trim it.
 func TestOldestOfRestoredLogs(t *testing.T) {
 	s, _ := hourly(t, 1)
 	lowest := uint64(100 * firstsBlock)

@@ -3,11 +3,13 @@ package scheduler
 // firstsBlock is the number of sequences that are kept together.
 const firstsBlock = 1024
 
-// firsts finds the lowest of the logs' first sequences: the logs whose first lies in one block are on a list, and the lowest
-// block in use is known. That lowest block is a bound that costs nothing, and enough to trim a stream; to be exact is to walk
-// over its list, of no more logs than a block has sequences. A heap would be exact at once, and cost a logarithm for each log.
+// firsts finds the lowest of the logs' first sequences: the logs whose first lies in one block are on a list, and the
+// lowest block in use is known. That lowest block is a bound that costs nothing, and enough to trim a stream; to be
+// exact is to walk over its list, of no more logs than a block has sequences. A heap would be exact at once, and cost a
+// logarithm for each log.
 //
-// Invariant: low is the smallest key of blocks, if there is one; blocks has the head of each list, none of which is empty.
+// Invariant: low is the smallest key of blocks, if there is one; blocks has the head of each list, none of which is
+// empty.
 type firsts struct {
 	blocks map[uint64]uint32
 	low    uint64
@@ -29,7 +31,8 @@ func (t *table) addFirst(i uint32, l *logState) {
 	f.blocks[block] = i
 }
 
-// removeFirst undoes addFirst. The search for the next block in use takes, over time, one step for every block of the stream.
+// removeFirst undoes addFirst. The search for the next block in use takes, over time, one step for every block of the
+// stream.
 func (t *table) removeFirst(l *logState) {
 	f := &t.firsts
 	block := l.first / firstsBlock

@@ -232,8 +232,8 @@ func (g *rig) checkPrompt(slack time.Duration) {
 	}
 }
 
-// TestModel drives random interleavings of append, deadline, full, commit in part and whole, refused and slow publishes,
-// redelivery, requeue, collect and expedite against the books.
+// TestModel drives random interleavings of append, deadline, full, commit in part and whole, refused and slow
+// publishes, redelivery, requeue, collect and expedite against the books.
 func TestModel(t *testing.T) {
 	for seed := range uint64(60) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {

@@ -11,8 +11,9 @@ import (
 	"github.com/cenkalti/backoff/v5"
 )
 
-// publish takes batches off the outbox and publishes them until ctx is done. A batch that cannot be published goes back to
-// the outbox, and the publisher pauses; the outbox itself is a list of states that exist anyway, so it needs no bound.
+// publish takes batches off the outbox and publishes them until ctx is done. A batch that cannot be published goes back
+// to the outbox, and the publisher pauses; the outbox itself is a list of states that exist anyway, so it needs no
+// bound.
 func (s *Scheduler) publish(ctx context.Context) error {
 	var f flight
 	pause := backoff.NewExponentialBackOff()
@@ -51,9 +52,9 @@ func (s *Scheduler) publish(ctx context.Context) error {
 // runLogs bounds how many logs are sorted together, and with that the memory it takes, about 70 bytes for each.
 const runLogs = 1 << 18
 
-// run is logs that were taken off the outbox together and are published in the order of their LogIDs. Workers drain what
-// they get one after the other, so that logs that are neighbours in the buffer should be neighbours in the queue, and in
-// the archive: reading a buffer of many logs in order costs a fraction of looking for each.
+// run is logs that were taken off the outbox together and are published in the order of their LogIDs. Workers drain
+// what they get one after the other, so that logs that are neighbours in the buffer should be neighbours in the queue,
+// and in the archive: reading a buffer of many logs in order costs a fraction of looking for each.
 type run struct {
 	number int64    // of the flight
 	tables int      // how many tables there had been when it was taken
@@ -68,8 +69,8 @@ type flight struct {
 }
 
 // takeBatch takes the next logs of the run, or of a new run off the outbox, as batch f. It returns them in ascending
-// order, in memory of their own; none when there is nothing to publish, the queue is full, or another publisher is about
-// to have it.
+// order, in memory of their own; none when there is nothing to publish, the queue is full, or another publisher is
+// about to have it.
 func (s *Scheduler) takeBatch(f *flight) []string {
 	s.mu.Lock()
 	if s.mu.awaiting >= s.cfg.QueueLogs { // the next commit wakes a publisher
@@ -127,8 +128,8 @@ func (s *Scheduler) takeOfRunLocked(f *flight) (logs []string) {
 	return append(logs, f.logs...)
 }
 
-// inFlightLocked returns the state of log n of a run, and whether it is still in this flight: no other state is in flight
-// under the run's number, whomever it belongs to by now.
+// inFlightLocked returns the state of log n of a run, and whether it is still in this flight: no other state is in
+// flight under the run's number, whomever it belongs to by now.
 func (s *Scheduler) inFlightLocked(r *run, n int) (i uint32, ok bool) {
 	i = r.states[n]
 	if r.tables != s.mu.tables { // compacted meanwhile: the states have moved
@@ -140,8 +141,8 @@ func (s *Scheduler) inFlightLocked(r *run, n int) (i uint32, ok bool) {
 	return i, l.place == inFlight && l.at == r.number
 }
 
-// landed takes the outcome of a batch. Logs that were committed or armed again meanwhile are in another place by now and
-// stay there.
+// landed takes the outcome of a batch. Logs that were committed or armed again meanwhile are in another place by now
+// and stay there.
 func (s *Scheduler) landed(f *flight, ok bool) {
 	now := time.Now()
 	f.late = f.late[:0]

@@ -1,9 +1,9 @@
 // Package scheduler decides when the logs of one shard are ready to be drained: it holds the state of every active log,
 // the slots in which they fall due on a timing wheel, and the outbox of ready logs that are published in batches.
 //
-// It is pure of NATS and disk: the caller tells it of entries and commits and gives it a function that publishes, so all
-// of it runs on a fake clock in tests. A log without buffered entries has no state here at all. Open states.go for the
-// state machine, slots.go for the deadlines, wheel.go for the clock and publish.go for the way out.
+// It is pure of NATS and disk: the caller tells it of entries and commits and gives it a function that publishes, so
+// all of it runs on a fake clock in tests. A log without buffered entries has no state here at all. Open states.go for
+// the state machine, slots.go for the deadlines, wheel.go for the clock and publish.go for the way out.
 package scheduler
 
 import (
@@ -43,7 +43,8 @@ const (
 	defaultPublishers = 4
 	// defaultQueueLogs keeps 32 workers busy. What is more than they take at once is better sorted together, see run.
 	defaultQueueLogs = 32 * wire.MaxDrainLogs
-	// maxDelaySlots bounds the wheel: its span is twice the longest delay that is armed, and a bucket takes about 100 bytes.
+	// maxDelaySlots bounds the wheel: its span is twice the longest delay that is armed, and a bucket takes about 100
+	// bytes.
 	maxDelaySlots = 8192
 )
 
@@ -133,8 +134,8 @@ func New(cfg Config) (*Scheduler, error) {
 	return s, nil
 }
 
-// Run fires deadlines and publishes ready logs until ctx is done, whose error it returns. No goroutine of the scheduler is
-// left then, unless the timing wheel had hung, see wheel.go.
+// Run fires deadlines and publishes ready logs until ctx is done, whose error it returns. No goroutine of the scheduler
+// is left then, unless the timing wheel had hung, see wheel.go.
 func (s *Scheduler) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.runSlots(ctx) })
@@ -151,16 +152,16 @@ func (s *Scheduler) Stats() Stats {
 	return s.mu.stats
 }
 
-// Oldest returns a lower bound, at most 1,023 sequences too low, of the first buffered sequence of all active logs. ok is
-// false when no log is active.
+// Oldest returns a lower bound, at most 1,023 sequences too low, of the first buffered sequence of all active logs. ok
+// is false when no log is active.
 func (s *Scheduler) Oldest() (first uint64, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.mu.table.firsts.bound()
 }
 
-// Earliest returns the log whose first buffered sequence is the lowest of all, and that sequence. It takes longer than Oldest:
-// a step for each of up to 1,024 logs. ok is false when no log is active.
+// Earliest returns the log whose first buffered sequence is the lowest of all, and that sequence. It takes longer than
+// Oldest: a step for each of up to 1,024 logs. ok is false when no log is active.
 func (s *Scheduler) Earliest() (log string, first uint64, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

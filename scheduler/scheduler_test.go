@@ -30,8 +30,8 @@ func (g *rig) queued(log string) bool {
 	return ok
 }
 
-// commitOne takes the commit of the first count entries of a log, with bytes in all. The first entry that is left, if next is
-// not 0, has that sequence and time.
+// commitOne takes the commit of the first count entries of a log, with bytes in all. The first entry that is left, if
+// next is not 0, has that sequence and time.
 func commitOne(s *Scheduler, log string, count, bytes, next uint64, at time.Time) {
 	c := Commit{Log: log, Last: next - 1, Count: count, Bytes: bytes} // of next 0: all
 	if err := s.Committed([]Commit{c}, func(string, uint64) (uint64, time.Time, error) { return next, at, nil }); err != nil {
@@ -39,8 +39,8 @@ func commitOne(s *Scheduler, log string, count, bytes, next uint64, at time.Time
 	}
 }
 
-// TestCommitsOfARecord: they are taken in one step, what is left is asked for only where something is, and what cannot be
-// told leaves the commits from there on untaken.
+// TestCommitsOfARecord: they are taken in one step, what is left is asked for only where something is, and what cannot
+// be told leaves the commits from there on untaken.
 func TestCommitsOfARecord(t *testing.T) {
 	bubble(t, func(g *rig) {
 		for _, log := range []string{"t.a", "t.b", "t.c", "t.d"} {
@@ -134,7 +134,8 @@ func TestRestoreWithoutRun(t *testing.T) {
 	})
 }
 
-// TestCollect: what is overdue on arrival waits for Release, and without it at most the maximum delay; the rest is as ever.
+// TestCollect: what is overdue on arrival waits for Release, and without it at most the maximum delay; the rest is as
+// ever.
 func TestCollect(t *testing.T) {
 	bubble(t, func(g *rig) {
 		overdue := func(log string) {
@@ -363,8 +364,8 @@ func heap() uint64 {
 	return m.HeapAlloc
 }
 
-// TestSleepingLogsLeaveNoMemory holds invariant 7: 300,000 logs that were active cost nothing once they sleep, and while
-// active each costs less than 250 bytes with its LogID.
+// TestSleepingLogsLeaveNoMemory holds invariant 7: 300,000 logs that were active cost nothing once they sleep, and
+// while active each costs less than 250 bytes with its LogID.
 func TestSleepingLogsLeaveNoMemory(t *testing.T) {
 	s, err := New(Config{MaxDelay: time.Hour, RequeueAfter: time.Hour, MaxBytes: 1 << 20, Publish: func(context.Context, []string) error { return nil }})
 	if err != nil {

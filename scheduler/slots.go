@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// slot is all the logs that fall due in one tick, or are to be queued again in it. One timer serves it, set when the slot
-// comes into being.
+// slot is all the logs that fall due in one tick, or are to be queued again in it. One timer serves it, set when the
+// slot comes into being.
 type slot struct{ logs list }
 
 // slotOf returns the slot that ends at or after a moment, nanoseconds since start.

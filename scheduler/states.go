@@ -92,12 +92,13 @@ type Commit struct {
 	Bytes uint64 // payload and header bytes
 }
 
-// Rest returns the first entry that a log has at or above a sequence, and its time. It is called while the Scheduler stands
-// still, so it must not call it, and be quick.
+// Rest returns the first entry that a log has at or above a sequence, and its time. It is called while the Scheduler
+// stands still, so it must not call it, and be quick.
 type Rest func(log string, from uint64) (first uint64, at time.Time, err error)
 
-// Committed takes the commits of one manifest record in one step. A log that has more entries is armed again, or queued, from
-// the first one that rest returns; the others go to sleep. An error of rest ends it, and the commits after it are not taken.
+// Committed takes the commits of one manifest record in one step. A log that has more entries is armed again, or
+// queued, from the first one that rest returns; the others go to sleep. An error of rest ends it, and the commits after
+// it are not taken.
 func (s *Scheduler) Committed(commits []Commit, rest Rest) error {
 	now := time.Now()
 	s.mu.Lock()
@@ -180,8 +181,8 @@ func (s *Scheduler) Expedite() {
 }
 
 // Collect has logs that are overdue when they are armed wait for more entries, at most MaxDelay long, instead of being
-// ready at once, until Release. It is for catching up with a backlog: a log's entries lie all over it, and every time that
-// a log is drained costs an extent.
+// ready at once, until Release. It is for catching up with a backlog: a log's entries lie all over it, and every time
+// that a log is drained costs an extent.
 func (s *Scheduler) Collect() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

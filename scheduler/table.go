@@ -94,7 +94,8 @@ func (t *table) setFirst(i uint32, l *logState, first uint64) {
 	t.addFirst(i, l)
 }
 
-// sparse reports whether the table holds far more memory than its logs need, since neither a Go map nor the slab shrinks.
+// sparse reports whether the table holds far more memory than its logs need, since neither a Go map nor the slab
+// shrinks.
 func (t *table) sparse() bool {
 	return t.used > shrinkStates && len(t.index) < int(t.used)/4 || len(t.index) == 0 && t.used > chunkStates
 }

@@ -21,8 +21,8 @@ func logLine(r *rand.Rand, size int) []byte {
 	return []byte(line.String()[:size])
 }
 
-// BenchmarkTake is what a worker does with one reply of about max_payload's default: decode it and check its entries, and
-// then also pack them into a segment.
+// BenchmarkTake is what a worker does with one reply of about max_payload's default: decode it and check its entries,
+// and then also pack them into a segment.
 func BenchmarkTake(b *testing.B) {
 	const logs, perLog = 640, 5
 	r := rand.New(rand.NewPCG(1, 1))

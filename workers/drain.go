@@ -26,9 +26,10 @@ var errMoved = errors.New("an entry was archived while it was being drained")
 
 // archive works on fetched items: one drain and its segments for each owner.
 //
-// The owners' turns are taken side by side, or the items of an owner that answers would wait for the time-outs of one that
-// does not. They are at most ItemsPerFetch, and each has no more in memory than one drain reply while it waits for its turn
-// to pack, see pack.begin: a pool has one segment for each worker, as if it took the owners one after the other.
+// The owners' turns are taken side by side, or the items of an owner that answers would wait for the time-outs of one
+// that does not. They are at most ItemsPerFetch, and each has no more in memory than one drain reply while it waits for
+// its turn to pack, see pack.begin: a pool has one segment for each worker, as if it took the owners one after the
+// other.
 func (p *Pool) archive(ctx context.Context, items []jetstream.Msg, ackWait time.Duration) {
 	stop := p.keepAlive(items, ackWait)
 	defer stop()
@@ -53,9 +54,10 @@ func (p *Pool) archive(ctx context.Context, items []jetstream.Msg, ackWait time.
 	owners.Wait()
 }
 
-// archiveBatch drains the logs of a batch in one exchange of as many requests as their entries need, and commits a segment
-// whenever one is full and at the end. A batch that is given up after a segment was put, or even committed, without an answer
-// is harmless: its logs are drained anew, and an owner that has committed them has nothing left of them.
+// archiveBatch drains the logs of a batch in one exchange of as many requests as their entries need, and commits a
+// segment whenever one is full and at the end. A batch that is given up after a segment was put, or even committed,
+// without an answer is harmless: its logs are drained anew, and an owner that has committed them has nothing left of
+// them.
 func (p *Pool) archiveBatch(ctx context.Context, b *batch) error {
 	if p.silence.turnAway(b.ownerID, time.Now()) {
 		return errSilent
@@ -86,8 +88,8 @@ func (p *Pool) archiveBatch(ctx context.Context, b *batch) error {
 	}
 }
 
-// sink checks the drained entries and passes them on. Replies come from outside: whatever they hold must end in an error,
-// never in a wrong segment.
+// sink checks the drained entries and passes them on. Replies come from outside: whatever they hold must end in an
+// error, never in a wrong segment.
 type sink struct {
 	logs  []string // that were asked for, ascending
 	last  []byte   // key of the last entry that was passed on

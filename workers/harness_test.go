@@ -222,7 +222,8 @@ func (s *system) open(at extent.Segment) *segment.Reader {
 
 // fakeBucket is a Putter that does what a test wants.
 type fakeBucket struct {
-	// before and after, when set, run on the n-th put (from 1) before and after an object is stored; an error ends the put.
+	// before and after, when set, run on the n-th put (from 1) before and after an object is stored; an error ends the
+	// put.
 	before, after func(ctx context.Context, n int, key string) error
 
 	mu      sync.Mutex

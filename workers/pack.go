@@ -16,12 +16,12 @@ import (
 	"dormouse/store/segment"
 )
 
-// extentBytes is the most that one extent takes of a commit, where it is its LogID and six numbers with their CBOR heads,
-// and of the reply, where a refusal is its LogID and a sentence.
+// extentBytes is the most that one extent takes of a commit, where it is its LogID and six numbers with their CBOR
+// heads, and of the reply, where a refusal is its LogID and a sentence.
 const extentBytes = logid.MaxBytes + 192
 
-// pack collects entries into a segment, in memory, and commits it when it is full. Segments of one pack are committed one
-// after the other, since a log may go on in the next one.
+// pack collects entries into a segment, in memory, and commits it when it is full. Segments of one pack are committed
+// one after the other, since a log may go on in the next one.
 type pack struct {
 	pool    *Pool
 	batch   *batch
@@ -34,8 +34,8 @@ func (p *Pool) newPack(b *batch) *pack {
 	return &pack{pool: p, batch: b, maxLogs: max(1, min(p.room()/extentBytes, wire.MaxCommitLogs))}
 }
 
-// begin waits for a turn to pack. There are as many as workers, and whoever has entries of a segment in memory holds one until
-// it is put; nobody does while only waiting for an owner's first answer or for that to a commit.
+// begin waits for a turn to pack. There are as many as workers, and whoever has entries of a segment in memory holds
+// one until it is put; nobody does while only waiting for an owner's first answer or for that to a commit.
 func (k *pack) begin(ctx context.Context) error {
 	if k.packing {
 		return nil
@@ -109,9 +109,9 @@ func (k *pack) close() {
 	k.end()
 }
 
-// put stores a segment under its key, trying again with the same one: a try that seemed to fail may have gone through, and
-// the bucket takes its own object for put. A key that holds something else is somebody's: the work is given up and done again
-// under another key.
+// put stores a segment under its key, trying again with the same one: a try that seemed to fail may have gone through,
+// and the bucket takes its own object for put. A key that holds something else is somebody's: the work is given up and
+// done again under another key.
 func (p *Pool) put(ctx context.Context, key string, data []byte) error {
 	_, err := retry(ctx, p, "put", func() (struct{}, error) {
 		attempt, cancel := context.WithTimeout(ctx, p.cfg.PutTimeout)

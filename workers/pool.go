@@ -1,9 +1,9 @@
 // Package workers is the fixed pool that turns ready logs into archive objects: it takes work items off the SyncQueue,
 // drains the logs from their owner, packs them into segments, puts those into the bucket and commits them to the owner.
 //
-// A worker keeps nothing: it may die at any moment, and what it held is queued again. The pool starts no goroutine for a
-// log and never talks to the source stream. The way of a batch is pull.go, drain.go, pack.go and commit.go; open ingest
-// for the other end of the exchanges.
+// A worker keeps nothing: it may die at any moment, and what it held is queued again. The pool starts no goroutine for
+// a log and never talks to the source stream. The way of a batch is pull.go, drain.go, pack.go and commit.go; open
+// ingest for the other end of the exchanges.
 package workers
 
 import (
@@ -26,8 +26,8 @@ import (
 	"dormouse/store/segment"
 )
 
-// Putter stores objects for good: a key that holds something else is refused with archive.ErrExists, never overwritten, one
-// that holds the same counts as put, and what was put is durable when Put returns.
+// Putter stores objects for good: a key that holds something else is refused with archive.ErrExists, never overwritten,
+// one that holds the same counts as put, and what was put is durable when Put returns.
 type Putter interface {
 	Put(ctx context.Context, key string, data []byte) error
 }
@@ -120,9 +120,9 @@ func New(cfg Config) (*Pool, error) {
 // Size returns the number of workers, and how many of them have work in hand.
 func (p *Pool) Size() (workers, busy int) { return p.cfg.Size, int(p.busy.Load()) }
 
-// Run works until ctx is done. Work in hand then has the grace period to finish; what does not is given back to the queue.
-// The connection must outlive Run, which still acknowledges work over it.
-// Run returns when no goroutine of the pool is left: nil after ctx was done, else why it could not begin.
+// Run works until ctx is done. Work in hand then has the grace period to finish; what does not is given back to the
+// queue. The connection must outlive Run, which still acknowledges work over it. Run returns when no goroutine of the
+// pool is left: nil after ctx was done, else why it could not begin.
 func (p *Pool) Run(ctx context.Context) error {
 	consumer, err := p.openQueue(ctx)
 	if ctx.Err() != nil {
@@ -157,8 +157,8 @@ func (p *Pool) Run(ctx context.Context) error {
 	return err
 }
 
-// openQueue finds the queue's consumer. While JetStream has no leader it tries again until ctx ends: that passes, and must
-// not end the process. That there is no such consumer, or no connection any more, is for somebody else to mend.
+// openQueue finds the queue's consumer. While JetStream has no leader it tries again until ctx ends: that passes, and
+// must not end the process. That there is no such consumer, or no connection any more, is for somebody else to mend.
 func (p *Pool) openQueue(ctx context.Context) (jetstream.Consumer, error) {
 	policy := backoff.NewExponentialBackOff()
 	policy.InitialInterval, policy.MaxInterval = 100*time.Millisecond, 5*time.Second

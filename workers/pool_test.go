@@ -224,8 +224,8 @@ func (l *leaderless) Consumer(ctx context.Context, stream, name string) (jetstre
 	return l.JetStream.Consumer(ctx, stream, name)
 }
 
-// TestRunWaitsForTheQueue: that JetStream has no leader just when the pool begins does not end it, and being told to end
-// meanwhile is no error.
+// TestRunWaitsForTheQueue: that JetStream has no leader just when the pool begins does not end it, and being told to
+// end meanwhile is no error.
 func TestRunWaitsForTheQueue(t *testing.T) {
 	s := newSystem(t, settings{})
 	for name, answer := range map[string]int32{"answered late": 3, "never answered": math.MaxInt32} {

@@ -22,9 +22,9 @@ const (
 
 // fetch waits for ready logs and takes several work items at once.
 //
-// One worker at a time fetches. When little is ready, items trickle in; workers that fetched side by side would each get a
-// few logs and put many small objects. The one that fetches lingers for more after the first, and a burst fills it at
-// once, so that the next one's turn comes within a round trip.
+// One worker at a time fetches. When little is ready, items trickle in; workers that fetched side by side would each
+// get a few logs and put many small objects. The one that fetches lingers for more after the first, and a burst fills
+// it at once, so that the next one's turn comes within a round trip.
 func (p *Pool) fetch(ctx context.Context, consumer jetstream.Consumer) []jetstream.Msg {
 	select {
 	case <-ctx.Done():
@@ -69,8 +69,9 @@ func first(ctx context.Context, consumer jetstream.Consumer) ([]jetstream.Msg, e
 
 // pull takes up to n items. Items may come with an error.
 //
-// Short pulls must be bounded by FetchMaxWait, whose client waits a second longer than the server. FetchContext leaves a
-// tenth: what the server sends that late finds nobody and rests until the AckWait is over, far beyond the logs' deadline.
+// Short pulls must be bounded by FetchMaxWait, whose client waits a second longer than the server. FetchContext leaves
+// a tenth: what the server sends that late finds nobody and rests until the AckWait is over, far beyond the logs'
+// deadline.
 func pull(consumer jetstream.Consumer, n int, opts ...jetstream.FetchOpt) (items []jetstream.Msg, err error) {
 	batch, err := consumer.Fetch(n, opts...)
 	if err != nil {
@@ -95,8 +96,8 @@ type batch struct {
 	unanswered int // requests in a row that the owner has not answered
 }
 
-// group sorts the items by owner; a batch's logs fit into one request. Items that are none are ended: they would fail for
-// every worker.
+// group sorts the items by owner; a batch's logs fit into one request. Items that are none are ended: they would fail
+// for every worker.
 func (p *Pool) group(items []jetstream.Msg) []*batch {
 	byOwner := make(map[ownerID]*batch)
 	var batches []*batch

@@ -27,8 +27,8 @@ func (p *Pool) room() int {
 // messageMargin is what room leaves free of max_payload.
 const messageMargin = 16 << 10
 
-// ask makes one exchange with the batch's owner, again and again until it succeeds, is pointless, the owner is silent, or
-// GiveUpAfter is over: an owner that says that it is busy lives, and is asked for longer than one that says nothing.
+// ask makes one exchange with the batch's owner, again and again until it succeeds, is pointless, the owner is silent,
+// or GiveUpAfter is over: an owner that says that it is busy lives, and is asked for longer than one that says nothing.
 func ask[R interface{ Err() error }](ctx context.Context, p *Pool, b *batch, op wire.Operation, request any) (R, error) {
 	var none R
 	data, err := wire.Encode(request)

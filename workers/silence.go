@@ -24,11 +24,12 @@ type ownerID struct {
 	epoch uint64
 }
 
-// silence remembers for a while which owners did not answer, so that each of their items does not cost a worker the time-outs
-// anew: a process that is frozen keeps its subscriptions, and its items come back until the queue drops them. When the while
-// is over, one batch may ask the owner again; the others are turned away until that is answered.
+// silence remembers for a while which owners did not answer, so that each of their items does not cost a worker the
+// time-outs anew: a process that is frozen keeps its subscriptions, and its items come back until the queue drops them.
+// When the while is over, one batch may ask the owner again; the others are turned away until that is answered.
 //
-// What lost: only to put such owners last in their fetch. The workers of a pool would still all end up waiting for them.
+// What lost: only to put such owners last in their fetch. The workers of a pool would still all end up waiting for
+// them.
 type silence struct {
 	lasts time.Duration
 
@@ -79,7 +80,8 @@ func (s *silence) known(o ownerID) bool {
 	return known
 }
 
-// turnAway reports whether a batch of an owner is to be given back without asking. For the one that may ask it is false.
+// turnAway reports whether a batch of an owner is to be given back without asking. For the one that may ask it is
+// false.
 func (s *silence) turnAway(o ownerID, now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -91,8 +93,8 @@ func (s *silence) turnAway(o ownerID, now time.Time) bool {
 	return false
 }
 
-// unanswered notes that a request of a batch was not answered in time, and returns why the batch must be given up, or nil if
-// it may ask once more.
+// unanswered notes that a request of a batch was not answered in time, and returns why the batch must be given up, or
+// nil if it may ask once more.
 func (p *Pool) unanswered(b *batch) error {
 	b.unanswered++
 	if b.unanswered < maxUnanswered && !p.silence.known(b.ownerID) {

@@ -16,8 +16,8 @@ import (
 // silent is an intercept of an owner that is frozen: the server knows it, and it answers nothing.
 func silent(wire.Operation, int, []byte) ([]byte, bool) { return nil, false }
 
-// TestSilentOwnerHoldsUpNobodyInItsFetch has one worker fetch items of two owners of whom one never answers, with a time-out
-// that does not come.
+// TestSilentOwnerHoldsUpNobodyInItsFetch has one worker fetch items of two owners of whom one never answers, with a
+// time-out that does not come.
 func TestSilentOwnerHoldsUpNobodyInItsFetch(t *testing.T) {
 	s := newSystem(t, settings{})
 	frozen, lives := s.own(5, 1, someLogs("frozen", 3, 2)), s.own(0, 1, someLogs("acme", 3, 2))
@@ -35,8 +35,8 @@ func TestSilentOwnerHoldsUpNobodyInItsFetch(t *testing.T) {
 	}
 }
 
-// TestSilentOwnerIsLeftAlone has a pool meet item after item of an owner that never answers: it asks a few times, and gives
-// back the rest at once.
+// TestSilentOwnerIsLeftAlone has a pool meet item after item of an owner that never answers: it asks a few times, and
+// gives back the rest at once.
 func TestSilentOwnerIsLeftAlone(t *testing.T) {
 	s := newSystem(t, settings{})
 	frozen, lives := s.own(5, 1, someLogs("frozen", 40, 1)), s.own(0, 1, someLogs("acme", 40, 1))
@@ -56,8 +56,9 @@ func TestSilentOwnerIsLeftAlone(t *testing.T) {
 	}
 }
 
-// TestBatchIsGivenUpWhenItsOwnerIsSilent holds that two unanswered requests are enough, that answers in between make them
-// begin anew, and that the owner is asked again later. What was put or even committed before it fell silent stays right.
+// TestBatchIsGivenUpWhenItsOwnerIsSilent holds that two unanswered requests are enough, that answers in between make
+// them begin anew, and that the owner is asked again later. What was put or even committed before it fell silent stays
+// right.
 func TestBatchIsGivenUpWhenItsOwnerIsSilent(t *testing.T) {
 	for name, tc := range map[string]struct {
 		op          wire.Operation
@@ -104,7 +105,8 @@ func TestBatchIsGivenUpWhenItsOwnerIsSilent(t *testing.T) {
 	}
 }
 
-// TestOwnersOfOneFetchShareTheMemoryOfAWorker: they are drained side by side, and packed no more at a time than one worker may.
+// TestOwnersOfOneFetchShareTheMemoryOfAWorker: they are drained side by side, and packed no more at a time than one
+// worker may.
 func TestOwnersOfOneFetchShareTheMemoryOfAWorker(t *testing.T) {
 	s := newSystem(t, settings{})
 	const owners = 5
@@ -140,8 +142,8 @@ func TestOwnersOfOneFetchShareTheMemoryOfAWorker(t *testing.T) {
 	}
 }
 
-// TestCommitHoldsUpNoOtherOwner: once its segment is put, an owner that takes its time for the commit leaves the worker's memory to
-// the others of the fetch.
+// TestCommitHoldsUpNoOtherOwner: once its segment is put, an owner that takes its time for the commit leaves the
+// worker's memory to the others of the fetch.
 func TestCommitHoldsUpNoOtherOwner(t *testing.T) {
 	s := newSystem(t, settings{})
 	slow, other := s.own(0, 1, someLogs("acme", 3, 2)), s.own(1, 1, someLogs("odd", 3, 2))
@@ -202,8 +204,8 @@ func TestSilence(t *testing.T) {
 	}
 }
 
-// TestLostConnectionIsNotTheOwnersSilence: while the pool itself is cut off, no owner is blamed, and the work in hand goes on
-// when the connection comes back before GiveUpAfter.
+// TestLostConnectionIsNotTheOwnersSilence: while the pool itself is cut off, no owner is blamed, and the work in hand
+// goes on when the connection comes back before GiveUpAfter.
 func TestLostConnectionIsNotTheOwnersSilence(t *testing.T) {
 	srv := natstest.Start(t)
 	nc, js := natstest.Dial(t, srv)

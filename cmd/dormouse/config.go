@@ -18,8 +18,8 @@ import (
 // envPrefix of the variables that stand for flags.
 const envPrefix = "DORMOUSE"
 
-// loadConfig gives every flag that was not on the command line its value from the environment or the configuration file.
-// The file is shared by all commands: a key is wrong only if it is no flag of any of them.
+// loadConfig gives every flag that was not on the command line its value from the environment or the configuration
+// file. The file is shared by all commands: a key is wrong only if it is no flag of any of them.
 func loadConfig(cmd *cobra.Command) error {
 	if err := checkVariables(cmd.Root(), os.Environ()); err != nil {
 		return err

@@ -138,7 +138,8 @@ func TestUnknownKeyIsNamed(t *testing.T) {
 	}
 }
 
-// TestSyncIntervals: what is not said of a server is taken from what it does by itself, and trimming trails behind that.
+// TestSyncIntervals: what is not said of a server is taken from what it does by itself, and trimming trails behind
+// that.
 func TestSyncIntervals(t *testing.T) {
 	for _, tc := range []struct{ args, sync, trails string }{
 		{"", "1s", "5s"},

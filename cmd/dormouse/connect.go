@@ -54,8 +54,8 @@ func targetOf(cmd *cobra.Command) (t target, err error) {
 	return t, errors.Join(errs[:]...)
 }
 
-// dial connects as the flags say, and returns the prefix of JetStream's API. The connection reconnects for ever; should the
-// library give it up all the same, closed hears why. extra options come last.
+// dial connects as the flags say, and returns the prefix of JetStream's API. The connection reconnects for ever; should
+// the library give it up all the same, closed hears why. extra options come last.
 func (t target) dial(name string, closed func(error), extra ...nats.Option) (nc *nats.Conn, api string, err error) {
 	options := []nats.Option{
 		nats.Name(name), nats.Timeout(5 * time.Second),
@@ -86,8 +86,8 @@ func closedError(last error) error {
 	return fmt.Errorf("the connection to NATS was closed for good: %w", last)
 }
 
-// pingInterval is how often a connection that is silent is probed. A server that hangs is left after three of them, instead
-// of the library's six minutes: work goes on at another one.
+// pingInterval is how often a connection that is silent is probed. A server that hangs is left after three of them,
+// instead of the library's six minutes: work goes on at another one.
 const pingInterval = 3 * time.Second
 
 // serverOptions make a connection that lasts and says what happens to it. refused hears what NATS does not permit.
@@ -127,7 +127,8 @@ func serverOptions(log *slog.Logger, refused func(error)) []nats.Option {
 	}
 }
 
-// refusedLogin reports whether a server did not take the credentials. It is asked again: that passes when they are rotated.
+// refusedLogin reports whether a server did not take the credentials. It is asked again: that passes when they are
+// rotated.
 func refusedLogin(err error) bool {
 	return errors.Is(err, nats.ErrAuthorization) || errors.Is(err, nats.ErrAuthExpired) || errors.Is(err, nats.ErrAuthRevoked) ||
 		errors.Is(err, nats.ErrAccountAuthExpired)

@@ -30,8 +30,8 @@ type failure struct {
 func (f failure) Unwrap() error { return f.error }
 func (f failure) Error() string { return f.check + ": " + f.error.Error() }
 
-// health looks whether the process is ready. Those who ask at the same time, or soon after each other, share one look, so that
-// probes cost the bucket little.
+// health looks whether the process is ready. Those who ask at the same time, or soon after each other, share one look,
+// so that probes cost the bucket little.
 type health struct {
 	checks []check
 
@@ -89,8 +89,8 @@ func (h *health) known() (failed []failure, ok bool) {
 	return h.mu.failed, !h.mu.at.IsZero() && time.Since(h.mu.at) < readyCache
 }
 
-// lookFor is look for those who cannot wait for more than that. ok is false when it takes longer: the look goes on, and who asks
-// again at once after readyTimeout has what it found.
+// lookFor is look for those who cannot wait for more than that. ok is false when it takes longer: the look goes on, and
+// who asks again at once after readyTimeout has what it found.
 func (h *health) lookFor(wait time.Duration) (failed []failure, ok bool) {
 	if failed, ok := h.known(); ok {
 		return failed, true

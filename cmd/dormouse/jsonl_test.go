@@ -60,7 +60,8 @@ func TestHeadersThatAreNotUTF8(t *testing.T) {
 	}
 }
 
-// FuzzHeadersFromWireToJSONL: names and values go from a header block through the archive into jsonl and back unchanged.
+// FuzzHeadersFromWireToJSONL: names and values go from a header block through the archive into jsonl and back
+// unchanged.
 func FuzzHeadersFromWireToJSONL(f *testing.F) {
 	for _, block := range []string{
 		"", "NATS/1.0\r\n\r\n", "NATS/1.0\r\nA: 1\r\na:2\r\nA: \xff\r\n\r\n", "NATS/1.0\r\n\xff: x\r\nB: \u2028<&>\r\n\r\n", "NATS/1.0\nA:   1\n\n", "NATS/1.0 404 x\r\nno colon\r\n\r\n",

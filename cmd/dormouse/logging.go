@@ -33,8 +33,8 @@ type toldError struct{ error }
 
 func (e toldError) Unwrap() error { return e.error }
 
-// tell makes what serve ends with a line of its log when that is JSON, so that all of standard error is. In the text format
-// errors are printed as those of all commands are.
+// tell makes what serve ends with a line of its log when that is JSON, so that all of standard error is. In the text
+// format errors are printed as those of all commands are.
 func (c *serveConfig) tell(log *slog.Logger, err error) error {
 	if err == nil || c.logFormat.value != "json" || errors.As(err, &toldError{}) {
 		return err

@@ -42,8 +42,8 @@ func jsonLines(t *testing.T, text string) (lines []map[string]any) {
 	return lines
 }
 
-// TestJSONLog: of a life in order everything on standard error is JSON, names the process, has durations that say their unit,
-// and ends with how long it served and why it stopped.
+// TestJSONLog: of a life in order everything on standard error is JSON, names the process, has durations that say their
+// unit, and ends with how long it served and why it stopped.
 func TestJSONLog(t *testing.T) {
 	var said lockedText
 	ctx, end := context.WithCancel(t.Context())

@@ -27,15 +27,15 @@ func limitMemory(log *slog.Logger) error {
 	return nil
 }
 
-// room is how far the heap may grow between two collections. A process that holds little collects only when its heap has
-// grown to easy. One that holds much gets a part of what is live, at least headroom: Go's default, as much again, would
-// double the write buffers, which are most of a busy process and cost the collector nothing.
+// room is how far the heap may grow between two collections. A process that holds little collects only when its heap
+// has grown to easy. One that holds much gets a part of what is live, at least headroom: Go's default, as much again,
+// would double the write buffers, which are most of a busy process and cost the collector nothing.
 type room struct {
 	easy, headroom uint64 // bytes
 }
 
-// A collection of a process with the embedded server has to look at every subject that the server knows, and so is dear. One
-// that shares the shards with others has that part of the room, since it has that part of the garbage.
+// A collection of a process with the embedded server has to look at every subject that the server knows, and so is
+// dear. One that shares the shards with others has that part of the room, since it has that part of the garbage.
 var (
 	embeddedRoom = room{easy: 192 << 20, headroom: 48 << 20}
 	sharedRoom   = room{easy: 128 << 20, headroom: 24 << 20}
@@ -60,8 +60,8 @@ func (p *program) heapRoom() room {
 	return sharedRoom.part(p.node.Share())
 }
 
-// part is what a process has that owns some of all shards: with its part of what is live it comes to the same part of the
-// heap.
+// part is what a process has that owns some of all shards: with its part of what is live it comes to the same part of
+// the heap.
 func (r room) part(mine, all int) room {
 	of := func(bytes uint64) uint64 { return bytes * uint64(mine) / uint64(max(all, 1)) }
 	return room{easy: max(leastEasy+sameForAll, of(r.easy+sameForAll)) - sameForAll, headroom: max(leastHeadroom, of(r.headroom))}

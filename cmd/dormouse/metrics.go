@@ -55,8 +55,8 @@ const (
 	queueTimeout = time.Second      // of one question, for which the scrape waits
 )
 
-// queueLook tells how long the SyncQueue is. It asks JetStream for one stream's state when somebody scrapes, and between two
-// questions, or while there is no answer, it tells what it knows; the age goes on growing meanwhile.
+// queueLook tells how long the SyncQueue is. It asks JetStream for one stream's state when somebody scrapes, and
+// between two questions, or while there is no answer, it tells what it knows; the age goes on growing meanwhile.
 type queueLook struct {
 	js          jetstream.JetStream
 	items, ages *prometheus.Desc

@@ -114,8 +114,8 @@ func TestMetricsPage(t *testing.T) {
 	}
 }
 
-// areOf reports whether these are all the series of a metric with these labels: with one, all that its values make, and with
-// open values a single one.
+// areOf reports whether these are all the series of a metric with these labels: with one, all that its values make, and
+// with open values a single one.
 func areOf(series []string, labels []metricdoc.Label) bool {
 	var names []string
 	for _, l := range labels {
@@ -144,8 +144,8 @@ func areOf(series []string, labels []metricdoc.Label) bool {
 	return len(series) == want
 }
 
-// TestQueueLook: the depth of the queue and the age of its oldest item are JetStream's, asked for once for many scrapes, and
-// stay known while JetStream does not answer.
+// TestQueueLook: the depth of the queue and the age of its oldest item are JetStream's, asked for once for many
+// scrapes, and stay known while JetStream does not answer.
 func TestQueueLook(t *testing.T) {
 	srv := natstest.Start(t)
 	_, js := natstest.Dial(t, srv)

@@ -183,8 +183,8 @@ func TestContextIsHonouredOrRefused(t *testing.T) {
 	}
 }
 
-// TestWrongDomain: what names no JetStream is told from one that is away, by commands and by a server that is told to end while
-// it waits for it.
+// TestWrongDomain: what names no JetStream is told from one that is away, by commands and by a server that is told to
+// end while it waits for it.
 func TestWrongDomain(t *testing.T) {
 	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
 	srv := natstest.Start(t, func(o *server.Options) { o.DontListen, o.Host, o.Port = false, "127.0.0.1", server.RANDOM_PORT })

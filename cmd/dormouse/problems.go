@@ -15,8 +15,8 @@ import (
 // mostOfAKind is how many problems of one kind are told one by one.
 const mostOfAKind = 10
 
-// problemsOf says what is wrong with a system, a line each with what to try, what matters most first. None means that all
-// of it is served, archived and readable.
+// problemsOf says what is wrong with a system, a line each with what to try, what matters most first. None means that
+// all of it is served, archived and readable.
 func problemsOf(s client.Status) []string {
 	problems := []string{}
 	for _, kind := range []func(client.Status) []string{

@@ -90,7 +90,8 @@ func (p *program) openBucket(ctx context.Context) error {
 // identityTimeout bounds the first look at whose bucket it is: a process can serve without the bucket for a while.
 const identityTimeout = 5 * time.Second
 
-// openIdentity makes sure that the bucket is the system's. One that does not answer is asked again while the process serves.
+// openIdentity makes sure that the bucket is the system's. One that does not answer is asked again while the process
+// serves.
 func (p *program) openIdentity(ctx context.Context) error {
 	p.whose = outage.New(p.log, "whose archive this is is not known yet, and nothing is put into it; asking again",
 		"the archive is this system's")
@@ -150,7 +151,8 @@ func (p *program) openIngest(context.Context) error {
 	return err
 }
 
-// takeName says in every line of the log which process it is of, under the name that `dormouse status` and its leases have.
+// takeName says in every line of the log which process it is of, under the name that `dormouse status` and its leases
+// have.
 func (p *program) takeName(context.Context) (err error) {
 	p.id = uuid.NewString()
 	if p.cfg.has(roleIngest) {
@@ -226,9 +228,9 @@ func (p *program) openStatus(context.Context) error {
 // handOverAfter is how long an owner that has somebody to hand its shards over to waits for the workers of its process.
 const handOverAfter = 500 * time.Millisecond
 
-// run works until ctx is done or a part fails, and then stops in the order of the data path reversed: the workers first,
-// which need the owner to commit what they have in hand. But other processes do not wait for long to take the shards over;
-// what the workers had in hand is then done again.
+// run works until ctx is done or a part fails, and then stops in the order of the data path reversed: the workers
+// first, which need the owner to commit what they have in hand. But other processes do not wait for long to take the
+// shards over; what the workers had in hand is then done again.
 func (p *program) run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, p.close()) }()
 	ctx, cancel := context.WithCancel(ctx)

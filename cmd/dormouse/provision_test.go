@@ -15,8 +15,8 @@ import (
 	"dormouse/internal/wire"
 )
 
-// TestProvisionWaitsForPeers: right after a cluster was started JetStream refuses replicas for want of servers, as it does
-// for good when there are too few. The server here does so with the answers of a test in the way of one request.
+// TestProvisionWaitsForPeers: right after a cluster was started JetStream refuses replicas for want of servers, as it
+// does for good when there are too few. The server here does so with the answers of a test in the way of one request.
 func TestProvisionWaitsForPeers(t *testing.T) {
 	const refusals = 2
 	srv := natstest.Start(t, func(o *server.Options) { o.DontListen, o.Host, o.Port = false, "127.0.0.1", server.RANDOM_PORT })

@@ -144,9 +144,9 @@ type inputLine struct {
 	err    error
 }
 
-// readLines hands over one line after the other until the input ends, which closes the channel, or there is an error, which
-// is the last thing to come, or ctx ends. Its goroutine may stay in a read of the input that never returns, so that an
-// interrupt ends the command also at a silent terminal or pipe.
+// readLines hands over one line after the other until the input ends, which closes the channel, or there is an error,
+// which is the last thing to come, or ctx ends. Its goroutine may stay in a read of the input that never returns, so
+// that an interrupt ends the command also at a silent terminal or pipe.
 func readLines(ctx context.Context, input io.Reader, limit int) <-chan inputLine {
 	lines := make(chan inputLine)
 	go func() {

@@ -161,8 +161,8 @@ func newPrinter(w io.Writer, format string) *printer {
 	return p
 }
 
-// during flushes now and then while fn prints, and at its end. When that fails the context of fn ends: nothing more may come to
-// be printed.
+// during flushes now and then while fn prints, and at its end. When that fails the context of fn ends: nothing more may
+// come to be printed.
 func (p *printer) during(ctx context.Context, fn func(context.Context) error) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()

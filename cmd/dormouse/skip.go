@@ -73,8 +73,9 @@ func skipMessages(cmd *cobra.Command, texts []string) error {
 	return nil
 }
 
-// run puts the message aside: first it is stored in DORMOUSE_REJECTED, then it is deleted. After a crash between the two it can
-// be run again: the id keeps it from being stored twice, for as long as the stream remembers ids, and else it is there twice.
+// run puts the message aside: first it is stored in DORMOUSE_REJECTED, then it is deleted. After a crash between the
+// two it can be run again: the id keeps it from being stored twice, for as long as the stream remembers ids, and else
+// it is there twice.
 func (s skip) run(ctx context.Context, nc *nats.Conn, js jetstream.JetStream) (said string, err error) {
 	source, err := s.source(ctx, js)
 	if err != nil {
@@ -173,7 +174,8 @@ func (s skip) missing(ctx context.Context, js jetstream.JetStream, stream jetstr
 		info.Config.Name, info.State.Msgs, info.State.FirstSeq, info.State.LastSeq)
 }
 
-// isWaiting returns an error when the shard has got past the message: it is archived, or its owner has it and archives it.
+// isWaiting returns an error when the shard has got past the message: it is archived, or its owner has it and archives
+// it.
 func (s skip) isWaiting(ctx context.Context, nc *nats.Conn, js jetstream.JetStream, source topology.Source,
 	msg jsapi.Message) error {
 	m, err := manifest.Open(ctx, js, s.shard)
@@ -200,8 +202,8 @@ func (s skip) isWaiting(ctx context.Context, nc *nats.Conn, js jetstream.JetStre
 	return s.isArchived(ctx, js, m, source, msg)
 }
 
-// isArchived looks through the manifest, for want of an owner that would know. What is in a snapshot only, and above the floor,
-// is not found; that is archived and put aside then.
+// isArchived looks through the manifest, for want of an owner that would know. What is in a snapshot only, and above
+// the floor, is not found; that is archived and put aside then.
 func (s skip) isArchived(ctx context.Context, js jetstream.JetStream, m *manifest.Manifest, source topology.Source,
 	msg jsapi.Message) error {
 	log, err := logid.FromSubject(source.Prefix, msg.Subject)

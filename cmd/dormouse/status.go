@@ -241,8 +241,8 @@ func problemsError(problems []string) error {
 // mostProbes is how many shards status probes: what a mapping does to one tenant it does to all.
 const mostProbes = 8
 
-// addMapping says whether what tenants publish arrives. It has a connection of its own, so that credentials which may only read
-// do for everything else.
+// addMapping says whether what tenants publish arrives. It has a connection of its own, so that credentials which may
+// only read do for everything else.
 func (r *statusReport) addMapping(cmd *cobra.Command, s client.Status) {
 	var sources []topology.Source
 	for _, shard := range s.Shards {

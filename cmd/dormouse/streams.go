@@ -13,8 +13,8 @@ import (
 	"dormouse/internal/topology"
 )
 
-// JetStream's error codes of what may pass although the request is said to be at fault, and of what does not pass although
-// the server is.
+// JetStream's error codes of what may pass although the request is said to be at fault, and of what does not pass
+// although the server is.
 const (
 	errCodePeers     = 10005 // too few servers for the replicas; so it is too while a cluster starts
 	errCodeStorage   = 10047 // a stream asks for more storage than is left
@@ -28,8 +28,8 @@ func lasting(err error) bool {
 	return errors.Is(err, topology.ErrRefused) || errors.Is(err, nats.ErrConnectionClosed) || atFault
 }
 
-// retryStreams does what makes or looks for streams until it succeeds, fails for good, or ctx ends; within bounds how long,
-// 0 is no bound. warn hears of each failure that may pass, with what somebody may have to do about it.
+// retryStreams does what makes or looks for streams until it succeeds, fails for good, or ctx ends; within bounds how
+// long, 0 is no bound. warn hears of each failure that may pass, with what somebody may have to do about it.
 func retryStreams[T any](ctx context.Context, within time.Duration, warn func(what string, err error), do func() (T, error)) (T, error) {
 	var last error
 	result, err := backoff.Retry(ctx, func() (T, error) {

@@ -34,8 +34,9 @@ var Baselines = map[string]func(ctx context.Context, arg string, in io.Reader, o
 // baselinePeriod is how often the baseline's tickers look at their buffers, the default of --max-delay.
 const baselinePeriod = 5 * time.Second
 
-// goroutinePerLog holds a goroutine with a ticker and a small buffer for each of arg logs, as archivers without a scheduler
-// do, until in ends. It prints one line when it begins, and one with the number of goroutines in the process when all are there.
+// goroutinePerLog holds a goroutine with a ticker and a small buffer for each of arg logs, as archivers without a
+// scheduler do, until in ends. It prints one line when it begins, and one with the number of goroutines in the process
+// when all are there.
 func goroutinePerLog(ctx context.Context, arg string, in io.Reader, out io.Writer) error {
 	logs, err := strconv.Atoi(arg)
 	if err != nil {
@@ -77,8 +78,9 @@ type consumed struct {
 	Took     time.Duration `json:"took"`
 }
 
-// bareConsumer reads the source stream of the data directory arg to its end with an ordered consumer that does nothing with
-// it, over an in-process connection to an embedded server: the least that anything that reads the stream has to do.
+// bareConsumer reads the source stream of the data directory arg to its end with an ordered consumer that does nothing
+// with it, over an in-process connection to an embedded server: the least that anything that reads the stream has to
+// do.
 func bareConsumer(ctx context.Context, arg string, _ io.Reader, out io.Writer) (err error) {
 	server, err := natsserver.Start(natsserver.Config{Dir: filepath.Join(arg, "nats"), Listen: "127.0.0.1:0", Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
@@ -218,8 +220,8 @@ func (r *run) idleBaseline(ctx context.Context, n int) (cost idleCost, err error
 	return cost, err
 }
 
-// consumerBaseline returns the rate, in entries a second, at which the bare consumer reads the source stream. The program
-// must not be running.
+// consumerBaseline returns the rate, in entries a second, at which the bare consumer reads the source stream. The
+// program must not be running.
 func (r *run) consumerBaseline(ctx context.Context, entries int) (float64, error) {
 	if r.NATSURL != "" {
 		nc, err := nats.Connect(r.NATSURL, nats.Name("dormouse bench"))

@@ -1,9 +1,9 @@
 // Package bench measures a whole Dormouse process, as a user runs it, against what users run today.
 //
-// Each scenario starts the program in a process of its own on an empty directory, loads it over NATS and looks at it from
-// outside: resident memory and processor time from the operating system, goroutines from /metrics, and when what was
-// committed from the manifest. Baselines run on the same machine in the same run, in a process of their own too where
-// memory counts. Open program.go for the process under test, scenarios.go for the list.
+// Each scenario starts the program in a process of its own on an empty directory, loads it over NATS and looks at it
+// from outside: resident memory and processor time from the operating system, goroutines from /metrics, and when what
+// was committed from the manifest. Baselines run on the same machine in the same run, in a process of their own too
+// where memory counts. Open program.go for the process under test, scenarios.go for the list.
 package bench
 
 import (
@@ -118,8 +118,8 @@ func (t target) met(f Figure) *bool {
 	return &ok
 }
 
-// Run runs the named scenarios (all when none is named), each as often as the Config says, and hands the figures of each
-// to report as soon as its last run is done.
+// Run runs the named scenarios (all when none is named), each as often as the Config says, and hands the figures of
+// each to report as soon as its last run is done.
 func Run(ctx context.Context, cfg Config, names []string, report func([]Figure) error) error {
 	if err := Check(cfg, names); err != nil {
 		return err

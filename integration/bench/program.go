@@ -122,11 +122,12 @@ func (r *run) serve(ctx context.Context, args ...string) (*program, error) {
 	return p, p.start(ctx, r.Program, r.data(), args)
 }
 
-// outsideFlags are those of a process whose NATS server is not its own. What trimming costs shows soon; a power failure in the
-// middle of a benchmark is not provided for.
+// outsideFlags are those of a process whose NATS server is not its own. What trimming costs shows soon; a power failure
+// in the middle of a benchmark is not provided for.
 var outsideFlags = slices.Clip([]string{"--sync-interval", "1s", "--trim-delay", "5s"})
 
-// join starts another process of the system, on a data directory of its own. The caller stops it before the run's program.
+// join starts another process of the system, on a data directory of its own. The caller stops it before the run's
+// program.
 func (r *run) join(ctx context.Context, name string, args ...string) (*program, error) {
 	p := newProgram(r.program.url, true)
 	p.joined = append(outsideFlags, args...)

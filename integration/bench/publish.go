@@ -15,8 +15,8 @@ const publishWindow = 4096
 // publishPatience is how long a full window may stay full.
 const publishPatience = time.Minute
 
-// payloads returns a source of entries of a size: log lines of words and numbers, which shrink under compression about as
-// real ones do.
+// payloads returns a source of entries of a size: log lines of words and numbers, which shrink under compression about
+// as real ones do.
 func payloads(size int) func(i int) []byte {
 	rng := rand.New(rand.NewPCG(1, uint64(size)))
 	words := []string{"request", "served", "cache", "miss", "upstream", "timeout", "retry", "GET", "POST", "/api/v1/items", "/healthz",

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// scaleWorkers measures how throughput follows the number of worker processes, of one worker each, when the bucket is what
-// they wait for.
+// scaleWorkers measures how throughput follows the number of worker processes, of one worker each, when the bucket is
+// what they wait for.
 func scaleWorkers(ctx context.Context, r *run) error {
 	const bucketName, segmentBytes = "scale", "64KiB"
 	logs := max(r.Entries/10, 1000)
@@ -82,8 +82,8 @@ const (
 	scaleTimes  = 3 // the entries of the other scenarios: so many that a process has its share of the memory for most of the time
 )
 
-// scaleOwners archives a backlog of several shards with one ingest process and with two, beside the same workers and the
-// same NATS server in a process of its own.
+// scaleOwners archives a backlog of several shards with one ingest process and with two, beside the same workers and
+// the same NATS server in a process of its own.
 func scaleOwners(ctx context.Context, r *run) error {
 	entries := scaleTimes * r.Entries
 	var rateOfOne float64
@@ -175,8 +175,8 @@ func (r *run) untilAllSynced(ctx context.Context, n int) error {
 	})
 }
 
-// failover lets two ingest processes with the default lease leave by turns, in order and killed, under a light load of logs
-// with a short delay bound, and looks for the longest time without a commit.
+// failover lets two ingest processes with the default lease leave by turns, in order and killed, under a light load of
+// logs with a short delay bound, and looks for the longest time without a commit.
 func failover(ctx context.Context, r *run) error {
 	const rate, logs, turns = 500, 100, 5
 	archive := "file://" + filepath.Join(r.data(), "archive")
@@ -225,8 +225,8 @@ func failover(ctx context.Context, r *run) error {
 	return nil
 }
 
-// failOnce ends the owner, waits until the other one commits, and returns the longest time between two commits. It starts
-// the process that ended again.
+// failOnce ends the owner, waits until the other one commits, and returns the longest time between two commits. It
+// starts the process that ended again.
 func failOnce(ctx context.Context, r *run, p *program, owners []*program, end func(*program) error) (float64, error) {
 	owning := func() (owner, other *program, err error) {
 		err = p.until(ctx, "an owner that commits", 50*time.Millisecond, func() (bool, error) {

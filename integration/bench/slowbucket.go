@@ -13,8 +13,8 @@ import (
 	"github.com/johannesboyne/gofakes3/backend/s3mem"
 )
 
-// slowBucket measures how throughput follows the number of workers when the bucket, not the processor, is what they wait
-// for. Segments are small, so that many puts are needed and none costs much processor time.
+// slowBucket measures how throughput follows the number of workers when the bucket, not the processor, is what they
+// wait for. Segments are small, so that many puts are needed and none costs much processor time.
 func slowBucket(ctx context.Context, r *run) error {
 	const bucketName, segmentBytes = "slow", "64KiB"
 	logs := max(r.Entries/5, 1000)

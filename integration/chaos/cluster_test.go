@@ -158,8 +158,8 @@ func (c *cluster) directURLs() string {
 	return strings.Join(urls, ",")
 }
 
-// serverConfig writes a server's configuration. It names no address past the relays: clients are told of no other server,
-// and other servers of a port that nobody listens on. Pings are as frequent as the faults are short.
+// serverConfig writes a server's configuration. It names no address past the relays: clients are told of no other
+// server, and other servers of a port that nobody listens on. Pings are as frequent as the faults are short.
 func (c *cluster) serverConfig(name, route string) string {
 	var routes []string
 	for _, other := range c.parts.servers {
@@ -276,8 +276,8 @@ func (c *cluster) missing(names []string, path string) string {
 	return ""
 }
 
-// serversReady returns what the servers lack: one is not healthy, or the leader of the cluster does not see the others yet
-// and would place no replicas on them.
+// serversReady returns what the servers lack: one is not healthy, or the leader of the cluster does not see the others
+// yet and would place no replicas on them.
 func (c *cluster) serversReady() string {
 	if left := c.missing(c.parts.servers, "/healthz"); left != "" {
 		return left

@@ -18,8 +18,8 @@ type event struct {
 	end   bool
 }
 
-// behind is from when on a schedule that is late is moved, so that what follows keeps its distance: a part that has only
-// just started again is not hit at once because the process before it took its time to end.
+// behind is from when on a schedule that is late is moved, so that what follows keeps its distance: a part that has
+// only just started again is not hit at once because the process before it took its time to end.
 const behind = 200 * time.Millisecond
 
 // inflict carries a schedule out, begins and ends in the order of their times.

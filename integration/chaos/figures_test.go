@@ -57,8 +57,8 @@ const (
 
 var counters = []string{lostEntries, stepDowns, syncedMetric, refusedParts, skipped}
 
-// sampler scrapes the metrics of the dormouse processes and sums counters up over their restarts. What a process counts in
-// the last moments before a kill is missed; what must never be missed is in the logs as well.
+// sampler scrapes the metrics of the dormouse processes and sums counters up over their restarts. What a process counts
+// in the last moments before a kill is missed; what must never be missed is in the logs as well.
 type sampler struct {
 	*programtest.Background
 	frozen atomic.Bool // the harness itself keeps workers from committing: that is no stall

@@ -15,8 +15,8 @@ import (
 	"dormouse/store/manifest"
 )
 
-// orphanGrace is how old an object that nothing names must be before it is sure that nothing will: what a worker may take
-// from naming a segment to its commit, frozen, cut off and retrying as the schedule has it.
+// orphanGrace is how old an object that nothing names must be before it is sure that nothing will: what a worker may
+// take from naming a segment to its commit, frozen, cut off and retrying as the schedule has it.
 const orphanGrace = time.Minute
 
 // history follows the manifest, from which snapshots take records away, and holds each commit against those before it.

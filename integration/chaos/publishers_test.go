@@ -15,8 +15,8 @@ import (
 // burst is how many entries a publisher waits for together, at most.
 const burst = 12
 
-// unhurried is how long a run may be before its publishers pause longer, so that what a log holds in the end stays small
-// enough to be read while the faults go on.
+// unhurried is how long a run may be before its publishers pause longer, so that what a log holds in the end stays
+// small enough to be read while the faults go on.
 const unhurried = 6 * time.Minute
 
 // startPublishers starts publishers with logs of their own, which tell the oracle of each entry what they know.

@@ -1,7 +1,9 @@
-// Package hostile lets a tenant publish, from its own account and over a raw connection, whatever the protocol allows, beside
-// honest tenants, while the program is killed and started again. Nothing of it may vanish, and nothing may hold up the others.
+// Package hostile lets a tenant publish, from its own account and over a raw connection, whatever the protocol allows,
+// beside honest tenants, while the program is killed and started again. Nothing of it may vanish, and nothing may hold
+// up the others.
 //
-// Open publication_test.go for what is published, judge_test.go for what must become of it, system_test.go for what runs.
+// Open publication_test.go for what is published, judge_test.go for what must become of it, system_test.go for what
+// runs.
 package hostile
 
 import (

@@ -32,9 +32,9 @@ func newJudge() *judge {
 	return &judge{acked: make(map[uint64]publication), gone: make(map[uint64]publication), rejected: make(map[uint64][]*nats.Msg)}
 }
 
-// tell takes the answers to publications. stored returns a message as the stream has it, which is what counts: the server
-// takes a status off the first line, for one, and of what comes through an import it takes the shortest blocks for payload. Of
-// what the stream has no more, the log, the sequence and the payload's end are known all the same.
+// tell takes the answers to publications. stored returns a message as the stream has it, which is what counts: the
+// server takes a status off the first line, for one, and of what comes through an import it takes the shortest blocks
+// for payload. Of what the stream has no more, the log, the sequence and the payload's end are known all the same.
 func (j *judge) tell(all []publication, acks map[int]ack, stored func(seq uint64) (publication, error)) {
 	for i, a := range acks {
 		if a.Error != nil || a.Duplicate || a.Seq == 0 {
@@ -99,8 +99,8 @@ func (j *judge) all() iter.Seq2[uint64, publication] {
 	}
 }
 
-// compare holds what was read of all logs, by sequence, and what was rejected against all that was acked: each publication is
-// in one of them, whole. It returns how many are readable.
+// compare holds what was read of all logs, by sequence, and what was rejected against all that was acked: each
+// publication is in one of them, whole. It returns how many are readable.
 func (j *judge) compare(read map[uint64]string) (readable int, err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -183,8 +183,8 @@ func decoded(text string) string {
 	return string(raw)
 }
 
-// hasHeaders compares names and values. Bytes that are neither may be passed over where lines are just so much shorter than
-// usual, see header.Fits.
+// hasHeaders compares names and values. Bytes that are neither may be passed over where lines are just so much shorter
+// than usual, see header.Fits.
 func (p publication) hasHeaders(headers map[string][]string) error {
 	want := make(map[string][]string)
 	if len(p.block) > 0 {
@@ -215,8 +215,8 @@ func (p publication) resemblesRejected(kept []*nats.Msg) error {
 	return nil
 }
 
-// oneCopy returns the first of the copies of a message, which are all alike. There is another one each time that an owner with an
-// empty disk met the message later than the stream remembers its id.
+// oneCopy returns the first of the copies of a message, which are all alike. There is another one each time that an
+// owner with an empty disk met the message later than the stream remembers its id.
 func oneCopy(kept []*nats.Msg) ([]*nats.Msg, error) {
 	parts := 1
 	if _, all, ok := strings.Cut(kept[0].Header.Get("Dormouse-Part"), "/"); ok {

@@ -21,8 +21,8 @@ type generator struct {
 	ids    int
 }
 
-// next makes a publication. About half of them have something wrong with them only in one place, so that one fault does not
-// hide another.
+// next makes a publication. About half of them have something wrong with them only in one place, so that one fault does
+// not hide another.
 func (g *generator) next() publication {
 	p := publication{subject: g.subject(), payload: g.payload()}
 	if g.r.IntN(2) == 0 {

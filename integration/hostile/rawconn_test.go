@@ -45,8 +45,9 @@ func dialRaw(addr, user, password, inbox string) (*rawConn, error) {
 	return c, nil
 }
 
-// publish sends publications and returns their answers, by index; there may be none. The last must be one that the stream takes:
-// its answer says that all others have come, since a stream answers in order. The error is the connection's end.
+// publish sends publications and returns their answers, by index; there may be none. The last must be one that the
+// stream takes: its answer says that all others have come, since a stream answers in order. The error is the
+// connection's end.
 func (c *rawConn) publish(all []publication) (acks map[int]ack, err error) {
 	if err := c.SetDeadline(time.Now().Add(rawTimeout)); err != nil {
 		return nil, err

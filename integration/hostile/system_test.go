@@ -21,8 +21,8 @@ import (
 
 const patience = 60 * time.Second
 
-// system is the program beside a NATS server with the accounts as they are shipped. The server lives as long as the test, the
-// program comes and goes.
+// system is the program beside a NATS server with the accounts as they are shipped. The server lives as long as the
+// test, the program comes and goes.
 type system struct {
 	programtest.Process
 	t    *testing.T

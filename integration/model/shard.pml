@@ -743,7 +743,7 @@ proctype owner(byte n) {
 		owns(n, node[n].buffer == (UPTO(node[n].applied) & ~UPTO(high)))
 	   }
 
-	/* consume.go, intake.go: the next entry, or a gap. */
+	/* intake.go, batch.go: the next entry, or a gap. */
 	:: d_step { node[n].does == SERVING && node[n].applied < acked ->
 		if
 		:: node[n].applied + 1 < first ->

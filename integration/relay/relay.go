@@ -129,8 +129,8 @@ func (r *Relay) connect(client net.Conn) {
 	r.copy(client, server)
 }
 
-// copy passes bytes on until an end closes. What arrives while the relay hangs is swallowed, and so is that an end closed;
-// the other end is closed when the hang is over.
+// copy passes bytes on until an end closes. What arrives while the relay hangs is swallowed, and so is that an end
+// closed; the other end is closed when the hang is over.
 func (r *Relay) copy(to, from net.Conn) {
 	buffer := make([]byte, 32<<10)
 	for {

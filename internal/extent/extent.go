@@ -1,7 +1,7 @@
 // Package extent names the unit of archiving: one log's run of entries inside one segment.
 //
-// It is the shared word of the worker that makes extents, the owner that commits them, the manifest and the catalog that
-// record them, and the reader that follows them.
+// It is the shared word of the worker that makes extents, the owner that commits them, the manifest and the catalog
+// that record them, and the reader that follows them.
 package extent
 
 import (

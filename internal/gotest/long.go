@@ -12,8 +12,8 @@ import (
 	"strings"
 )
 
-// longForms returns the arguments of go test with which only tests that have a long form run: their packages instead of those
-// in args, and -run with their names.
+// longForms returns the arguments of go test with which only tests that have a long form run: their packages instead of
+// those in args, and -run with their names.
 func longForms(args []string) ([]string, error) {
 	isPackage := func(arg string) bool { return strings.HasPrefix(arg, "./") }
 	list := exec.Command("go", slices.Concat([]string{"list", "-f", "{{.ImportPath}} {{.Dir}}"}, slices.DeleteFunc(slices.Clone(args),
@@ -41,8 +41,8 @@ func longForms(args []string) ([]string, error) {
 	return slices.Concat(slices.DeleteFunc(slices.Clone(args), isPackage), []string{"-run", pattern}, packages), nil
 }
 
-// longIn returns the tests in a folder that ask testing.Short(), themselves or in a function of the folder's tests that they
-// call.
+// longIn returns the tests in a folder that ask testing.Short(), themselves or in a function of the folder's tests that
+// they call.
 func longIn(dir string) (names []string, err error) {
 	calls := make(map[string]map[string]bool) // functions by name, and the names in them
 	files, err := filepath.Glob(filepath.Join(dir, "*_test.go"))

@@ -1,10 +1,10 @@
-// Gotest runs `go test` for the Makefile and says meanwhile what is going on: a line for each package as it ends, with its time,
-// and now and then what is being built or run. Of what passes it shows no output, of what fails all of it.
+// Gotest runs `go test` for the Makefile and says meanwhile what is going on: a line for each package as it ends, with
+// its time, and now and then what is being built or run. Of what passes it shows no output, of what fails all of it.
 //
 //	go run ./internal/gotest [-long] FLAGS-AND-PACKAGES-OF-GO-TEST
 //
-// With -long it runs only the tests that have a long form, that is, those that ask testing.Short(); open long.go for how it
-// finds them, progress.go for what it prints. It imports nothing of Dormouse.
+// With -long it runs only the tests that have a long form, that is, those that ask testing.Short(); open long.go for
+// how it finds them, progress.go for what it prints. It imports nothing of Dormouse.
 package main
 
 import (

@@ -170,7 +170,8 @@ func (p *progress) endPackage(e event, k *pkg) {
 	if len(k.failed) == 0 {
 		p.failed = append(p.failed, name)
 	}
-	// What is left is the output of what failed and of what was running when the package ended; the package's own comes last.
+	// What is left is the output of what failed and of what was running when the package ended; the package's own comes
+	// last.
 	for _, test := range slices.Sorted(maps.Keys(k.output)) {
 		if test != "" {
 			fmt.Fprint(p.out, k.output[test])

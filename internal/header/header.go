@@ -2,9 +2,9 @@
 //
 //	NATS/1.0\r\n  Name: value\r\n  ...  \r\n
 //
-// The server stores whatever bytes a publisher sends as such a block, and the client library hands over what it could make
-// of them: nothing at all when a line has no colon, less than there is when there are bytes behind the block's end. This
-// package tells when that is so. It asks nobody; open internal/ordered next for where messages come from.
+// The server stores whatever bytes a publisher sends as such a block, and the client library hands over what it could
+// make of them: nothing at all when a line has no colon, less than there is when there are bytes behind the block's
+// end. This package tells when that is so. It asks nobody; open internal/ordered next for where messages come from.
 package header
 
 import (
@@ -15,8 +15,8 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// ErrMalformed is wrapped by the errors of blocks that are more, or less, than names and values. The message is to be put
-// aside with the whole block.
+// ErrMalformed is wrapped by the errors of blocks that are more, or less, than names and values. The message is to be
+// put aside with the whole block.
 var ErrMalformed = errors.New("its header block is not one of names and values")
 
 const (
@@ -27,11 +27,12 @@ const (
 	statusBytes = 3
 )
 
-// Fits reports whether a block of so many bytes has room for nothing but these headers, if it is written as usual or, as by
-// the Java client, without a space behind the colons. Of other blocks it does not know; those are to be fetched and parsed.
+// Fits reports whether a block of so many bytes has room for nothing but these headers, if it is written as usual or,
+// as by the Java client, without a space behind the colons. Of other blocks it does not know; those are to be fetched
+// and parsed.
 //
-// Names and values that the library has are always the publisher's, whole and unchanged. So all that a block could hide by
-// lines of just the right lengths is what is neither: a line without a name, or bytes behind the end.
+// Names and values that the library has are always the publisher's, whole and unchanged. So all that a block could hide
+// by lines of just the right lengths is what is neither: a line without a name, or bytes behind the end.
 func Fits(block int, headers nats.Header) bool {
 	if block == 0 || headers == nil { // nil: the library could make nothing of it
 		return block == 0
@@ -46,9 +47,9 @@ func Fits(block int, headers nats.Header) bool {
 	return block == usual || block == usual-pairs
 }
 
-// Parse returns the names and values of a block as the client library has them, if that is all there is in it: neither white
-// space in front of a value nor the kind of a line's end are part of either. A status on the first line becomes the headers
-// Status and Description, as in every client. Errors wrap ErrMalformed.
+// Parse returns the names and values of a block as the client library has them, if that is all there is in it: neither
+// white space in front of a value nor the kind of a line's end are part of either. A status on the first line becomes
+// the headers Status and Description, as in every client. Errors wrap ErrMalformed.
 func Parse(block []byte) (map[string][]string, error) {
 	first, rest, ok := nextLine(string(block))
 	if !ok || !strings.HasPrefix(first, version) {
@@ -104,8 +105,8 @@ func addStatus(headers map[string][]string, text string) error {
 	return nil
 }
 
-// Sendable reports whether the client library sends these headers, and sends them as they are: it refuses names that are no
-// token (RFC 9110), and trims and mends values.
+// Sendable reports whether the client library sends these headers, and sends them as they are: it refuses names that
+// are no token (RFC 9110), and trims and mends values.
 func Sendable(headers map[string][]string) bool {
 	for name, values := range headers {
 		if name == "" || strings.ContainsFunc(name, notInToken) {

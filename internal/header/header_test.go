@@ -74,7 +74,8 @@ func TestFits(t *testing.T) {
 	}
 }
 
-// FuzzParse: what is accepted is what the client library reads, and what it reads of a block that fits is the publisher's.
+// FuzzParse: what is accepted is what the client library reads, and what it reads of a block that fits is the
+// publisher's.
 func FuzzParse(f *testing.F) {
 	for _, tc := range blocks {
 		f.Add([]byte(tc.block))

@@ -1,8 +1,8 @@
 // Package metricdoc is the list of Dormouse's own metrics, and the page docs/metrics.md that is made of it.
 //
-// It measures nothing and registers nothing: what a metric is, and its help, is said where it is made. A test of cmd/dormouse
-// holds the list against what a process registers, and the page against the list. Tests of dashboards and alerts can look
-// names and labels up here. Open list.go for the list.
+// It measures nothing and registers nothing: what a metric is, and its help, is said where it is made. A test of
+// cmd/dormouse holds the list against what a process registers, and the page against the list. Tests of dashboards and
+// alerts can look names and labels up here. Open list.go for the list.
 package metricdoc
 
 import (

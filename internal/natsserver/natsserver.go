@@ -119,8 +119,8 @@ func awaitReady(s *server.Server, failed <-chan error) error {
 	return nil
 }
 
-// mostClients bounds the connections, so that JetStream, the local database and the bucket have the other half of the files
-// that the process may open. Go has raised that to the hard limit when the process started.
+// mostClients bounds the connections, so that JetStream, the local database and the bucket have the other half of the
+// files that the process may open. Go has raised that to the hard limit when the process started.
 func mostClients() int {
 	var files syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
@@ -146,8 +146,8 @@ func splitAddr(addr string) (host string, port int, err error) {
 // URL is where clients connect.
 func (s *Server) URL() string { return s.server.ClientURL() }
 
-// Map sends what clients publish to subjects that match from to another subject, in the account of all clients. It takes
-// effect at once.
+// Map sends what clients publish to subjects that match from to another subject, in the account of all clients. It
+// takes effect at once.
 func (s *Server) Map(from, to string) error {
 	if err := s.server.GlobalAccount().AddMapping(from, to); err != nil {
 		return fmt.Errorf("mapping %s to %s: %w", from, to, err)
@@ -165,6 +165,6 @@ func (s *Server) Shutdown() error {
 	return s.unlock()
 }
 
-// Failed delivers one error when the server can no longer do its work: after a write fails JetStream goes on refusing what
-// it is told, also when the cause is gone. Only a new start helps.
+// Failed delivers one error when the server can no longer do its work: after a write fails JetStream goes on refusing
+// what it is told, also when the cause is gone. Only a new start helps.
 func (s *Server) Failed() <-chan error { return s.failed }

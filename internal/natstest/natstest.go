@@ -46,8 +46,8 @@ func Dial(t testing.TB, srv *server.Server) (*nats.Conn, jetstream.JetStream) {
 	return nc, js
 }
 
-// MakeAnew deletes a stream and makes it again, empty and with the configuration that it had. The server may still be removing
-// the files of the first when it is asked for the second.
+// MakeAnew deletes a stream and makes it again, empty and with the configuration that it had. The server may still be
+// removing the files of the first when it is asked for the second.
 func MakeAnew(t testing.TB, js jetstream.JetStream, name string) {
 	t.Helper()
 	stream, err := js.Stream(t.Context(), name)
@@ -65,8 +65,8 @@ func MakeAnew(t testing.TB, js jetstream.JetStream, name string) {
 	}
 }
 
-// LoseEnd makes a stream anew with its messages up to keep only, as servers do that lost power before they had synced the rest.
-// None of those may have been deleted; they get new times.
+// LoseEnd makes a stream anew with its messages up to keep only, as servers do that lost power before they had synced
+// the rest. None of those may have been deleted; they get new times.
 func LoseEnd(t testing.TB, js jetstream.JetStream, name string, keep uint64) {
 	t.Helper()
 	stream, err := js.Stream(t.Context(), name)

@@ -78,8 +78,8 @@ func TestSilence(t *testing.T) {
 	}
 }
 
-// TestSilenceOverShortWaits: a reader that ends each of its waits early, to look after other things, hears of a silent server all
-// the same.
+// TestSilenceOverShortWaits: a reader that ends each of its waits early, to look after other things, hears of a silent
+// server all the same.
 func TestSilenceOverShortWaits(t *testing.T) {
 	js := newStream(t, 1)
 	var lose atomic.Int32

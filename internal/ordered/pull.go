@@ -93,8 +93,8 @@ func (p *pull) ask() error {
 	return p.nc.PublishRequest(p.subject, p.inbox+strconv.FormatUint(p.number, 10), body)
 }
 
-// await sets patience for something to come. It goes on over the waits of a reader, who may end each of them long before
-// patience would.
+// await sets patience for something to come. It goes on over the waits of a reader, who may end each of them long
+// before patience would.
 func (p *pull) await() {
 	if p.came {
 		p.until, p.came = time.Now().Add(p.wait), false

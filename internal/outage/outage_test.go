@@ -58,7 +58,8 @@ func TestBeginningMinutesAndEnd(t *testing.T) {
 	})
 }
 
-// TestEveryOtherTime: a service that answers every other time gets a line a minute, and no failure is left out of the count.
+// TestEveryOtherTime: a service that answers every other time gets a line a minute, and no failure is left out of the
+// count.
 func TestEveryOtherTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log lines

@@ -27,8 +27,8 @@ func Get(ctx context.Context, url string) (string, error) {
 	return string(body), err
 }
 
-// Metrics returns the samples of the process whose --http is addr, by name with labels as they are printed; nil if it does
-// not answer.
+// Metrics returns the samples of the process whose --http is addr, by name with labels as they are printed; nil if it
+// does not answer.
 func Metrics(ctx context.Context, addr string) map[string]float64 {
 	text, err := Get(ctx, "http://"+addr+"/metrics")
 	if err != nil {

@@ -85,7 +85,8 @@ func (o *Oracle) Acked(log string) []Acked {
 	return slices.Clone(o.mu.acked[log])
 }
 
-// Judgeable returns an error when there is nothing to hold the logs against: no log, or none of one's entries was acked.
+// Judgeable returns an error when there is nothing to hold the logs against: no log, or none of one's entries was
+// acked.
 func (o *Oracle) Judgeable(logs []string) error {
 	if len(logs) == 0 {
 		_, unknown := o.Counts()
@@ -105,9 +106,9 @@ func (o *Oracle) isUnknown(log, data string) bool {
 	return o.mu.unknown[log][data]
 }
 
-// Compare holds what `dormouse read --output jsonl` printed of a log against what was acked before: each of those entries
-// once, everything in ascending sequence. Once publishing is over (final), besides them there may only be entries of unknown
-// outcome, once each. The error names the first twenty that are wrong.
+// Compare holds what `dormouse read --output jsonl` printed of a log against what was acked before: each of those
+// entries once, everything in ascending sequence. Once publishing is over (final), besides them there may only be
+// entries of unknown outcome, once each. The error names the first twenty that are wrong.
 func (o *Oracle) Compare(log, jsonl string, acked []Acked, final bool) error {
 	var errs []error
 	bad := func(format string, args ...any) {

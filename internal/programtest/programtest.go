@@ -1,5 +1,5 @@
-// Package programtest runs the built program in processes of its own, for tests that judge it from outside: what it prints,
-// what it answers over HTTP, and whether what publishers were acked is there.
+// Package programtest runs the built program in processes of its own, for tests that judge it from outside: what it
+// prints, what it answers over HTTP, and whether what publishers were acked is there.
 //
 // Only tests import it. It imports nothing of Dormouse, so that no test can go past the program. Open process.go for
 // processes, command.go for `dormouse read` and the like, publisher.go and oracle.go for load and its judge.
@@ -18,8 +18,8 @@ import (
 // Dormouse is the package of the program.
 const Dormouse = "dormouse/cmd/dormouse"
 
-// coverVariable names the folder where the processes of the program leave what they covered, see make cover. GOCOVERDIR itself is
-// go test's.
+// coverVariable names the folder where the processes of the program leave what they covered, see make cover. GOCOVERDIR
+// itself is go test's.
 const coverVariable = "COVER_PROCESSES"
 
 // Main is the TestMain of a package that tests built programs: build puts them into dir, which is gone afterwards. A
@@ -47,8 +47,8 @@ func Main(m *testing.M, build func(dir string) error) {
 	}))
 }
 
-// Build builds the package pkg into a file; flags are those of `go build`. Without -race the program is static, as it is
-// released, and compiled in the Makefile's way, which spares compiling the dependencies another time.
+// Build builds the package pkg into a file; flags are those of `go build`. Without -race the program is static, as it
+// is released, and compiled in the Makefile's way, which spares compiling the dependencies another time.
 func Build(file, pkg string, flags ...string) error {
 	race := slices.Contains(flags, "-race")
 	if pkg == Dormouse && os.Getenv(coverVariable) != "" {

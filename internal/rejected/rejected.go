@@ -1,7 +1,7 @@
-// Package rejected is the form of what is put aside in the stream DORMOUSE_REJECTED: a message of a source stream that is no
-// entry, whole, with where it was and why it is there.
+// Package rejected is the form of what is put aside in the stream DORMOUSE_REJECTED: a message of a source stream that
+// is no entry, whole, with where it was and why it is there.
 //
-// It publishes nothing. Open ingest/aside.go for what is put aside, and when.
+// It publishes nothing. Open ingest/rejects.go for what is put aside, and when.
 package rejected
 
 import (
@@ -16,8 +16,9 @@ import (
 	"dormouse/internal/header"
 )
 
-// Headers of a message in the rejected stream, besides those it came with. Headers with a meaning to the server, to clients or
-// to Dormouse (Nats-*, Status and Description, Dormouse-*) are kept under the prefix Original, or they would have it again.
+// Headers of a message in the rejected stream, besides those it came with. Headers with a meaning to the server, to
+// clients or to Dormouse (Nats-*, Status and Description, Dormouse-*) are kept under the prefix Original, or they would
+// have it again.
 const (
 	Reason   = "Dormouse-Reason"   // why it is no entry
 	Subject  = "Dormouse-Subject"  // where it was published
@@ -25,11 +26,11 @@ const (
 	Time     = "Dormouse-Time"     // RFC 3339, when the source stream stored it
 	Original = "Dormouse-Original-"
 
-	// Block says that the message is not in that form but as it was on the wire: so many bytes of its header block, then its
-	// payload. It has no headers of its own then.
+	// Block says that the message is not in that form but as it was on the wire: so many bytes of its header block, then
+	// its payload. It has no headers of its own then.
 	Block = "Dormouse-Block"
-	// Part is "i/n" of a message that does not fit into one with these headers. Without Block, the parts joined are an entry
-	// value, see internal/entry.
+	// Part is "i/n" of a message that does not fit into one with these headers. Without Block, the parts joined are an
+	// entry value, see internal/entry.
 	Part = "Dormouse-Part"
 )
 
@@ -51,15 +52,15 @@ type Message struct {
 	Data    []byte
 }
 
-// ID is the message id under which it is put aside, so that a replay, or another owner that takes it in too, does not store
-// it twice. It has the time besides the sequence: a stream that lost its end uses sequences again, and what comes under one
-// of them then is another message. what tells several messages apart that are made of it.
+// ID is the message id under which it is put aside, so that a replay, or another owner that takes it in too, does not
+// store it twice. It has the time besides the sequence: a stream that lost its end uses sequences again, and what comes
+// under one of them then is another message. what tells several messages apart that are made of it.
 func (m Message) ID(what string) string {
 	return fmt.Sprintf("%s.%d.%d.%s", m.Stream, m.Seq, m.Time.UnixNano(), what)
 }
 
-// Publications returns what to publish to a subject of the rejected stream, for servers that take up to maxPayload bytes: one
-// message, or several parts.
+// Publications returns what to publish to a subject of the rejected stream, for servers that take up to maxPayload
+// bytes: one message, or several parts.
 func (m Message) Publications(to, reason string, maxPayload int) []*nats.Msg {
 	if m.Block == nil && header.Sendable(m.Headers) {
 		out := m.annotated(to, reason, "")
@@ -86,8 +87,8 @@ func (m Message) Publications(to, reason string, maxPayload int) []*nats.Msg {
 	return inParts(entry.AppendValue(nil, m.Time, m.Headers, m.Data), maxPayload, form)
 }
 
-// Origin returns where a message of the rejected stream was in its source stream, and when it was stored there, by its header
-// block.
+// Origin returns where a message of the rejected stream was in its source stream, and when it was stored there, by its
+// header block.
 func Origin(block []byte) (seq uint64, at time.Time, err error) {
 	headers, err := nats.DecodeHeadersMsg(block)
 	if err == nil {

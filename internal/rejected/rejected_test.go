@@ -15,7 +15,8 @@ import (
 
 const maxPayload = 1 << 20
 
-// back returns a message as its publications have it: its header block if that is kept, else its headers, and its payload.
+// back returns a message as its publications have it: its header block if that is kept, else its headers, and its
+// payload.
 func back(t *testing.T, all []*nats.Msg) (block []byte, headers map[string][]string, data []byte) {
 	t.Helper()
 	for _, msg := range all {

@@ -9,7 +9,8 @@ import (
 	"dormouse/internal/wire"
 )
 
-// FuzzSourceOf: the metadata of streams is anybody's. It says that a stream is no shard, what shard it is, or is refused.
+// FuzzSourceOf: the metadata of streams is anybody's. It says that a stream is no shard, what shard it is, or is
+// refused.
 func FuzzSourceOf(f *testing.F) {
 	f.Add("0", "logs", "4", "true")
 	f.Add("4294967296", "", "", "")

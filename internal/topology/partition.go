@@ -18,8 +18,8 @@ type Mapping struct {
 	To   string `json:"to"`
 }
 
-// PartitionMapping sends what tenants publish below the default prefix to n shards, by a hash of the tenant, and keeps the
-// rest of the subject.
+// PartitionMapping sends what tenants publish below the default prefix to n shards, by a hash of the tenant, and keeps
+// the rest of the subject.
 func PartitionMapping(n int) Mapping {
 	return Mapping{
 		From: wire.DefaultPrefix + ".*.>",
@@ -27,8 +27,8 @@ func PartitionMapping(n int) Mapping {
 	}
 }
 
-// PartitionOf returns the shard to which a server that applies PartitionMapping(n) sends a tenant: its partition function
-// is the 32-bit FNV-1a hash of the token, modulo n.
+// PartitionOf returns the shard to which a server that applies PartitionMapping(n) sends a tenant: its partition
+// function is the 32-bit FNV-1a hash of the token, modulo n.
 func PartitionOf(tenant string, n int) wire.Shard {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(tenant)) // never fails

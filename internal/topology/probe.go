@@ -15,8 +15,8 @@ import (
 	"dormouse/internal/wire"
 )
 
-// A probe is a message to where tenants publish, that no stream takes: it says that it expects a stream of a name that there is
-// not. Whoever would have stored it refuses it, under his own name. It has no payload.
+// A probe is a message to where tenants publish, that no stream takes: it says that it expects a stream of a name that
+// there is not. Whoever would have stored it refuses it, under his own name. It has no payload.
 const (
 	probeTenant = "dormouse-check-"
 	probeLog    = "probe.0"               // with a token more than the least
@@ -28,10 +28,10 @@ const (
 	probeSilence = 200 * time.Millisecond // after the last first answer: another stream may take it too
 )
 
-// ProbeTenants publishes a probe for each of up to most shards over which the tenants are spread, or for the one stream of all
-// tenants, and returns what is wrong with where they go; nothing is stored. With follow it also listens where the mapping has to
-// send them, and so sees whether the rest of the subject is kept. Sources without such shards are not probed: what is published
-// to a user's stream is the user's.
+// ProbeTenants publishes a probe for each of up to most shards over which the tenants are spread, or for the one stream
+// of all tenants, and returns what is wrong with where they go; nothing is stored. With follow it also listens where
+// the mapping has to send them, and so sees whether the rest of the subject is kept. Sources without such shards are
+// not probed: what is published to a user's stream is the user's.
 //
 // The error says that probes could not be published.
 func ProbeTenants(ctx context.Context, nc *nats.Conn, sources []Source, most int, follow bool) (problems []string, err error) {

@@ -158,8 +158,8 @@ func freeShard(sources []Source, used ...wire.Shard) (free wire.Shard) {
 	return free
 }
 
-// Manifests returns the shards that have an archive, ascending. One whose stream was deleted has, and a stream of somebody else in its
-// place would have the same sequences.
+// Manifests returns the shards that have an archive, ascending. One whose stream was deleted has, and a stream of
+// somebody else in its place would have the same sequences.
 func Manifests(ctx context.Context, js jetstream.JetStream) (shards []wire.Shard, err error) {
 	stream, err := js.Stream(ctx, wire.ManifestStream)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
@@ -186,8 +186,8 @@ func Manifests(ctx context.Context, js jetstream.JetStream) (shards []wire.Shard
 	return shards, nil
 }
 
-// firstSeq returns where a source stream that is made for shard has to begin: above what was taken in from the one before it,
-// if there was one, so that the shard's logs go on in order.
+// firstSeq returns where a source stream that is made for shard has to begin: above what was taken in from the one
+// before it, if there was one, so that the shard's logs go on in order.
 func firstSeq(ctx context.Context, js jetstream.JetStream, shard wire.Shard) (uint64, error) {
 	last, err := jsapi.GetLast(ctx, js, wire.ManifestStream, shard.ManifestSubject())
 	if errors.Is(err, jetstream.ErrMsgNotFound) {

@@ -169,8 +169,8 @@ func TestAddedBesidePartitions(t *testing.T) {
 	}
 }
 
-// TestMappingSpreadsTenants publishes as tenants do through the mapping, and holds that the server's choice of the shard is
-// the one that PartitionOf computes.
+// TestMappingSpreadsTenants publishes as tenants do through the mapping, and holds that the server's choice of the
+// shard is the one that PartitionOf computes.
 func TestMappingSpreadsTenants(t *testing.T) {
 	const shards = 4
 	srv := natstest.Start(t)
@@ -209,7 +209,8 @@ func TestMappingSpreadsTenants(t *testing.T) {
 	}
 }
 
-// TestNumbersWithAnArchiveStayTheirs: the number of a shard whose stream was deleted is not given to a stream of somebody else.
+// TestNumbersWithAnArchiveStayTheirs: the number of a shard whose stream was deleted is not given to a stream of
+// somebody else.
 func TestNumbersWithAnArchiveStayTheirs(t *testing.T) {
 	js := dial(t, natstest.Start(t))
 	if _, err := Ensure(t.Context(), js, sharded(2)); err != nil {
@@ -297,8 +298,8 @@ func TestLogsThatAreStoredElsewhere(t *testing.T) {
 	}
 }
 
-// TestWrongPrefixIsPutRight: a stream whose messages were all rejected gets another prefix, and a number under which it is read
-// from its beginning. One that may have had a log keeps its prefix.
+// TestWrongPrefixIsPutRight: a stream whose messages were all rejected gets another prefix, and a number under which it
+// is read from its beginning. One that may have had a log keeps its prefix.
 func TestWrongPrefixIsPutRight(t *testing.T) {
 	js := dial(t, natstest.Start(t))
 	stream := jetstream.StreamConfig{Name: "EDGE", Subjects: []string{"edge.>", "other.>"}}

@@ -38,8 +38,9 @@ func (lookOnly) UpdateKeyValue(_ context.Context, cfg jetstream.KeyValueConfig) 
 	return nil, fmt.Errorf("%w: the settings of bucket %s are others than these flags say: %s", errMissing, cfg.Bucket, provisionAgain)
 }
 
-// Check looks for all that Ensure would make, and makes nothing: what is missing or refused is a problem, and the warnings are
-// Ensure's. A RequeueAfter or Lease of 0 is what there is. The error says that something could not be looked at.
+// Check looks for all that Ensure would make, and makes nothing: what is missing or refused is a problem, and the
+// warnings are Ensure's. A RequeueAfter or Lease of 0 is what there is. The error says that something could not be
+// looked at.
 func Check(ctx context.Context, js jetstream.JetStream, cfg Config) (sources []Source, warnings, problems []string, err error) {
 	if err := cfg.adopt(ctx, js); err != nil {
 		return nil, nil, nil, err

@@ -30,8 +30,8 @@ type Config struct {
 // does not help; somebody has to decide.
 var ErrRefused = errors.New("refused")
 
-// JetStream reserves the bytes that a stream may take when it makes it, and refuses on a disk with less than that (and a
-// third) free; so these two are modest.
+// JetStream reserves the bytes that a stream may take when it makes it, and refuses on a disk with less than that (and
+// a third) free; so these two are modest.
 const (
 	queueMessages = 100_000   // work items in the SyncQueue, 256 logs each
 	queueBytes    = 64 << 20  // of work items
@@ -40,8 +40,8 @@ const (
 	maxAckPending = 100_000 // the default of 1,000 would throttle the workers
 )
 
-// Ensure makes what is missing and checks what is there; it may run in many processes at once. The warnings name settings
-// that are allowed but can lose entries before they are archived.
+// Ensure makes what is missing and checks what is there; it may run in many processes at once. The warnings name
+// settings that are allowed but can lose entries before they are archived.
 func Ensure(ctx context.Context, js jetstream.JetStream, cfg Config) (warnings []string, err error) {
 	cfg.Replicas = max(cfg.Replicas, 1)
 	for _, step := range []func(context.Context, jetstream.JetStream, Config) error{

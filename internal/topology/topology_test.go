@@ -15,8 +15,8 @@ import (
 	"dormouse/internal/wire"
 )
 
-// TestMain leaves one goroutine of the server's out: a stream waits half a minute for one of its sources to answer, also when the
-// server has ended.
+// TestMain leaves one goroutine of the server's out: a stream waits half a minute for one of its sources to answer,
+// also when the server has ended.
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server.(*stream).trySetupSourceConsumer.func3"))
 }
@@ -76,7 +76,8 @@ func TestChangedTimesAreApplied(t *testing.T) {
 	}
 }
 
-// TestRefusals makes each stream with one setting that breaks an invariant. The error must name stream, setting and value.
+// TestRefusals makes each stream with one setting that breaks an invariant. The error must name stream, setting and
+// value.
 func TestRefusals(t *testing.T) {
 	source := func(change func(*jetstream.StreamConfig)) jetstream.StreamConfig {
 		c := jetstream.StreamConfig{Name: wire.DefaultSource, Subjects: []string{"logs.>"}}

@@ -36,18 +36,19 @@ func (r HeldRequest) Validate() error {
 	return logid.Validate(r.Log)
 }
 
-// HeldReply is a page of what the owner has of a log, all as of one moment: the entries of Extents, or else Entries. Another
-// request, After the last of them, brings what follows.
+// HeldReply is a page of what the owner has of a log, all as of one moment: the entries of Extents, or else Entries.
+// Another request, After the last of them, brings what follows.
 //
-// Without More, the log has nothing else up to Applied: what was taken in up to there is in the archive or in the buffer.
+// Without More, the log has nothing else up to Applied: what was taken in up to there is in the archive or in the
+// buffer.
 type HeldReply struct {
 	Status
 	Extents []extent.Located `cbor:"3,keyasint,omitempty"`
 	Entries []HeldEntry      `cbor:"4,keyasint,omitempty"`
 	More    bool             `cbor:"5,keyasint,omitempty"`
 	Applied uint64           `cbor:"6,keyasint,omitempty"` // last sequence of the source stream that was taken in
-	// Complete is the answer to UpTo and Seqs, when Applied is not below UpTo; the reply has neither extents nor entries then.
-	// An extent there makes it false: which sequences it has is not known without reading it.
+	// Complete is the answer to UpTo and Seqs, when Applied is not below UpTo; the reply has neither extents nor entries
+	// then. An extent there makes it false: which sequences it has is not known without reading it.
 	Complete bool   `cbor:"7,keyasint,omitempty"`
 	Buffered bool   `cbor:"8,keyasint,omitempty"` // an entry above After is in the buffer
 	Archive  string `cbor:"9,keyasint,omitempty"` // URL of the bucket as the owner opened it, without secrets

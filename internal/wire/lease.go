@@ -2,8 +2,8 @@ package wire
 
 import "time"
 
-// Keys of the lease bucket: one for each node that lives, and one for each shard that a node holds. A node that lives but
-// should be given no shard, since its bucket does not answer, has a waiting key instead of a node key.
+// Keys of the lease bucket: one for each node that lives, and one for each shard that a node holds. A node that lives
+// but should be given no shard, since its bucket does not answer, has a waiting key instead of a node key.
 const (
 	NodeKeys    = "node."
 	WaitingKeys = "waiting."

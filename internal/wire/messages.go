@@ -106,8 +106,8 @@ type Refusal struct {
 	Reason string `cbor:"2,keyasint"`
 }
 
-// ExtentsRequest asks for the committed extents of a log that end above After, ascending. With All it asks for those and
-// the extents of all logs that sort after Log, which may then be empty.
+// ExtentsRequest asks for the committed extents of a log that end above After, ascending. With All it asks for those
+// and the extents of all logs that sort after Log, which may then be empty.
 type ExtentsRequest struct {
 	Log   string `cbor:"1,keyasint"`
 	All   bool   `cbor:"4,keyasint,omitempty"`
@@ -133,8 +133,8 @@ type ExtentsReply struct {
 	Stream  string           `cbor:"6,keyasint,omitempty"` // the shard's source stream
 }
 
-// ListRequest asks for what is known of the logs whose LogID begins with Prefix and sorts after After. With From, After itself
-// comes first, of which the last page had the extents before that sequence.
+// ListRequest asks for what is known of the logs whose LogID begins with Prefix and sorts after After. With From, After
+// itself comes first, of which the last page had the extents before that sequence.
 type ListRequest struct {
 	Prefix string `cbor:"1,keyasint,omitempty"`
 	After  string `cbor:"2,keyasint,omitempty"`
@@ -150,9 +150,10 @@ func (r ListRequest) Validate() error {
 	return nil
 }
 
-// ListReply is one page of logs, ascending by LogID; More says that another request, After the last one, brings the next. With
-// Rest the last log has so many extents that they did not fit into the time of one request: those from this sequence on,
-// and what is buffered, come with the next page, which is to be asked for From it and to be joined with this one.
+// ListReply is one page of logs, ascending by LogID; More says that another request, After the last one, brings the
+// next. With Rest the last log has so many extents that they did not fit into the time of one request: those from this
+// sequence on, and what is buffered, come with the next page, which is to be asked for From it and to be joined with
+// this one.
 type ListReply struct {
 	Status
 	Logs []LogInfo `cbor:"3,keyasint,omitempty"`

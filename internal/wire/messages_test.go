@@ -89,7 +89,8 @@ func TestValidate(t *testing.T) {
 	}
 }
 
-// FuzzDecode feeds every message type the same bytes: none may panic, and what decodes must encode and decode to itself.
+// FuzzDecode feeds every message type the same bytes: none may panic, and what decodes must encode and decode to
+// itself.
 func FuzzDecode(f *testing.F) {
 	for _, m := range []any{
 		WorkItem{Shard: 1, Epoch: 2, Logs: []string{"a.b"}},

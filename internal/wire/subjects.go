@@ -30,14 +30,15 @@ const (
 	MetadataShard = "dormouse.shard"
 	// MetadataPrefix holds the subject prefix in front of the LogID.
 	MetadataPrefix = "dormouse.prefix"
-	// MetadataPartitions is, on each of the source streams over which Dormouse spreads the tenants, how many of them there are.
+	// MetadataPartitions is, on each of the source streams over which Dormouse spreads the tenants, how many of them there
+	// are.
 	MetadataPartitions = "dormouse.partitions"
 	// MetadataManaged is "true" on a source stream that Dormouse made, and may therefore trim.
 	MetadataManaged = "dormouse.managed"
 )
 
-// HeaderSourceSeq, on a manifest record, is the last sequence of the shard's source stream that was taken in: a stream that is
-// made again in its place has to begin above.
+// HeaderSourceSeq, on a manifest record, is the last sequence of the shard's source stream that was taken in: a stream
+// that is made again in its place has to begin above.
 const HeaderSourceSeq = "Dormouse-Source-Seq"
 
 // Shard numbers one source stream. It is fixed for the stream's life.
@@ -69,8 +70,8 @@ func (s Shard) ManifestSubject() string { return "dormouse.manifest." + s.String
 // SegmentKey is where the shard's segment of that name lies in the bucket.
 func (s Shard) SegmentKey(name string) string { return s.String() + "/" + name + segmentSuffix }
 
-// IsSegmentKey reports whether key may name a segment of the shard: it lies in the shard's folder itself, and its name is of
-// letters, digits, `.`, `_` and `-`, and does not start with a dot.
+// IsSegmentKey reports whether key may name a segment of the shard: it lies in the shard's folder itself, and its name
+// is of letters, digits, `.`, `_` and `-`, and does not start with a dot.
 func (s Shard) IsSegmentKey(key string) bool {
 	name, ok := strings.CutPrefix(key, s.String()+"/")
 	if ok {

@@ -170,8 +170,9 @@ func (p place) asOpened(b *blob.Bucket) place {
 	return p
 }
 
-// quieten keeps the SDK from writing to standard error by itself, for which the bucket library has no parameter; what matters is in
-// the errors. A server that is named by the environment is asked for checksums like one that the URL names, see driverURL.
+// quieten keeps the SDK from writing to standard error by itself, for which the bucket library has no parameter; what
+// matters is in the errors. A server that is named by the environment is asked for checksums like one that the URL
+// names, see driverURL.
 func quieten(client *s3.Client, options s3.Options) {
 	options.Logger = nil
 	if options.BaseEndpoint != nil {

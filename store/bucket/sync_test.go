@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// disk is what a power failure leaves of a folder: of a file what it was when it was synced, of a folder the names that were
-// in it then. A name that was not synced may be there or not.
+// disk is what a power failure leaves of a folder: of a file what it was when it was synced, of a folder the names that
+// were in it then. A name that was not synced may be there or not.
 type disk struct {
 	files map[string][]byte          // by the name that the file had when it was synced
 	names map[string]map[string]bool // by folder
@@ -36,8 +36,8 @@ func watchSyncs(t *testing.T) *disk {
 	return d
 }
 
-// TestPutIsDurable: when a put returns, the object's bytes, its name, and every folder on the way to it that the bucket made
-// would survive a power failure; and no moment of it leaves the name on a file whose bytes would not.
+// TestPutIsDurable: when a put returns, the object's bytes, its name, and every folder on the way to it that the bucket
+// made would survive a power failure; and no moment of it leaves the name on a file whose bytes would not.
 func TestPutIsDurable(t *testing.T) {
 	base := t.TempDir()
 	d := watchSyncs(t)

@@ -9,14 +9,14 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// damage is what becomes of a database that turns out to be corrupt while it is in use. Opening one reads only a little of
-// it: a bad block shows when an iterator, a get or a compaction comes to it, and then again at every later attempt.
+// damage is what becomes of a database that turns out to be corrupt while it is in use. Opening one reads only a little
+// of it: a bad block shows when an iterator, a get or a compaction comes to it, and then again at every later attempt.
 //
-// It leaves a mark and ends the process, and the next Open moves the directory aside. A step-down would not help: the block
-// stays where it is, and the next claim of the shard meets it again, in this process and after a restart. Nor can the
-// database be replaced under those who use it: the other shards of the node are in it too, with batches and iterators open
-// and log states in memory that must agree with it. Nothing is lost with it: all of it is a cache, and until the process is
-// back the other nodes take its shards over.
+// It leaves a mark and ends the process, and the next Open moves the directory aside. A step-down would not help: the
+// block stays where it is, and the next claim of the shard meets it again, in this process and after a restart. Nor can
+// the database be replaced under those who use it: the other shards of the node are in it too, with batches and
+// iterators open and log states in memory that must agree with it. Nothing is lost with it: all of it is a cache, and
+// until the process is back the other nodes take its shards over.
 type damage struct {
 	dir  string
 	opts Options
@@ -43,8 +43,8 @@ func (d *damage) check(err error) error {
 	return err
 }
 
-// giveUp leaves the mark and ends the process. Without the mark, which a failing disk may refuse, the next process finds the
-// damage for itself.
+// giveUp leaves the mark and ends the process. Without the mark, which a failing disk may refuse, the next process
+// finds the damage for itself.
 func (d *damage) giveUp(cause error) {
 	d.opts.Logger.Error("the local cache is corrupt; ending this process. No acked entry is lost: start again, and the cache is "+
 		"moved aside and rebuilt from JetStream", "dir", d.dir, "error", cause.Error()) // the error value would print its stack

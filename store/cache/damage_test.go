@@ -64,8 +64,8 @@ func putTable(t *testing.T, db *DB, value string, shards ...wire.Shard) {
 	}
 }
 
-// TestDamageFoundInUse holds that a database in which a bad block is met, by whatever way, ends the process, and is moved
-// aside by the next one, which can go on.
+// TestDamageFoundInUse holds that a database in which a bad block is met, by whatever way, ends the process, and is
+// moved aside by the next one, which can go on.
 func TestDamageFoundInUse(t *testing.T) {
 	ways := map[string]func(*DB) error{
 		"get": func(db *DB) error { _, err := db.Position(7); return err },

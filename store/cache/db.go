@@ -109,9 +109,9 @@ func (db *DB) get(key []byte) ([]byte, error) {
 // Uses counts what the database was ever asked for: while the count stays, nobody needs it.
 func (db *DB) Uses() uint64 { return db.uses.Load() }
 
-// Rest closes the database until it is used again, which then waits some 10 ms: a busy database has grown a write buffer
-// and a cache, and even an idle one looks for work ten times a second. It reports false, having done nothing, when the
-// database is in use or rests already.
+// Rest closes the database until it is used again, which then waits some 10 ms: a busy database has grown a write
+// buffer and a cache, and even an idle one looks for work ten times a second. It reports false, having done nothing,
+// when the database is in use or rests already.
 func (db *DB) Rest() (rested bool, err error) {
 	if !db.use.TryLock() {
 		return false, nil
@@ -136,7 +136,8 @@ func (db *DB) fail(what string, err error) {
 	db.exit(1)
 }
 
-// Close closes the database, which nobody may use any more. It fails, leaving it open, when a batch or an iterator still is.
+// Close closes the database, which nobody may use any more. It fails, leaving it open, when a batch or an iterator
+// still is.
 func (db *DB) Close() error {
 	if !db.use.TryLock() {
 		return errors.New("closing the local cache: a batch or an iterator of it is still open")

@@ -50,8 +50,8 @@ func (d *badDisk) mustHaveEnded(t *testing.T) {
 	}
 }
 
-// TestBadDiskEndsTheProcess: Pebble writes tables behind everybody's back and tries without a pause, and panics where it
-// writes its log.
+// TestBadDiskEndsTheProcess: Pebble writes tables behind everybody's back and tries without a pause, and panics where
+// it writes its log.
 func TestBadDiskEndsTheProcess(t *testing.T) {
 	for _, cause := range []error{syscall.ENOSPC, syscall.EIO} {
 		t.Run("at start: "+cause.Error(), func(t *testing.T) {

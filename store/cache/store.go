@@ -1,9 +1,9 @@
 // Package cache opens the Pebble database that one ingest process keeps: the buffers and the catalogs of the shards it
 // owns, and how far each has come.
 //
-// All of it is a cache. The source streams hold every entry that is not archived and the manifest holds every commit, so
-// nothing here is ever synced: after a crash Pebble comes back with a prefix of its batches, the Position in it says which,
-// and the rest is replayed. Deleting the directory while the process is down loses nothing.
+// All of it is a cache. The source streams hold every entry that is not archived and the manifest holds every commit,
+// so nothing here is ever synced: after a crash Pebble comes back with a prefix of its batches, the Position in it says
+// which, and the rest is replayed. Deleting the directory while the process is down loses nothing.
 //
 // Open buffer for what waits to be archived, catalog for what is archived, manifest for the truth both derive from,
 // segment for the objects and archive for the bucket and the reader.
@@ -48,9 +48,9 @@ type Options struct {
 	exit func(code int) // os.Exit, but in tests
 }
 
-// Open opens the database in dir, making it when there is none. A database that is corrupt, or turned out to be while an
-// earlier process used it, is moved aside to dir+".corrupt" and begun anew, since all of it can be rebuilt. Only one process
-// at a time can hold dir.
+// Open opens the database in dir, making it when there is none. A database that is corrupt, or turned out to be while
+// an earlier process used it, is moved aside to dir+".corrupt" and begun anew, since all of it can be rebuilt. Only one
+// process at a time can hold dir.
 func Open(dir string, opts Options) (*DB, error) {
 	if opts.FS == nil {
 		opts.FS = vfs.Default

@@ -169,8 +169,8 @@ func TestOpenTwiceIsRefused(t *testing.T) {
 	}
 }
 
-// TestRest lets a database rest while others use it: nothing that was written is lost, whoever uses it waits, and it does
-// not rest under anybody's hands.
+// TestRest lets a database rest while others use it: nothing that was written is lost, whoever uses it waits, and it
+// does not rest under anybody's hands.
 func TestRest(t *testing.T) {
 	db, err := Open(t.TempDir(), Options{})
 	if err != nil {

@@ -134,7 +134,8 @@ func (c *Client) census(ctx context.Context, s *Status) (leases, error) {
 	return held, nil
 }
 
-// processes collects what the processes say, ascending by host and ID. It waits longer for those that are known to live.
+// processes collects what the processes say, ascending by host and ID. It waits longer for those that are known to
+// live.
 func (c *Client) processes(ctx context.Context, known map[string]wire.Lease) (all []wire.Process, err error) {
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()

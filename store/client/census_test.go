@@ -70,7 +70,8 @@ func (c *crowd) status() Status {
 	return s
 }
 
-// TestSilentProcesses: who renewed a key or holds a lease and does not answer is silent, but not who gave them up or is only slow.
+// TestSilentProcesses: who renewed a key or holds a lease and does not answer is silent, but not who gave them up or is
+// only slow.
 func TestSilentProcesses(t *testing.T) {
 	c := newCrowd(t)
 	c.answer(0, func() wire.Process { return wire.Process{ID: "quick", Host: "web-1"} })

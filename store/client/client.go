@@ -1,7 +1,8 @@
-// Package client asks the owners of a running system, and JetStream, what a reader or an operator wants to know: extents and
-// buffered entries of logs, lists of logs, the state of shards and processes.
+// Package client asks the owners of a running system, and JetStream, what a reader or an operator wants to know:
+// extents and buffered entries of logs, lists of logs, the state of shards and processes.
 //
-// It knows no bucket and changes nothing. Open client.go for how an owner is found, status.go for what `dormouse status` shows.
+// It knows no bucket and changes nothing. Open client.go for how an owner is found, status.go for what `dormouse
+// status` shows.
 package client
 
 import (

@@ -34,9 +34,9 @@ type ShardStatus struct {
 	Epoch     uint64
 	ClaimedBy string // who appended the manifest's last record
 	Floor     uint64
-	// Lag is how many sequences of the stream are not archived, and Oldest when the oldest entry that is not was stored; zero is
-	// none. With Bound nobody knows, since no owner has taken in what its stream has: there are not more of them, and of what
-	// is still in the stream none is older.
+	// Lag is how many sequences of the stream are not archived, and Oldest when the oldest entry that is not was stored;
+	// zero is none. With Bound nobody knows, since no owner has taken in what its stream has: there are not more of them,
+	// and of what is still in the stream none is older.
 	Lag    uint64
 	Oldest time.Time
 	Bound  bool
@@ -54,7 +54,8 @@ type QueueStatus struct {
 	Waiting int    // pulls of idle workers
 }
 
-// Processes answer at once; the first that is silent for statusSilence ends the wait, and statusTimeout ends it in any case.
+// Processes answer at once; the first that is silent for statusSilence ends the wait, and statusTimeout ends it in any
+// case.
 const (
 	statusTimeout = 2 * time.Second
 	statusSilence = 300 * time.Millisecond
@@ -145,8 +146,8 @@ func (c *Client) ownerStatus(ctx context.Context, s *ShardStatus, processes []wi
 	return c.measureLag(ctx, s)
 }
 
-// measureLag tells how far the archive is behind the stream: what the owner has buffered, and what it has not taken in. While it
-// takes in anew what may be archived already, or there is none, it is known only that all below the floor is.
+// measureLag tells how far the archive is behind the stream: what the owner has buffered, and what it has not taken in.
+// While it takes in anew what may be archived already, or there is none, it is known only that all below the floor is.
 func (c *Client) measureLag(ctx context.Context, s *ShardStatus) error {
 	taken := s.Floor
 	if o := s.Owner; o != nil && o.State == wire.ShardOwned && o.EntriesLeft == 0 {

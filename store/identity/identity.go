@@ -126,9 +126,9 @@ func ofBucket(ctx context.Context, b *bucket.Bucket) (Identity, error) {
 	return i, nil
 }
 
-// ofSystem reads the newest identity in the manifest stream; none when there is none yet. The sequence is that of the last
-// message of the subject: what is no identity of any version counts for nothing, since the stream deletes nothing that
-// somebody with rights to it has published.
+// ofSystem reads the newest identity in the manifest stream; none when there is none yet. The sequence is that of the
+// last message of the subject: what is no identity of any version counts for nothing, since the stream deletes nothing
+// that somebody with rights to it has published.
 func ofSystem(ctx context.Context, js jetstream.JetStream) (Identity, uint64, error) {
 	msg, last, err := jsapi.GetLastThat(ctx, js, wire.ManifestStream, wire.SystemSubject, isIdentity)
 	if errors.Is(err, jetstream.ErrMsgNotFound) {

@@ -155,8 +155,8 @@ func TestAnotherBucketIsRefused(t *testing.T) {
 	third.refused(first, first, p.ID())
 }
 
-// TestGarbageIsNoIdentity: what somebody with rights to the manifest publishes there stays, and counts for nothing. An identity
-// of a newer version is not passed over.
+// TestGarbageIsNoIdentity: what somebody with rights to the manifest publishes there stays, and counts for nothing. An
+// identity of a newer version is not passed over.
 func TestGarbageIsNoIdentity(t *testing.T) {
 	s := newSystem(t)
 	publish := func(data string) {

@@ -57,8 +57,8 @@ func Open(ctx context.Context, js jetstream.JetStream, shard wire.Shard) (*Manif
 	return m, m.walkBack(ctx)
 }
 
-// walkBack finds the last record that counts, beginning with the last one. One that follows a message which a power failure
-// took counts for nothing: an owner that lived through that appended it, and stepped down.
+// walkBack finds the last record that counts, beginning with the last one. One that follows a message which a power
+// failure took counts for nothing: an owner that lived through that appended it, and stepped down.
 func (m *Manifest) walkBack(ctx context.Context) error {
 	for {
 		before, id := m.record.before()
@@ -81,7 +81,8 @@ func (m *Manifest) Opened() time.Time { return m.stream.CachedInfo().TimeStamp }
 // Last returns the last record and its sequence in the manifest stream; sequence 0 means that there is none.
 func (m *Manifest) Last() (Record, uint64) { return m.record, m.last }
 
-// Before returns the record that r follows; ok is false when it is not there, or there is none. Others may use m meanwhile.
+// Before returns the record that r follows; ok is false when it is not there, or there is none. Others may use m
+// meanwhile.
 func (m *Manifest) Before(ctx context.Context, r Record) (before Record, ok bool, err error) {
 	if r.Prev == 0 {
 		return before, false, nil
@@ -152,8 +153,8 @@ func (m *Manifest) recordOf(msg jsapi.Message) (Record, error) {
 	return r, nil
 }
 
-// isRecord reports whether an owner appended the message. The stream takes whatever somebody with rights to it publishes, and
-// deletes nothing: what has no epoch counts for nothing.
+// isRecord reports whether an owner appended the message. The stream takes whatever somebody with rights to it
+// publishes, and deletes nothing: what has no epoch counts for nothing.
 func isRecord(msg jsapi.Message) bool {
 	headers, err := msg.Headers()
 	return err == nil && headers.Get(HeaderEpoch) != ""
@@ -171,8 +172,8 @@ func lastRecord(ctx context.Context, js jetstream.JetStream, shard wire.Shard) (
 	return msg, end, err
 }
 
-// Head returns the sequence and the epoch of the shard's last record, as the stream's leader has it; 0 and 0 without any. It
-// does not decode the record.
+// Head returns the sequence and the epoch of the shard's last record, as the stream's leader has it; 0 and 0 without
+// any. It does not decode the record.
 func Head(ctx context.Context, js jetstream.JetStream, shard wire.Shard) (seq, epoch uint64, err error) {
 	msg, _, err := lastRecord(ctx, js, shard)
 	if err != nil || msg.Sequence == 0 {
@@ -188,8 +189,8 @@ func Head(ctx context.Context, js jetstream.JetStream, shard wire.Shard) (seq, e
 	return msg.Sequence, epoch, nil
 }
 
-// latest returns the last record, its sequence, and that of the last message. It asks the stream's leader: direct reads from
-// replicas may be stale, and the stream is made without them.
+// latest returns the last record, its sequence, and that of the last message. It asks the stream's leader: direct reads
+// from replicas may be stale, and the stream is made without them.
 func (m *Manifest) latest(ctx context.Context) (r Record, seq, end uint64, err error) {
 	msg, end, err := lastRecord(ctx, m.js, m.shard)
 	if err == nil && msg.Sequence > 0 {
@@ -211,14 +212,15 @@ func (m *Manifest) newest(ctx context.Context, from uint64) (Record, uint64, err
 	return r, msg.Sequence, err
 }
 
-// Append appends r, whose ID, Time and links to other records it sets, if nobody else has appended since the last record
-// that m knows, and returns its sequence. An append whose answer is lost is looked up by its ID and tried again, under another
-// ID, until it is known to have happened or ctx ends. ErrFenced means that the caller owns the shard no more. As a rule the record is not in
-// the manifest then; it is there if its answer was lost and another owner has claimed since, which then knows of it.
+// Append appends r, whose ID, Time and links to other records it sets, if nobody else has appended since the last
+// record that m knows, and returns its sequence. An append whose answer is lost is looked up by its ID and tried again,
+// under another ID, until it is known to have happened or ctx ends. ErrFenced means that the caller owns the shard no
+// more. As a rule the record is not in the manifest then; it is there if its answer was lost and another owner has
+// claimed since, which then knows of it.
 //
-// Comparing sequences is not enough when the servers have lost their last seconds in a power failure and another owner has
-// used those sequences. So the message that the new one follows is looked at again afterwards. If it is another one, the new
-// one counts for nothing (see Open and Scan), and the error is ErrFenced.
+// Comparing sequences is not enough when the servers have lost their last seconds in a power failure and another owner
+// has used those sequences. So the message that the new one follows is looked at again afterwards. If it is another
+// one, the new one counts for nothing (see Open and Scan), and the error is ErrFenced.
 func (m *Manifest) Append(ctx context.Context, r Record) (uint64, error) {
 	r.Time = time.Now().UTC()
 	r.Prev, r.PrevID = m.last, m.record.ID
@@ -271,8 +273,8 @@ func retryPolicy() backoff.BackOff {
 	return b
 }
 
-// try tries once to append r. If an earlier try turns out to have succeeded, r becomes what that one appended; their IDs begin
-// with id.
+// try tries once to append r. If an earlier try turns out to have succeeded, r becomes what that one appended; their
+// IDs begin with id.
 func (m *Manifest) try(ctx context.Context, r *Record, id string) (uint64, error) {
 	data, err := r.Encode()
 	if err != nil {
@@ -306,16 +308,16 @@ func (m *Manifest) try(ctx context.Context, r *Record, id string) (uint64, error
 // scanWindow bounds how many records Scan holds at once; a record is at most max_payload, 1 MiB by default.
 const scanWindow = 32
 
-// scanHeartbeat is how often the server says that it still has a request for records. Two that are missing end the consumer, and
-// the scan goes on with another.
+// scanHeartbeat is how often the server says that it still has a request for records. Two that are missing end the
+// consumer, and the scan goes on with another.
 const scanHeartbeat = time.Second
 
-// ErrGap is wrapped by what Scan returns when records are missing: a snapshot that was taken meanwhile has them, or a power
-// failure of the servers took them.
+// ErrGap is wrapped by what Scan returns when records are missing: a snapshot that was taken meanwhile has them, or a
+// power failure of the servers took them.
 var ErrGap = errors.New("manifest records are missing")
 
-// Mark names a record by its sequence and its ID, since a power failure lets sequences be used again. The zero Mark is the
-// manifest's beginning.
+// Mark names a record by its sequence and its ID, since a power failure lets sequences be used again. The zero Mark is
+// the manifest's beginning.
 type Mark struct {
 	Seq uint64
 	ID  string
@@ -327,10 +329,10 @@ const scanPatience = 15 * time.Second
 // errInterrupted marks failures of reading the stream, after which a scan goes on with another consumer.
 var errInterrupted = errors.New("reading was interrupted")
 
-// Scan calls fn for each record of shard that follows the one at after, which may be dropped since, in order, up to the one
-// at upTo, which must exist. left is how many messages the subject has beyond this one. What follows a record that is not
-// there any more is left out, see Append. The error wraps ErrGap when a record is missing, also when the one at upTo is
-// another one by now, or does not follow the one at after.
+// Scan calls fn for each record of shard that follows the one at after, which may be dropped since, in order, up to the
+// one at upTo, which must exist. left is how many messages the subject has beyond this one. What follows a record that
+// is not there any more is left out, see Append. The error wraps ErrGap when a record is missing, also when the one at
+// upTo is another one by now, or does not follow the one at after.
 func Scan(ctx context.Context, js jetstream.JetStream, shard wire.Shard, after, upTo Mark, fn func(seq, left uint64, r Record) error) error {
 	if after == upTo {
 		return nil

@@ -46,8 +46,8 @@ func commit(epoch, first uint64) Record {
 	}}}
 }
 
-// TestOnlyTheLastClaimCanAppend holds invariant 4: whatever an old owner does, its append after another's is refused, also
-// when it looks at the manifest anew in between.
+// TestOnlyTheLastClaimCanAppend holds invariant 4: whatever an old owner does, its append after another's is refused,
+// also when it looks at the manifest anew in between.
 func TestOnlyTheLastClaimCanAppend(t *testing.T) {
 	js := newStream(t)
 	old := open(t, js, 0)
@@ -135,8 +135,8 @@ func TestAppendWhoseAnswerIsLostHappensOnce(t *testing.T) {
 	}
 }
 
-// TestOwnerThatLivedThroughAPowerFailure: its last record is gone and another owner has used the sequence, so that its next
-// append is of the sequence that it expects. It must count for nothing, and the owner must learn that.
+// TestOwnerThatLivedThroughAPowerFailure: its last record is gone and another owner has used the sequence, so that its
+// next append is of the sequence that it expects. It must count for nothing, and the owner must learn that.
 func TestOwnerThatLivedThroughAPowerFailure(t *testing.T) {
 	js := newStream(t)
 	old := open(t, js, 0)
@@ -216,8 +216,8 @@ func mustHold(t *testing.T, js jetstream.JetStream, owners ...string) {
 
 func claim(epoch uint64, owner string) Record { return Record{Kind: Claim, Epoch: epoch, Owner: owner} }
 
-// TestClaimerThatLivedThroughAPowerFailure: it has read the last record before the failure, and goes back over what counts
-// for nothing after it. What it has read is not what it appends its claim after.
+// TestClaimerThatLivedThroughAPowerFailure: it has read the last record before the failure, and goes back over what
+// counts for nothing after it. What it has read is not what it appends its claim after.
 func TestClaimerThatLivedThroughAPowerFailure(t *testing.T) {
 	js := newStream(t)
 	mustAppend(t, open(t, js, 0), claim(1, "old"), claim(2, "old"), claim(3, "old"))
@@ -260,8 +260,8 @@ func TestScanEndsWithWhatItIsToldTo(t *testing.T) {
 	}
 }
 
-// TestScanNoticesWhatIsGone: a reader that stood still while a snapshot was taken and records were dropped must not pass
-// over them.
+// TestScanNoticesWhatIsGone: a reader that stood still while a snapshot was taken and records were dropped must not
+// pass over them.
 func TestScanNoticesWhatIsGone(t *testing.T) {
 	js := newStream(t)
 	m := open(t, js, 0)

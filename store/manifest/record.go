@@ -1,5 +1,5 @@
-// Package manifest is the ordered record of what was committed to the archive: one JetStream subject for each shard, the
-// source of truth from which every catalog is derived, and the fence that lets only the current owner commit.
+// Package manifest is the ordered record of what was committed to the archive: one JetStream subject for each shard,
+// the source of truth from which every catalog is derived, and the fence that lets only the current owner commit.
 //
 // It never touches Pebble or the bucket. Open ingest/committer.go for who appends.
 package manifest
@@ -28,8 +28,8 @@ const (
 
 // Record is one manifest record.
 //
-// Invariants: Epoch never falls from one record of a shard to the next, and rises only in a Claim. Floor never falls but in a
-// Claim whose owner found that the source stream had lost its end.
+// Invariants: Epoch never falls from one record of a shard to the next, and rises only in a Claim. Floor never falls
+// but in a Claim whose owner found that the source stream had lost its end.
 type Record struct {
 	Kind     Kind        `cbor:"1,keyasint"`
 	Epoch    uint64      `cbor:"2,keyasint"`
@@ -41,9 +41,9 @@ type Record struct {
 	Segments []Committed `cbor:"7,keyasint,omitempty"` // of a Commit
 	Snapshot *Snapshot   `cbor:"8,keyasint,omitempty"` // of a TakeSnapshot
 	Source   Source      `cbor:"14,keyasint"`          // what Floor and Segments speak of
-	// Prev and PrevID are the sequence and the ID of the record that this one follows; 0 and "" for the first. End and EndID
-	// are those of the message directly before it, when that is not Prev because it counts for nothing. Append sets them. They
-	// tell a record that is missing, and one that was appended to a history which a power failure took back.
+	// Prev and PrevID are the sequence and the ID of the record that this one follows; 0 and "" for the first. End and
+	// EndID are those of the message directly before it, when that is not Prev because it counts for nothing. Append sets
+	// them. They tell a record that is missing, and one that was appended to a history which a power failure took back.
 	Prev   uint64 `cbor:"10,keyasint,omitempty"`
 	PrevID string `cbor:"11,keyasint,omitempty"`
 	End    uint64 `cbor:"12,keyasint,omitempty"`
@@ -68,8 +68,8 @@ func (r Record) before() (seq uint64, id string) {
 	return r.Prev, r.PrevID
 }
 
-// Committed is a segment and the extents of it that were accepted. Entries of the object outside them are not part of the
-// archive.
+// Committed is a segment and the extents of it that were accepted. Entries of the object outside them are not part of
+// the archive.
 type Committed struct {
 	Segment extent.Segment  `cbor:"1,keyasint"`
 	Extents []extent.Extent `cbor:"2,keyasint"`

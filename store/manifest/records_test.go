@@ -101,7 +101,8 @@ func TestPurgeKeepsShardsApart(t *testing.T) {
 	}
 }
 
-// TestSnapshotThatIsNone: a record that names another one as its snapshot is not believed, or an owner would begin with nothing.
+// TestSnapshotThatIsNone: a record that names another one as its snapshot is not believed, or an owner would begin with
+// nothing.
 func TestSnapshotThatIsNone(t *testing.T) {
 	js := newStream(t)
 	if _, err := open(t, js, 0).Append(t.Context(), Record{Kind: Claim, Epoch: 1, Owner: "n"}); err != nil {
@@ -126,8 +127,9 @@ func TestSnapshotThatIsNone(t *testing.T) {
 	}
 }
 
-// TestMessagesThatAreNoRecords: whoever has the rights can publish to the manifest, which deletes nothing. What no owner has
-// appended fences the owner that it meets, which has to look again, and counts for nothing for all who come later.
+// TestMessagesThatAreNoRecords: whoever has the rights can publish to the manifest, which deletes nothing. What no
+// owner has appended fences the owner that it meets, which has to look again, and counts for nothing for all who come
+// later.
 func TestMessagesThatAreNoRecords(t *testing.T) {
 	js := newStream(t)
 	garbage := func(subject string) {

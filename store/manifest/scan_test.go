@@ -15,8 +15,8 @@ import (
 	"dormouse/internal/wire"
 )
 
-// broken is a JetStream without a leader that makes consumers: that many requests for one are refused, and then, if deaf, none
-// is answered.
+// broken is a JetStream without a leader that makes consumers: that many requests for one are refused, and then, if
+// deaf, none is answered.
 type broken struct {
 	jetstream.JetStream
 	failures atomic.Int32
@@ -67,7 +67,8 @@ func dropConsumers(t *testing.T, js jetstream.JetStream) {
 	}
 }
 
-// TestScanGoesOn behind the last record that it has, when consumers die or the servers are without a leader for a moment.
+// TestScanGoesOn behind the last record that it has, when consumers die or the servers are without a leader for a
+// moment.
 func TestScanGoesOn(t *testing.T) {
 	js := newBroken(t, false)
 	js.failures.Store(2)

@@ -10,8 +10,8 @@ import (
 	"dormouse/internal/wire"
 )
 
-// Snapshot says which objects of the bucket hold the catalog as it was at one record. With a snapshot in the manifest the
-// records up to that one are needed no more.
+// Snapshot says which objects of the bucket hold the catalog as it was at one record. With a snapshot in the manifest
+// the records up to that one are needed no more.
 //
 // Invariant: the runs follow each other without a gap from the manifest's beginning to UpTo.
 type Snapshot struct {
@@ -64,8 +64,8 @@ func (m *Manifest) Snapshot(ctx context.Context) (*Snapshot, error) {
 	return at.Snapshot, nil
 }
 
-// Purge drops the records of shard that s has. The record of s must be in the manifest, and safe from a power failure, as
-// with trimming a source stream. The shard's last record stays, being no older than that.
+// Purge drops the records of shard that s has. The record of s must be in the manifest, and safe from a power failure,
+// as with trimming a source stream. The shard's last record stays, being no older than that.
 func Purge(ctx context.Context, js jetstream.JetStream, shard wire.Shard, s *Snapshot) error {
 	stream, err := js.Stream(ctx, wire.ManifestStream)
 	if err == nil {

@@ -21,8 +21,8 @@ func follow(ctx context.Context, m *model, tail Tail, to time.Time) (got []entry
 	return got, err
 }
 
-// TestSeamFollowingUntilATime is TestSeamFollowing for a read that ends when an entry shows that its time is over. Where times
-// do not ascend, it may end before later entries that it wants, but never lacks one before others.
+// TestSeamFollowingUntilATime is TestSeamFollowing for a read that ends when an entry shows that its time is over.
+// Where times do not ascend, it may end before later entries that it wants, but never lacks one before others.
 func TestSeamFollowingUntilATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for seed := range uint64(seeds) {
@@ -64,7 +64,8 @@ func still(seed uint64, times ...time.Time) *model {
 	return m
 }
 
-// TestFollowEndsAfterWhatIsThere: the stream's times go back once, and the entry behind the one that is too late is wanted.
+// TestFollowEndsAfterWhatIsThere: the stream's times go back once, and the entry behind the one that is too late is
+// wanted.
 func TestFollowEndsAfterWhatIsThere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for seed := range uint64(100) {
@@ -91,7 +92,8 @@ func (q quiet) Fetch(ctx context.Context, log string, after uint64, wait bool) (
 	return nil, fmt.Errorf("waiting: %w", ctx.Err())
 }
 
-// TestFollowEndsAtItsTime: nothing comes, and the read ends when its time has passed, with what came at the last moment.
+// TestFollowEndsAtItsTime: nothing comes, and the read ends when its time has passed, with what came at the last
+// moment.
 func TestFollowEndsAtItsTime(t *testing.T) {
 	for name, atLast := range map[string]bool{"nothing": false, "an entry at the last moment": true} {
 		t.Run(name, func(t *testing.T) {

@@ -34,7 +34,8 @@ func owned(t *testing.T) *system {
 	return s
 }
 
-// TestReadOfWhatOnlyTheOwnerHas: entries left the stream in its middle, at its beginning and at its end, and are not archived.
+// TestReadOfWhatOnlyTheOwnerHas: entries left the stream in its middle, at its beginning and at its end, and are not
+// archived.
 func TestReadOfWhatOnlyTheOwnerHas(t *testing.T) {
 	s := owned(t)
 	s.Publish("a.b", "1", "2", "3", "4", "5")
@@ -100,8 +101,8 @@ func (s *system) following(q Query) (got func() string) {
 	}
 }
 
-// TestFollowerWaitsForWhatComesBefore: the stream drops an entry before the follower was sent it, and the owner, which is behind,
-// takes it in later. What comes after it in the stream waits for that.
+// TestFollowerWaitsForWhatComesBefore: the stream drops an entry before the follower was sent it, and the owner, which
+// is behind, takes it in later. What comes after it in the stream waits for that.
 func TestFollowerWaitsForWhatComesBefore(t *testing.T) {
 	s := owned(t)
 	s.Publish("a.b", "1")

@@ -80,11 +80,11 @@ func (w *walk) emitAll(batch []entry.Entry) error {
 	return nil
 }
 
-// readTail emits a batch from the stream, unless the owner has other entries of the log before its end: then it emits nothing
-// and reports that the owner must be asked for them.
+// readTail emits a batch from the stream, unless the owner has other entries of the log before its end: then it emits
+// nothing and reports that the owner must be asked for them.
 //
-// What the stream has dropped does not show in it: a log's sequences have gaps anyway. If an owner had taken it in, it will be
-// archived, and must come first. So the owner is asked again, after the batch was fetched.
+// What the stream has dropped does not show in it: a log's sequences have gaps anyway. If an owner had taken it in, it
+// will be archived, and must come first. So the owner is asked again, after the batch was fetched.
 func (w *walk) readTail(ctx context.Context) (again bool, err error) {
 	batch, err := w.fetch(ctx)
 	if err != nil {
@@ -106,8 +106,8 @@ func (w *walk) readTail(ctx context.Context) (again bool, err error) {
 	return false, nil
 }
 
-// wanted returns the entries of a batch that are not beyond the end of a query, and the sequence up to which they are all
-// that the stream has. An empty batch says so of the whole stream.
+// wanted returns the entries of a batch that are not beyond the end of a query, and the sequence up to which they are
+// all that the stream has. An empty batch says so of the whole stream.
 func (w *walk) wanted(batch []entry.Entry) (wanted []entry.Entry, upTo uint64) {
 	n := len(batch)
 	for n > 0 && !w.query.Follow && batch[n-1].Seq > w.end {
@@ -132,10 +132,10 @@ var errBehind = errors.New("entries have left the stream that the shard's owner 
 
 // complete reports whether a batch from the stream has all entries up to a sequence that were not emitted.
 //
-// An owner that has taken in the stream up to there knows. It is behind by milliseconds, as a rule. If it is far behind, or
-// there is none, then the batch is complete at any rate as long as the stream has lost nothing above what was emitted. If the
-// stream did lose something, the owner may have been sent it before, and take it in later: nobody can tell, so that the read
-// waits for the owner.
+// An owner that has taken in the stream up to there knows. It is behind by milliseconds, as a rule. If it is far
+// behind, or there is none, then the batch is complete at any rate as long as the stream has lost nothing above what
+// was emitted. If the stream did lose something, the owner may have been sent it before, and take it in later: nobody
+// can tell, so that the read waits for the owner.
 func (w *walk) complete(ctx context.Context, upTo uint64, batch []entry.Entry) (bool, error) {
 	began, seqs := time.Now(), make([]uint64, len(batch))
 	for i, e := range batch {

@@ -18,9 +18,10 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// model is a shard as a reader can meet it: a source stream that drops whatever it likes, and an owner that trails it. Between
-// any two steps of a reader it goes on: entries arrive, are sent to the owner, taken in and committed; the stream is trimmed
-// and loses others at any time; another owner takes over, with less on its disk, and the one before may go on answering.
+// model is a shard as a reader can meet it: a source stream that drops whatever it likes, and an owner that trails it.
+// Between any two steps of a reader it goes on: entries arrive, are sent to the owner, taken in and committed; the
+// stream is trimmed and loses others at any time; another owner takes over, with less on its disk, and the one before
+// may go on answering.
 type model struct {
 	rand *rand.Rand
 
@@ -185,7 +186,8 @@ func (m *model) trim() {
 	m.dropUpTo(m.rand.Uint64N(floor + 1))
 }
 
-// drop removes anything from the stream: one entry, as a delete or a limit for each subject, or a beginning, as a purge.
+// drop removes anything from the stream: one entry, as a delete or a limit for each subject, or a beginning, as a
+// purge.
 func (m *model) drop() {
 	switch {
 	case m.last == 0:
@@ -211,8 +213,8 @@ func (m *model) dropOne(seq uint64) {
 	}
 }
 
-// takeover makes another node the owner, whose disk lacks the end of what this one has taken in, or everything. It knows all
-// commits. What only this one had is lost.
+// takeover makes another node the owner, whose disk lacks the end of what this one has taken in, or everything. It
+// knows all commits. What only this one had is lost.
 func (m *model) takeover() {
 	applied := m.rand.Uint64N(m.owner.applied + 1)
 	if len(m.owner.buffered) > 0 && m.rand.IntN(2) == 0 {
@@ -373,8 +375,8 @@ func seqs(entries []entry.Entry) []uint64 {
 	return all
 }
 
-// judge compares what was read with what was wanted of the log: each entry once, in order, and none of the first there is
-// missing, nor any before the last that was read, unless it was lost.
+// judge compares what was read with what was wanted of the log: each entry once, in order, and none of the first there
+// is missing, nor any before the last that was read, unless it was lost.
 func (m *model) judge(got []entry.Entry, there int, wanted func(entry.Entry) bool) error {
 	n := 0 // entries of got that were found in the log
 	for i, e := range m.log {
@@ -395,8 +397,8 @@ func (m *model) judge(got []entry.Entry, there int, wanted func(entry.Entry) boo
 
 const seeds = 5_000
 
-// TestSeam holds invariant 3 at the seams of archive, buffer and stream, for reads that end: every entry that was there when the
-// read began, once and in order, whatever is committed and leaves the stream on the way.
+// TestSeam holds invariant 3 at the seams of archive, buffer and stream, for reads that end: every entry that was there
+// when the read began, once and in order, whatever is committed and leaves the stream on the way.
 func TestSeam(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // where waiting for an owner takes no time
 		for seed := range uint64(seeds) {
@@ -460,8 +462,8 @@ func TestSeamFollowing(t *testing.T) {
 	})
 }
 
-// impatient ends a followed read when all entries have come, the owner has what it was sent, and nothing has been fetched for a
-// while.
+// impatient ends a followed read when all entries have come, the owner has what it was sent, and nothing has been
+// fetched for a while.
 type impatient struct {
 	*model
 	cancel context.CancelFunc

@@ -52,9 +52,9 @@ type Located struct {
 	Archive string
 }
 
-// Locate finds the shard of a log: the one whose owner or stream has entries of it. Without any it returns client.ErrNoLog, and
-// the shard in which its first entry will be if there is just one, or if the tenants are spread by a mapping, so that a log
-// can be followed before its first entry.
+// Locate finds the shard of a log: the one whose owner or stream has entries of it. Without any it returns
+// client.ErrNoLog, and the shard in which its first entry will be if there is just one, or if the tenants are spread by
+// a mapping, so that a log can be followed before its first entry.
 func Locate(ctx context.Context, c *client.Client, log string) (Located, error) {
 	sources, err := c.Sources(ctx)
 	if err != nil {

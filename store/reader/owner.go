@@ -16,14 +16,14 @@ import (
 type Owner interface {
 	// Held returns what comes next of log above after.
 	Held(ctx context.Context, log string, after uint64) (Held, error)
-	// Complete reports whether log has just the entries seqs above after up to upTo, if the owner has taken in the stream up
-	// to there: else applied, up to where it has, is below upTo. It is false, too, when one of them is archived. It asks once,
-	// for checkTimeout.
+	// Complete reports whether log has just the entries seqs above after up to upTo, if the owner has taken in the stream
+	// up to there: else applied, up to where it has, is below upTo. It is false, too, when one of them is archived. It
+	// asks once, for checkTimeout.
 	Complete(ctx context.Context, log string, after, upTo uint64, seqs []uint64) (complete bool, applied uint64, err error)
 }
 
-// Held is a page of what the owner has of a log, ascending: Extents, or else Entries. Without More, the log has nothing behind
-// them up to Applied that is in the archive or will ever come to be.
+// Held is a page of what the owner has of a log, ascending: Extents, or else Entries. Without More, the log has nothing
+// behind them up to Applied that is in the archive or will ever come to be.
 type Held struct {
 	Extents []extent.Located
 	Entries []entry.Entry // buffered

@@ -1,9 +1,9 @@
-// Package reader reads a log back: what the archive holds, then what its owner has buffered, then what the source stream has
-// beyond that and, if asked, what comes, joined so that every entry is seen once and in order while commits go on and the
-// stream drops what it likes.
+// Package reader reads a log back: what the archive holds, then what its owner has buffered, then what the source
+// stream has beyond that and, if asked, what comes, joined so that every entry is seen once and in order while commits
+// go on and the stream drops what it likes.
 //
-// It changes nothing and keeps nothing. Open join.go for the seams, owner.go for how the owner is asked, tail.go for the stream, and
-// store/segment for how little of a segment is fetched for one log.
+// It changes nothing and keeps nothing. Open join.go for the seams, owner.go for how the owner is asked, tail.go for
+// the stream, and store/segment for how little of a segment is fetched for one log.
 package reader
 
 import (
@@ -58,9 +58,9 @@ type Reader struct {
 // errEnough ends a read at the query's upper bound.
 var errEnough = errors.New("all that was asked for has been read")
 
-// Read calls emit for each entry of the query in ascending sequence. Without Follow it reads all that the stream had taken
-// when Read was called, and of what comes later only what is archived while it reads. The entry's memory is valid during
-// the call of emit only. emit's errors end the read.
+// Read calls emit for each entry of the query in ascending sequence. Without Follow it reads all that the stream had
+// taken when Read was called, and of what comes later only what is archived while it reads. The entry's memory is valid
+// during the call of emit only. emit's errors end the read.
 func (r *Reader) Read(ctx context.Context, q Query, emit func(entry.Entry) error) error {
 	if !q.ToTime.IsZero() && !q.ToTime.After(time.Now()) { // before the stream's end is asked for, so that it is of later
 		q.Follow = false // all that is wanted is there already
@@ -88,8 +88,8 @@ func (r *Reader) Read(ctx context.Context, q Query, emit func(entry.Entry) error
 
 // walk is one read under way.
 //
-// Invariant: every entry of the log up to position was emitted, if the query wants it, and none above; there is none between
-// position and known.
+// Invariant: every entry of the log up to position was emitted, if the query wants it, and none above; there is none
+// between position and known.
 type walk struct {
 	*Reader
 	query    Query
@@ -155,12 +155,12 @@ func (w *walk) fetch(ctx context.Context) ([]entry.Entry, error) {
 	return batch, err
 }
 
-// settle ends the following of a query whose ToTime is over, which this machine's clock tells or an entry that is later: what
-// the stream has taken by now is read, and no more.
+// settle ends the following of a query whose ToTime is over, which this machine's clock tells or an entry that is
+// later: what the stream has taken by now is read, and no more.
 //
-// The first later entry itself does not end the read. Times need not ascend with the sequences: each is by the clock of the
-// server that led the stream, and another leader's may be behind. One that was published again, see ingest, has the time of
-// that.
+// The first later entry itself does not end the read. Times need not ascend with the sequences: each is by the clock of
+// the server that led the stream, and another leader's may be behind. One that was published again, see ingest, has the
+// time of that.
 func (w *walk) settle(ctx context.Context) error {
 	if !w.query.Follow || w.query.ToTime.IsZero() || !w.late && time.Now().Before(w.query.ToTime) {
 		return nil

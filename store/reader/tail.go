@@ -24,8 +24,8 @@ const (
 	fetchBytes   = 4 << 20
 )
 
-// Bounds of the waits for messages. The server may have announced some that were trimmed before they were sent; those never
-// come.
+// Bounds of the waits for messages. The server may have announced some that were trimmed before they were sent; those
+// never come.
 const (
 	fetchWait  = 2 * time.Second        // for the first message that was announced
 	followWait = 10 * time.Second       // for the first message when nothing was announced
@@ -68,8 +68,8 @@ var errSilent = errors.New("entries that it has do not come: try again when the 
 // errNoMajority means that what the stream's leader says may be old.
 var errNoMajority = errors.New("the stream's leader is not in touch with most of its replicas")
 
-// First asks the stream's leader. One that was just elected may not know of all that was acknowledged: most of its replicas
-// are not current, and it is asked again.
+// First asks the stream's leader. One that was just elected may not know of all that was acknowledged: most of its
+// replicas are not current, and it is asked again.
 func (t *streamTail) First(ctx context.Context) (first uint64, err error) {
 	state, err := t.state(ctx, current)
 	return state.FirstSeq, err
@@ -77,16 +77,16 @@ func (t *streamTail) First(ctx context.Context) (first uint64, err error) {
 
 func current(r *jetstream.PeerInfo, _ time.Duration) bool { return r.Current && !r.Offline }
 
-// End asks the stream's leader until that has heard from most of its replicas since the first question: so long no other one
-// was elected, and it knows of all that was acknowledged before. (Raft's read index; Ongaro 2014, 6.4.) A leader that was cut
-// off does not notice for some ten seconds. One that is idle hears from its replicas once a second.
+// End asks the stream's leader until that has heard from most of its replicas since the first question: so long no
+// other one was elected, and it knows of all that was acknowledged before. (Raft's read index; Ongaro 2014, 6.4.) A
+// leader that was cut off does not notice for some ten seconds. One that is idle hears from its replicas once a second.
 func (t *streamTail) End(ctx context.Context) (last uint64, err error) {
 	state, err := t.state(ctx, func(r *jetstream.PeerInfo, asking time.Duration) bool { return r.Active > 0 && r.Active < asking })
 	return state.LastSeq, err
 }
 
-// state returns the stream's state as its leader has it, once good holds for most of its replicas, of which the leader itself
-// is one. asking is how long before this question the first one was sent.
+// state returns the stream's state as its leader has it, once good holds for most of its replicas, of which the leader
+// itself is one. asking is how long before this question the first one was sent.
 func (t *streamTail) state(ctx context.Context, good func(r *jetstream.PeerInfo, asking time.Duration) bool, opts ...jetstream.StreamInfoOpt) (jetstream.StreamState, error) {
 	began := time.Now()
 	info, err := client.Persist(ctx, func(ctx context.Context) (*jetstream.StreamInfo, error) {
@@ -184,8 +184,8 @@ func (t *streamTail) Fetch(ctx context.Context, log string, after uint64, wait b
 // answersWait is how long to wait for the answers of further servers that take themselves for the stream's leader.
 const answersWait = 250 * time.Millisecond
 
-// last asks the stream's leader for the sequence of the log's last entry, 0 without any. The library would ask any replica.
-// In a cluster one that is the leader no more may answer too, and sooner: the highest answer counts.
+// last asks the stream's leader for the sequence of the log's last entry, 0 without any. The library would ask any
+// replica. In a cluster one that is the leader no more may answer too, and sooner: the highest answer counts.
 func (t *streamTail) last(ctx context.Context, log string) (uint64, error) {
 	request, err := json.Marshal(jsapi.Query{LastFor: t.prefix + "." + log})
 	if err != nil {
@@ -252,8 +252,8 @@ func (t *streamTail) open(ctx context.Context, log string, after uint64) error {
 	return nil
 }
 
-// countable reports whether the server counts right what it has of a log. Of one that ends in * or > it counts all that begin
-// like it.
+// countable reports whether the server counts right what it has of a log. Of one that ends in * or > it counts all that
+// begin like it.
 func countable(log string) bool { return !strings.HasSuffix(log, "*") && !strings.HasSuffix(log, ">") }
 
 // count notes how many messages the server says it has beyond the last one, or whether it has some.
@@ -298,8 +298,9 @@ func (t *streamTail) collect(ctx context.Context, after uint64) (batch []entry.E
 	return batch, err
 }
 
-// headers returns a message's headers as the archive will have them. Without a header block of names and values it is not an
-// entry, but rejected. One that is gone was deleted, or is archived by now, which the reader looks at afterwards.
+// headers returns a message's headers as the archive will have them. Without a header block of names and values it is
+// not an entry, but rejected. One that is gone was deleted, or is archived by now, which the reader looks at
+// afterwards.
 func (t *streamTail) headers(ctx context.Context, msg ordered.Message) (headers map[string][]string, isEntry bool, err error) {
 	if header.Fits(msg.HeaderBytes, msg.Header) {
 		return msg.Header, true, nil

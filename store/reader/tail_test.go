@@ -86,7 +86,8 @@ func TestTailKeepsTheWholeEntry(t *testing.T) {
 	}
 }
 
-// TestTailDoesNotWaitForWhatWasTrimmed: the server announced entries, sent some, and the rest were trimmed before their turn.
+// TestTailDoesNotWaitForWhatWasTrimmed: the server announced entries, sent some, and the rest were trimmed before their
+// turn.
 func TestTailDoesNotWaitForWhatWasTrimmed(t *testing.T) {
 	s := newSystem(t)
 	payload := strings.Repeat("x", 64<<10) // more than the tail asks for at once
@@ -164,8 +165,8 @@ func TestFollowFromAheadOfTheStream(t *testing.T) {
 	}
 }
 
-// TestTailWithoutALeader: requests for consumers are not answered any more, as in a cluster without a leader. Following ends with
-// its context at once, and a read fails when its patience is over.
+// TestTailWithoutALeader: requests for consumers are not answered any more, as in a cluster without a leader. Following
+// ends with its context at once, and a read fails when its patience is over.
 func TestTailWithoutALeader(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t)

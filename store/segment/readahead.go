@@ -49,7 +49,8 @@ func (f *file) readSource(ctx context.Context, p []byte, off int64) error {
 
 // window is how the sorted-table library sees a file while it reads one range of keys: data blocks are fetched
 // together, up to the range's last one and never past it. Fetching ahead by a fixed amount was rejected: in object
-// storage it costs requests when it is too small and bytes when it is too large, and the index tells how much is needed.
+// storage it costs requests when it is too small and bytes when it is too large, and the index tells how much is
+// needed.
 //
 // It is both Readable and ReadHandle, for one goroutine.
 type window struct {

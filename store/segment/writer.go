@@ -46,9 +46,10 @@ func (o Options) writerOptions() (sstable.WriterOptions, error) {
 	return opts, nil
 }
 
-// zstdProfile compresses entries with zstd's first level, which on log lines writes half as much again in the same time as
-// the library's default, the third, for 3% more bytes. The index and the properties, which every read decompresses whole,
-// are for snappy: without cgo that halves the time to open a segment and read a short log, for a few hundred bytes more.
+// zstdProfile compresses entries with zstd's first level, which on log lines writes half as much again in the same time
+// as the library's default, the third, for 3% more bytes. The index and the properties, which every read decompresses
+// whole, are for snappy: without cgo that halves the time to open a segment and read a short log, for a few hundred
+// bytes more.
 func zstdProfile() *sstable.CompressionProfile {
 	profile := *sstable.ZstdCompression
 	profile.DataBlocks = sstable.BalancedCompression.DataBlocks

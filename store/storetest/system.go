@@ -1,5 +1,5 @@
-// Package storetest is a system for tests of what asks it: a NATS server with Dormouse's streams, a bucket, and an owner of shard 0
-// that answers from a list. It is imported by tests only.
+// Package storetest is a system for tests of what asks it: a NATS server with Dormouse's streams, a bucket, and an
+// owner of shard 0 that answers from a list. It is imported by tests only.
 package storetest
 
 import (
@@ -64,7 +64,8 @@ func New(t *testing.T) *System {
 	return s
 }
 
-// Publish publishes entries of a log, which the owner takes in unless it is behind, and returns the last one's sequence.
+// Publish publishes entries of a log, which the owner takes in unless it is behind, and returns the last one's
+// sequence.
 func (s *System) Publish(log string, payloads ...string) (last uint64) {
 	s.T.Helper()
 	for _, p := range payloads {

@@ -1,5 +1,5 @@
-// Package verify compares an archive with the record of it: every segment is read again, and what it holds is held against the
-// catalog, and the catalog against the manifest.
+// Package verify compares an archive with the record of it: every segment is read again, and what it holds is held
+// against the catalog, and the catalog against the manifest.
 //
 // It changes nothing. Open store/segment for how one object is checked.
 package verify
@@ -25,8 +25,8 @@ import (
 	"dormouse/store/segment"
 )
 
-// Verifier compares the archive with the record of it. Its memory is that of one segment and one page of extents, and some
-// 200 bytes for each segment of a shard.
+// Verifier compares the archive with the record of it. Its memory is that of one segment and one page of extents, and
+// some 200 bytes for each segment of a shard.
 type Verifier struct {
 	Client   *client.Client
 	Bucket   *bucket.Bucket
@@ -48,8 +48,8 @@ const mostUnread = 5
 // ErrUnread is wrapped when a bucket gives nothing any more.
 var ErrUnread = errors.New("the archive does not answer")
 
-// Verify checks one log, or everything when log is empty. The error is what kept it from finishing; what is wrong with the
-// archive goes to Bad and into the report.
+// Verify checks one log, or everything when log is empty. The error is what kept it from finishing; what is wrong with
+// the archive goes to Bad and into the report.
 func (v *Verifier) Verify(ctx context.Context, log string) (Report, error) {
 	var r Report
 	if err := identity.Verify(ctx, v.Client.JS(), v.Bucket); err != nil {
@@ -136,9 +136,9 @@ func (h *holdings) add(e extent.Extent) {
 	h.digest += xxhash.Sum64(append(row.Key, row.Value...))
 }
 
-// verifyShard checks that the catalog is what the manifest says, and that every segment in it holds what the catalog has of
-// it. The catalog is read once, in the order of the logs; the segments' share of it is kept as sums and checked segment by
-// segment. A segment of which only a part was committed is looked at again at the end, extent by extent.
+// verifyShard checks that the catalog is what the manifest says, and that every segment in it holds what the catalog
+// has of it. The catalog is read once, in the order of the logs; the segments' share of it is kept as sums and checked
+// segment by segment. A segment of which only a part was committed is looked at again at the end, extent by extent.
 func (v *Verifier) verifyShard(ctx context.Context, shard wire.Shard, r *Report) error {
 	inManifest, head, err := v.readManifest(ctx, shard, r)
 	if errors.Is(err, manifest.ErrGap) { // a snapshot was taken meanwhile

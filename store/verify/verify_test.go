@@ -165,8 +165,8 @@ func TestVerifyNamesWhatIsBad(t *testing.T) {
 	}
 }
 
-// TestVerifyOfABucketThatDoesNotAnswer: what could not be read is not called bad, and a bucket that gives nothing at all ends
-// the verification.
+// TestVerifyOfABucketThatDoesNotAnswer: what could not be read is not called bad, and a bucket that gives nothing at
+// all ends the verification.
 func TestVerifyOfABucketThatDoesNotAnswer(t *testing.T) {
 	t.Setenv("AWS_ACCESS_KEY_ID", "test")
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "secret")

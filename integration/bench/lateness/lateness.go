@@ -1,9 +1,9 @@
-// Package lateness measures how late the deadlines of many logs are served: by the scheduler, and by the two designs that
-// others have chosen for the same problem.
+// Package lateness measures how late the deadlines of many logs are served: by the scheduler, and by the two designs
+// that others have chosen for the same problem.
 //
-// Every design owns its LogIDs, is armed by one goroutine and hands what is due to the same observer, so that the figures
-// of one run can be compared with each other. The baselines do less than the scheduler does: they know no states, take no
-// commits and queue nothing again. Open designs.go for them, slots.go for the scheduler.
+// Every design owns its LogIDs, is armed by one goroutine and hands what is due to the same observer, so that the
+// figures of one run can be compared with each other. The baselines do less than the scheduler does: they know no
+// states, take no commits and queue nothing again. Open designs.go for them, slots.go for the scheduler.
 package lateness
 
 import (

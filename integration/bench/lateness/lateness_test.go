@@ -16,8 +16,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var designs = []Design{Slots, Heap, AfterFunc}
 
-// rounding is how early a design may be. The wheel's ticks and the scheduler's do not coincide, and the wheel rounds down
-// to its own and to milliseconds.
+// rounding is how early a design may be. The wheel's ticks and the scheduler's do not coincide, and the wheel rounds
+// down to its own and to milliseconds.
 var rounding = map[Design]time.Duration{Slots: scheduler.DefaultTick + time.Millisecond}
 
 func TestEveryLogIsServedOnce(t *testing.T) {

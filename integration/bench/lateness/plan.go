@@ -88,8 +88,8 @@ func (p *plan) wait(ctx context.Context, armed time.Time) error {
 	}
 }
 
-// lateness returns how late each log was, in no order. It is called when the design has ended, so that a second call for
-// the last log is seen too.
+// lateness returns how late each log was, in no order. It is called when the design has ended, so that a second call
+// for the last log is seen too.
 func (p *plan) lateness() ([]time.Duration, error) {
 	if n := p.called.Load(); n != int64(len(p.calls)) {
 		return nil, fmt.Errorf("there were %d calls for %d logs", n, len(p.calls))

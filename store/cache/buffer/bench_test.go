@@ -35,8 +35,8 @@ func perEntry(b *testing.B, entriesPerOp int) {
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*entriesPerOp), "ns/entry")
 }
 
-// BenchmarkAppend is what ingest's intake does to the database with a batch of messages of 100,000 logs. They come in no
-// order, which is what costs: each key has its own place among those that are there.
+// BenchmarkAppend is what ingest's intake does to the database with a batch of messages of 100,000 logs. They come in
+// no order, which is what costs: each key has its own place among those that are there.
 func BenchmarkAppend(b *testing.B) {
 	const batchEntries = 1024
 	db, buffer := open(b)

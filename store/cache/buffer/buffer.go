@@ -68,9 +68,9 @@ func (c *Cursor) Seek(log string, seq uint64) (found uint64, at time.Time, ok bo
 	return c.at(log, c.it.SeekGE(c.scratch))
 }
 
-// forward moves to the first entry of log at or above seq, or to another log if there is none, for a cursor that visits logs
-// in ascending order. Logs that are ready together lie together when many are, and then a step costs a fraction of a seek.
-// When stepping has mostly been in vain it only seeks.
+// forward moves to the first entry of log at or above seq, or to another log if there is none, for a cursor that visits
+// logs in ascending order. Logs that are ready together lie together when many are, and then a step costs a fraction of
+// a seek. When stepping has mostly been in vain it only seeks.
 func (c *Cursor) forward(log string, seq uint64) {
 	c.scratch = c.buffer.key(c.scratch[:0], log, seq)
 	for steps := 0; !c.sparse() && steps < forwardSteps && c.it.Valid(); steps++ {

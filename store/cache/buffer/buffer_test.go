@@ -112,8 +112,8 @@ func drainAll(t *testing.T, b *Buffer, logs []string, maxBytes int) (got []store
 	}
 }
 
-// TestDrainYieldsEveryEntryOnce drains random buffers with random byte limits, entries larger than the limit among them,
-// and compares with what was put in.
+// TestDrainYieldsEveryEntryOnce drains random buffers with random byte limits, entries larger than the limit among
+// them, and compares with what was put in.
 func TestDrainYieldsEveryEntryOnce(t *testing.T) {
 	for seed := range uint64(30) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
@@ -178,7 +178,8 @@ func TestDrainRefusesAnOffsetBeyondTheEntry(t *testing.T) {
 	}
 }
 
-// TestOffsetOfAnotherEntry: an offset is into the first log's entry. When that is gone, the next log's begins at its beginning.
+// TestOffsetOfAnotherEntry: an offset is into the first log's entry. When that is gone, the next log's begins at its
+// beginning.
 func TestOffsetOfAnotherEntry(t *testing.T) {
 	db, b := open(t)
 	fill(t, db, b, []stored{{"a.b", 1, value(1, make([]byte, 9000))}})
@@ -192,8 +193,8 @@ func TestOffsetOfAnotherEntry(t *testing.T) {
 	}
 }
 
-// TestDrainOfLogsWhoseNamesBeginAlike, and whose entries do not come in the order of their names: each gives its own entries, from
-// the first one on.
+// TestDrainOfLogsWhoseNamesBeginAlike, and whose entries do not come in the order of their names: each gives its own
+// entries, from the first one on.
 func TestDrainOfLogsWhoseNamesBeginAlike(t *testing.T) {
 	db, b := open(t)
 	logs := []string{"a.b", "a.b.c", "a.bb", "a.c"}

@@ -8,12 +8,13 @@ import (
 	"dormouse/store/cache"
 )
 
-// replyOverhead is what a drain reply needs besides Data or a Piece's bytes: the CBOR fields, the batch header and a key.
+// replyOverhead is what a drain reply needs besides Data or a Piece's bytes: the CBOR fields, the batch header and a
+// key.
 const replyOverhead = 1024
 
 // Drain answers one drain request: entries from where the request stands until its byte limit is met. It calls answer
-// once, with a reply that is valid until answer returns. It keeps nothing between calls, so a worker that dies costs the
-// owner nothing and any worker can go on.
+// once, with a reply that is valid until answer returns. It keeps nothing between calls, so a worker that dies costs
+// the owner nothing and any worker can go on.
 func (b *Buffer) Drain(req wire.DrainRequest, answer func(wire.DrainReply)) (err error) {
 	c, err := b.Iter()
 	if err != nil {

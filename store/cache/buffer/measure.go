@@ -7,8 +7,8 @@ import (
 	"dormouse/internal/extent"
 )
 
-// Measure returns the extent that holds all buffered entries of log from one sequence to another; the zero Extent when there
-// are none. It is cheapest when the logs of one cursor ascend.
+// Measure returns the extent that holds all buffered entries of log from one sequence to another; the zero Extent when
+// there are none. It is cheapest when the logs of one cursor ascend.
 func (c *Cursor) Measure(log string, first, last uint64) (e extent.Extent, err error) {
 	if c.it.Valid() && bytes.Compare(c.it.Key(), c.buffer.key(c.scratch[:0], log, first)) <= 0 {
 		c.forward(log, first)

@@ -11,8 +11,8 @@ import (
 // heldOverhead is what an entry of a held reply takes besides its value.
 const heldOverhead = 32
 
-// Page returns entries of log above after and below a sequence, ascending, with up to room bytes in all, and whether there are
-// more. One that is larger than that comes alone, in parts: a part from offset on.
+// Page returns entries of log above after and below a sequence, ascending, with up to room bytes in all, and whether
+// there are more. One that is larger than that comes alone, in parts: a part from offset on.
 func (c *Cursor) Page(log string, after, below uint64, offset, room int) (page []wire.HeldEntry, more bool, err error) {
 	for _, _, ok, err := c.Seek(log, after+1); ok || err != nil; ok = c.it.Next() && c.on(log) {
 		if err != nil {

@@ -44,14 +44,16 @@ func (b *Buffer) Remove(batch *cache.Batch, extents []extent.Extent) (err error)
 	return run.end()
 }
 
-// rangeKeys is how many neighbours are worth a range tombstone instead of one for each. A tombstone of a key costs those who
-// read over it a step. One of a range costs whoever reads anything: Pebble sorts those of its memtable anew for the first
-// read after each change, 100 bytes for each, so that thousands of small ones make each drain as dear as all of them.
+// rangeKeys is how many neighbours are worth a range tombstone instead of one for each. A tombstone of a key costs
+// those who read over it a step. One of a range costs whoever reads anything: Pebble sorts those of its memtable anew
+// for the first read after each change, 100 bytes for each, so that thousands of small ones make each drain as dear as
+// all of them.
 const rangeKeys = 64
 
 // run is keys between which the buffer has no other.
 //
-// Invariant: up to rangeKeys of them are in keys, and none is removed yet; beyond that they lie from keys' first to last.
+// Invariant: up to rangeKeys of them are in keys, and none is removed yet; beyond that they lie from keys' first to
+// last.
 type run struct {
 	batch *cache.Batch
 	keys  [][]byte // the memory of which serves the next run

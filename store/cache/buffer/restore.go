@@ -19,9 +19,9 @@ type Active struct {
 
 // Restore calls fn once for each log that has entries in the buffer, in LogID order: the active set after a restart.
 //
-// It reads every buffered entry, which the buffer limit bounds. Seeking from log to log would not: it costs two seeks for
-// each log, is slower than the scan for logs of a few entries, and leaves counts and bytes unknown, which commits are
-// checked against.
+// It reads every buffered entry, which the buffer limit bounds. Seeking from log to log would not: it costs two seeks
+// for each log, is slower than the scan for logs of a few entries, and leaves counts and bytes unknown, which commits
+// are checked against.
 func (b *Buffer) Restore(fn func(Active)) (err error) {
 	c, err := b.Iter()
 	if err != nil {

@@ -51,8 +51,8 @@ func (c *Catalog) Last(log string) (extent.Located, bool, error) {
 	return c.Covering(log, ^uint64(0))
 }
 
-// Extents returns up to limit extents of log that end above after, ascending, and whether there are more. With all, those
-// of the logs that sort after log follow.
+// Extents returns up to limit extents of log that end above after, ascending, and whether there are more. With all,
+// those of the logs that sort after log follow.
 func (c *Catalog) Extents(log string, after uint64, all bool, limit int) (page []extent.Located, more bool, err error) {
 	err = c.read(func(v *View) error {
 		page, more, err = v.Extents(log, after, all, limit)

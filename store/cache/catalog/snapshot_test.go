@@ -100,7 +100,8 @@ func TestMergeEndsAtAnError(t *testing.T) {
 	}
 }
 
-// TestBadParts: each is an error that says so, and never a row too few; nor does a small one grow into what the process cannot hold.
+// TestBadParts: each is an error that says so, and never a row too few; nor does a small one grow into what the process
+// cannot hold.
 func TestBadParts(t *testing.T) {
 	enc, _ := partCodec()
 	part := func(plain ...byte) []byte { return enc.EncodeAll(plain, []byte{partVersion}) }

@@ -90,8 +90,8 @@ type Summary struct {
 	All     wire.Part
 }
 
-// Mark is where Summaries begins, or went no further: at the log's first extent from a sequence on. The zero Mark is where
-// there is nothing more to come.
+// Mark is where Summaries begins, or went no further: at the log's first extent from a sequence on. The zero Mark is
+// where there is nothing more to come.
 type Mark struct {
 	Log string
 	Seq uint64
@@ -103,9 +103,9 @@ type Bounds struct {
 	Until         time.Time // for a disk that is slow; an extent is read even then
 }
 
-// Summaries sums up the extents of each log that begins with prefix, from a Mark on, in order. It ends at the bounds or when
-// ctx is done; next is the first extent that it left out. If that is of the page's last log, that is not whole: the Summary of
-// the call that begins there is to be added to it.
+// Summaries sums up the extents of each log that begins with prefix, from a Mark on, in order. It ends at the bounds or
+// when ctx is done; next is the first extent that it left out. If that is of the page's last log, that is not whole:
+// the Summary of the call that begins there is to be added to it.
 //
 // The extents are read one by one, since only all of them together tell how many entries a log has; the bound is there
 // because one log may have a million of them. A row of sums per log would have to be written with every commit.

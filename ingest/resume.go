@@ -12,15 +12,15 @@ import (
 // errAnotherSource: the shard's archive is of another stream than the one that is there.
 var errAnotherSource = errors.New("the shard's archive is of another stream")
 
-// beginning returns the floor from which a new owner goes on, and what its claim says of the source stream. That is the last
-// record's floor, unless the stream is not as it was then:
+// resume returns the floor from which a new owner goes on, and what its claim says of the source stream. That is the
+// last record's floor, unless the stream is not as it was then:
 //
 //   - it lost its end in a power failure, after which the floor had survived. What was published since has sequences below the
 //     floor and is not archived; so all that the stream has is looked at again, and the catalog tells what it has.
 //   - it was made anew. If its sequences begin above all that was ever taken in, the shard goes on there. If not, they would be
 //     used twice, and the shard cannot be owned until somebody has decided.
-func (o *owner) beginning(ctx context.Context, last manifest.Record) (floor uint64, source manifest.Source, err error) {
-	info := o.stream.CachedInfo()
+func (o *owner) resume(ctx context.Context, last manifest.Record) (floor uint64, source manifest.Source, err error) {
+	info := o.from.stream.CachedInfo()
 	whole := max(info.State.FirstSeq, 1) - 1
 	anew := manifest.Source{Created: info.Created, Seq: whole}
 	switch {
@@ -36,11 +36,11 @@ func (o *owner) beginning(ctx context.Context, last manifest.Record) (floor uint
 			"archived", last.Floor, "from", whole+1)
 		return whole, anew, nil
 	}
-	same, err := o.hasEntry(ctx, last.Source.Seq, last.Source.Time)
+	same, err := o.from.has(ctx, last.Source.Seq, last.Source.Time)
 	if err != nil || same {
 		return last.Floor, last.Source, err
 	}
 	o.log.Warn("the source stream lost its end (power failure before a sync?): all of it is compared with the archive again",
-		"taken_in", last.Source.Seq, "stream_last", o.stream.CachedInfo().State.LastSeq)
+		"taken_in", last.Source.Seq, "stream_last", o.from.stream.CachedInfo().State.LastSeq)
 	return min(last.Floor, whole), anew, nil
 }

@@ -49,8 +49,8 @@ func (s *system) remakeSource() {
 	}
 }
 
-// TestFloorAboveTheStreamsEnd: a power failure takes the end of the source stream, but not the record of what was archived of
-// it. What is published under those sequences later is neither skipped nor trimmed.
+// TestFloorAboveTheStreamsEnd: a power failure takes the end of the source stream, but not the record of what was
+// archived of it. What is published under those sequences later is neither skipped nor trimmed.
 func TestFloorAboveTheStreamsEnd(t *testing.T) {
 	for _, tc := range []struct {
 		name string
@@ -97,8 +97,8 @@ func TestFloorAboveTheStreamsEnd(t *testing.T) {
 	}
 }
 
-// TestShardAfterItsSourceWasMadeAnew: the source stream was deleted and made again. Made by Dormouse it begins above what is archived; any other
-// one would use sequences twice, and is refused.
+// TestShardAfterItsSourceWasMadeAnew: the source stream was deleted and made again. Made by Dormouse it begins above
+// what is archived; any other one would use sequences twice, and is refused.
 func TestShardAfterItsSourceWasMadeAnew(t *testing.T) {
 	begin := func(t *testing.T) *system {
 		s := newSystem(t)
@@ -145,9 +145,9 @@ func TestShardAfterItsSourceWasMadeAnew(t *testing.T) {
 	})
 }
 
-// TestBeginning: from which floor a new owner goes on, and of which stream, by what the last record says and what the
+// TestResume: from which floor a new owner goes on, and of which stream, by what the last record says and what the
 // stream has: entries 3 and 4, since 1 and 2 were trimmed.
-func TestBeginning(t *testing.T) {
+func TestResume(t *testing.T) {
 	var log logBuffer
 	o := claimed(t, func(c *Config) { c.Logger = slog.New(slog.NewJSONHandler(&log, nil)) })
 	const madeAnew = "the source stream was made anew and goes on where the old one ended: what the old one held beyond the archive is gone"
@@ -157,13 +157,13 @@ func TestBeginning(t *testing.T) {
 	s := &system{t: t, nc: o.cfg.NC, js: o.cfg.JS}
 	s.publish("logs.t.a", "1", "2", "3", "4")
 	at := s.message(4).Time
-	if err := o.stream.Purge(t.Context(), jetstream.WithPurgeSequence(3)); err != nil {
+	if err := o.from.stream.Purge(t.Context(), jetstream.WithPurgeSequence(3)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := o.stream.Info(t.Context()); err != nil {
+	if _, err := o.from.stream.Info(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	made := o.stream.CachedInfo().Created
+	made := o.from.stream.CachedInfo().Created
 	anew := manifest.Source{Created: made, Seq: 2}
 	for name, tc := range map[string]struct {
 		last   manifest.Record
@@ -180,7 +180,7 @@ func TestBeginning(t *testing.T) {
 		"made anew above what was taken in": {manifest.Record{Epoch: 1, Floor: 1, Source: manifest.Source{Created: made.Add(-1), Seq: 2, Time: at}}, 2, anew, nil},
 		"made anew below it":                {manifest.Record{Epoch: 1, Floor: 1, Source: manifest.Source{Created: made.Add(-1), Seq: 3, Time: at}}, 0, manifest.Source{}, errAnotherSource},
 	} {
-		floor, source, err := o.beginning(t.Context(), tc.last)
+		floor, source, err := o.resume(t.Context(), tc.last)
 		if floor != tc.floor || source.Seq != tc.source.Seq || !source.Created.Equal(tc.source.Created) || !source.Time.Equal(tc.source.Time) || !errors.Is(err, tc.err) {
 			t.Errorf("%s: from %d of %+v, %v, want %d of %+v", name, floor, source, err, tc.floor, tc.source)
 		}

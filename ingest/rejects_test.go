@@ -64,8 +64,8 @@ func TestRejectedEntriesAreKeptAside(t *testing.T) {
 	}
 }
 
-// TestPutAsideOnce has two owners take in the same messages, each with an empty disk: those that have to be published again,
-// since the archive has others under their sequences, and one that is no entry, are published once.
+// TestPutAsideOnce has two owners take in the same messages, each with an empty disk: those that have to be published
+// again, since the archive has others under their sequences, and one that is no entry, are published once.
 func TestPutAsideOnce(t *testing.T) {
 	s := newSystem(t)
 	never := func(c *Config) { c.Trim = TrimNever }
@@ -109,7 +109,8 @@ func TestPutAsideOnce(t *testing.T) {
 	}
 }
 
-// reusing returns a system whose archive has entries of log t.a under the sequences up to last, which the stream has lost.
+// reusing returns a system whose archive has entries of log t.a under the sequences up to last, which the stream has
+// lost.
 func reusing(t *testing.T, last uint64) *system {
 	t.Helper()
 	s := newSystem(t)
@@ -171,8 +172,8 @@ func TestRefusedRepublicationIsKeptAside(t *testing.T) {
 	}
 }
 
-// TestTransformedEntryIsNotPublishedAgain: nobody takes what the stream stores, so that a shard which waits for that would wait
-// for ever.
+// TestTransformedEntryIsNotPublishedAgain: nobody takes what the stream stores, so that a shard which waits for that
+// would wait for ever.
 func TestTransformedEntryIsNotPublishedAgain(t *testing.T) {
 	s := reusing(t, 1)
 	source, err := s.js.Stream(t.Context(), wire.DefaultSource)
@@ -285,7 +286,7 @@ func TestStopWhilePuttingAside(t *testing.T) {
 	<-published
 	began := time.Now()
 	n.stop()
-	if took := time.Since(began); took > asideTimeout/2 {
+	if took := time.Since(began); took > rejectTimeout/2 {
 		t.Errorf("stopped after %s", took)
 	}
 }
@@ -296,10 +297,10 @@ func TestNothingIsPassedBeforeItIsPutAside(t *testing.T) {
 	o := claimed(t)
 	s := &system{t: t, nc: o.cfg.NC, js: o.cfg.JS}
 	var err error
-	if o.aside, err = jetstream.New(s.nc, jetstream.WithPublishAsyncTimeout(asideTimeout)); err != nil {
+	if o.intake.rejects.publisher, err = jetstream.New(s.nc, jetstream.WithPublishAsyncTimeout(rejectTimeout)); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(o.aside.CleanupPublisher)
+	t.Cleanup(o.intake.rejects.publisher.CleanupPublisher)
 	s.publish("logs.t.a", "1")
 	s.publish("logs.x", "no log token")
 	callOff := s.silence()
@@ -307,8 +308,8 @@ func TestNothingIsPassedBeforeItIsPutAside(t *testing.T) {
 	if _, err := s.nc.Subscribe(wire.RejectedSubjects, func(*nats.Msg) { offer(published, struct{}{}) }); err != nil {
 		t.Fatal(err)
 	}
-	batch := func() *intake {
-		in := o.newIntake()
+	batch := func() *batch {
+		in := o.intake.newBatch()
 		for seq := uint64(1); seq <= 2; seq++ {
 			m := s.message(seq)
 			if err := in.take(ordered.Message{Subject: m.Subject, Sequence: seq, Time: m.Time, Data: m.Data}); err != nil {
@@ -319,7 +320,7 @@ func TestNothingIsPassedBeforeItIsPutAside(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	in, done := batch(), make(chan error, 1)
-	go func() { done <- o.apply(ctx, in) }()
+	go func() { done <- o.intake.apply(ctx, in) }()
 	<-published
 	is := func(when string, applied uint64) {
 		t.Helper()
@@ -336,7 +337,7 @@ func TestNothingIsPassedBeforeItIsPutAside(t *testing.T) {
 	}
 	is("given up", 0)
 	callOff()
-	if err := o.apply(t.Context(), batch()); err != nil {
+	if err := o.intake.apply(t.Context(), batch()); err != nil {
 		t.Fatal(err)
 	}
 	is("acked", 2)
