@@ -48,7 +48,7 @@ var mustNotImport = map[string][]string{
 }
 
 // toolsOfTests must not be in what is released.
-var toolsOfTests = []string{"dormouse/integration/relay", "dormouse/internal/metricdoc", "dormouse/internal/natstest", "dormouse/internal/programtest",
+var toolsOfTests = []string{"dormouse/integration/relay", "dormouse/internal/golden", "dormouse/internal/metricdoc", "dormouse/internal/natstest", "dormouse/internal/programtest",
 	"dormouse/store/storetest", "dormouse/store/bucket/buckettest"}
 
 // TestImportDirections asserts the direction of imports from `go list`.

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/spf13/pflag"
+
+	"dormouse/internal/golden"
 )
 
 // TestFlagsOfServe: each flag is in one group of --help, and README's table is what they say.
@@ -44,7 +46,7 @@ func TestFlagsOfServe(t *testing.T) {
 		t.Fatalf("%s has no %q and %q", readme, begin, end)
 	}
 	want := flagTable(serve, serveFlags)
-	if *update {
+	if golden.Update() {
 		if err := os.WriteFile(readme, slices.Concat([]byte(before), []byte(begin+want+end), []byte(after)), 0o644); err != nil {
 			t.Fatal(err)
 		}

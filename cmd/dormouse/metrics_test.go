@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"flag"
 	"log/slog"
 	"net"
 	"os"
@@ -17,13 +16,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
+	"dormouse/internal/golden"
 	"dormouse/internal/metricdoc"
 	"dormouse/internal/natstest"
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
 )
-
-var update = flag.Bool("update", false, "write docs/metrics.md, and the flags in README.md")
 
 // family is one metric as a process has it: its type, its help, and the labels of its series, each as name=value,...
 type family struct {
@@ -103,7 +101,7 @@ func TestMetricsPage(t *testing.T) {
 		}
 	}
 	want := metricdoc.Page(func(name string) string { return own[name].help })
-	if *update {
+	if golden.Update() {
 		if err := os.WriteFile(page, []byte(want), 0o644); err != nil {
 			t.Fatal(err)
 		}
