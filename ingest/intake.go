@@ -7,11 +7,11 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"dormouse/internal/ordered"
 	"dormouse/internal/outage"
+	"dormouse/internal/retry"
 )
 
 // Bounds of what is taken from the source streams at once. The client holds up to pullMessages and pullBytes that the
@@ -64,8 +64,7 @@ func (t *intake) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer shut()
-	pause := backoff.NewExponentialBackOff()
-	pause.InitialInterval, pause.MaxInterval = 50*time.Millisecond, 5*time.Second
+	pause := retry.Patient()
 	for {
 		before := t.ledger.applied()
 		err := t.runOnce(ctx, before+1)

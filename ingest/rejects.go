@@ -14,6 +14,7 @@ import (
 	"dormouse/internal/header"
 	"dormouse/internal/outage"
 	"dormouse/internal/rejected"
+	"dormouse/internal/retry"
 	"dormouse/internal/topology"
 )
 
@@ -120,8 +121,6 @@ func (r *rejects) publish(ctx context.Context, left []outgoing) (refused int, er
 		return 0, nil
 	}
 	r.advance.fails(taking, aheadError{left[0].from.Seq, left[0].from.Subject, errUnanswered}) // until it did not
-	pause := backoff.NewExponentialBackOff()
-	pause.InitialInterval, pause.MaxInterval = 100*time.Millisecond, rejectTimeout
 	_, err = backoff.Retry(ctx, func() (struct{}, error) {
 		var replaced, skipped int
 		var err error
@@ -135,7 +134,7 @@ func (r *rejects) publish(ctx context.Context, left []outgoing) (refused int, er
 		}
 		refused += replaced + skipped
 		return struct{}{}, err
-	}, backoff.WithBackOff(pause), backoff.WithMaxElapsedTime(0))
+	}, backoff.WithBackOff(retry.Patient()), backoff.WithMaxElapsedTime(0))
 	if err == nil {
 		r.failing.Over()
 	}

@@ -7,11 +7,11 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
 	"golang.org/x/sync/errgroup"
 
 	"dormouse/ingest/membership"
 	"dormouse/internal/outage"
+	"dormouse/internal/retry"
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
 	"dormouse/store/manifest"
@@ -49,10 +49,8 @@ func (r *shardRunner) run(ctx context.Context) error {
 	watched := make(chan struct{})
 	go func() { defer close(watched); r.watchAdvance(watching) }()
 	defer func() { unwatch(); <-watched }()
-	pause := backoff.NewExponentialBackOff()
-	pause.InitialInterval, pause.MaxInterval = 100*time.Millisecond, 5*time.Second
-	starved := backoff.NewExponentialBackOff() // paces claims that cannot read their snapshot
-	starved.InitialInterval, starved.MaxInterval = r.node.cfg.Lease/2, 6*r.node.cfg.Lease
+	pause := retry.Patient()
+	starved := retry.Between(r.node.cfg.Lease/2, 6*r.node.cfg.Lease) // paces claims that cannot read their snapshot
 	for ctx.Err() == nil {
 		placement, changed := r.members.Placement(r.source.Shard)
 		if !placement.Mine {

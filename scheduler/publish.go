@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
+	"dormouse/internal/retry"
 )
 
 // publish takes batches off the outbox and publishes them until ctx is done. A batch that cannot be published goes back
@@ -16,8 +16,7 @@ import (
 // bound.
 func (s *Scheduler) publish(ctx context.Context) error {
 	var f flight
-	pause := backoff.NewExponentialBackOff()
-	pause.InitialInterval, pause.MaxInterval = 50*time.Millisecond, 5*time.Second
+	pause := retry.Patient()
 	for {
 		logs := s.takeBatch(&f)
 		if len(logs) == 0 {

@@ -113,7 +113,7 @@ func (k *pack) close() {
 // and the bucket takes its own object for put. A key that holds something else is somebody's: the work is given up and
 // done again under another key.
 func (p *Pool) put(ctx context.Context, key string, data []byte) error {
-	_, err := retry(ctx, p, "put", func() (struct{}, error) {
+	_, err := again(ctx, p, "put", func() (struct{}, error) {
 		attempt, cancel := context.WithTimeout(ctx, p.cfg.PutTimeout)
 		defer cancel()
 		began := time.Now()

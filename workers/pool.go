@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"dormouse/internal/jsapi"
+	"dormouse/internal/retry"
 	"dormouse/internal/wire"
 	"dormouse/store/segment"
 )
@@ -160,8 +161,6 @@ func (p *Pool) Run(ctx context.Context) error {
 // openQueue finds the queue's consumer. While JetStream has no leader it tries again until ctx ends: that passes, and
 // must not end the process. That there is no such consumer, or no connection any more, is for somebody else to mend.
 func (p *Pool) openQueue(ctx context.Context) (jetstream.Consumer, error) {
-	policy := backoff.NewExponentialBackOff()
-	policy.InitialInterval, policy.MaxInterval = 100*time.Millisecond, 5*time.Second
 	return backoff.Retry(ctx, func() (jetstream.Consumer, error) {
 		consumer, err := p.cfg.JS.Consumer(ctx, wire.SyncQueueStream, wire.SyncQueuePool)
 		switch {
@@ -173,7 +172,7 @@ func (p *Pool) openQueue(ctx context.Context) (jetstream.Consumer, error) {
 			p.outages.queue.Over()
 		}
 		return consumer, err
-	}, backoff.WithBackOff(policy), backoff.WithMaxElapsedTime(0))
+	}, backoff.WithBackOff(retry.Patient()), backoff.WithMaxElapsedTime(0))
 }
 
 // work is one worker: ctx ends fetching, hard ends what is in hand.

@@ -9,6 +9,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 	"github.com/nats-io/nats.go"
 
+	"dormouse/internal/retry"
 	"dormouse/internal/wire"
 )
 
@@ -36,7 +37,7 @@ func ask[R interface{ Err() error }](ctx context.Context, p *Pool, b *batch, op 
 		return none, fmt.Errorf("%w: %w", errImpossible, err)
 	}
 	subject := wire.OwnerSubject(b.shard, b.epoch, op)
-	return retry(ctx, p, string(op), func() (R, error) {
+	return again(ctx, p, string(op), func() (R, error) {
 		var reply R
 		msg, err := p.exchange(ctx, b, subject, data)
 		if err != nil {
@@ -82,11 +83,9 @@ func (p *Pool) exchange(ctx context.Context, b *batch, subject string, data []by
 	return msg, err
 }
 
-// retry calls fn until it succeeds or fails for good, with growing pauses and jitter, for at most GiveUpAfter.
-func retry[R any](ctx context.Context, p *Pool, stage string, fn func() (R, error)) (R, error) {
-	policy := backoff.NewExponentialBackOff()
-	policy.InitialInterval, policy.MaxInterval = 100*time.Millisecond, 5*time.Second
-	result, err := backoff.Retry(ctx, fn, backoff.WithBackOff(policy), backoff.WithMaxElapsedTime(p.cfg.GiveUpAfter),
+// again calls fn until it succeeds or fails for good, with growing pauses and jitter, for at most GiveUpAfter.
+func again[R any](ctx context.Context, p *Pool, stage string, fn func() (R, error)) (R, error) {
+	result, err := backoff.Retry(ctx, fn, backoff.WithBackOff(retry.Patient()), backoff.WithMaxElapsedTime(p.cfg.GiveUpAfter),
 		backoff.WithNotify(func(err error, wait time.Duration) {
 			p.cfg.Metrics.retries.WithLabelValues(stage).Inc()
 			p.cfg.Logger.Debug("trying again", "stage", stage, "in", wait, "error", err)

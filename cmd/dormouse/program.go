@@ -20,6 +20,7 @@ import (
 	"dormouse/ingest"
 	"dormouse/internal/natsserver"
 	"dormouse/internal/outage"
+	"dormouse/internal/retry"
 	"dormouse/internal/wire"
 	"dormouse/store/bucket"
 	"dormouse/store/cache"
@@ -108,8 +109,6 @@ func (p *program) openIdentity(ctx context.Context) error {
 
 // identify asks until the bucket has said whose it is, and fails when it is not the system's.
 func (p *program) identify(ctx context.Context) error {
-	between := backoff.NewExponentialBackOff()
-	between.MaxInterval = identityTimeout
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
 		if p.ours.ID() != "" {
 			return struct{}{}, nil
@@ -122,7 +121,7 @@ func (p *program) identify(ctx context.Context) error {
 			p.whose.Failed(err)
 		}
 		return struct{}{}, err
-	}, backoff.WithBackOff(between), backoff.WithMaxElapsedTime(0))
+	}, backoff.WithBackOff(retry.Patient()), backoff.WithMaxElapsedTime(0))
 	if ctx.Err() != nil {
 		return nil
 	}

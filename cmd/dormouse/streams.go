@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"dormouse/internal/jsapi"
 	"dormouse/internal/topology"
 )
 
@@ -24,8 +25,15 @@ const (
 // lasting reports whether err, met when streams are made or looked for, stays however often it is tried.
 func lasting(err error) bool {
 	var api *jetstream.APIError
-	atFault := errors.As(err, &api) && (api.Code < 500 && api.ErrorCode != errCodePeers || api.ErrorCode == errCodeNoCluster)
-	return errors.Is(err, topology.ErrRefused) || errors.Is(err, nats.ErrConnectionClosed) || atFault
+	if errors.As(err, &api) {
+		switch api.ErrorCode {
+		case errCodePeers:
+			return false
+		case errCodeNoCluster:
+			return true
+		}
+	}
+	return errors.Is(err, topology.ErrRefused) || jsapi.IsPermanent(err)
 }
 
 // retryStreams does what makes or looks for streams until it succeeds, fails for good, or ctx ends; within bounds how

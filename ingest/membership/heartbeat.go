@@ -8,6 +8,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 
 	"dormouse/internal/outage"
+	"dormouse/internal/retry"
 	"dormouse/internal/wire"
 )
 
@@ -74,8 +75,8 @@ func (h *heartbeat) run(ctx context.Context) {
 // pauses grow each time that the bucket answers and still no snapshot can be read: each time some shards are not served
 // until this node has found that out again.
 func (h *heartbeat) pauses() *backoff.ExponentialBackOff {
-	pauses := backoff.NewExponentialBackOff()
-	pauses.InitialInterval, pauses.Multiplier, pauses.MaxInterval = 2*h.leases.term, 2, longestWithdrawn
+	pauses := retry.Between(2*h.leases.term, longestWithdrawn)
+	pauses.Multiplier = 2
 	return pauses
 }
 
@@ -102,15 +103,13 @@ func (h *heartbeat) awaitBucket(ctx context.Context, pause time.Duration, bucket
 		return
 	case <-time.After(pause):
 	}
-	between := backoff.NewExponentialBackOff()
-	between.InitialInterval, between.MaxInterval = 100*time.Millisecond, h.leases.term
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
 		err := h.checkOnce(ctx)
 		if err != nil {
 			bucket.Failed(err)
 		}
 		return struct{}{}, err
-	}, backoff.WithBackOff(between), backoff.WithMaxElapsedTime(0))
+	}, backoff.WithBackOff(retry.Between(100*time.Millisecond, h.leases.term)), backoff.WithMaxElapsedTime(0))
 	if err == nil {
 		bucket.Over()
 	}
@@ -137,8 +136,7 @@ func (h *heartbeat) while(ctx context.Context, keys string, fn func()) {
 
 // show renews a key of this node until ctx is done, and then deletes it.
 func (h *heartbeat) show(ctx context.Context, key string) {
-	pause := backoff.NewExponentialBackOff()
-	pause.InitialInterval, pause.MaxInterval = 50*time.Millisecond, time.Second
+	pause := retry.Quick()
 	told := outage.New(h.log, "the other nodes may take this one for dead; telling them again",
 		"the other nodes know that this one lives")
 	for {

@@ -5,14 +5,14 @@ import (
 	"errors"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"dormouse/internal/retry"
 )
 
 // watch keeps the view up to date until ctx is done, with a new watch of the bucket each time that one ends.
 func (m *Membership) watch(ctx context.Context) {
-	pause := backoff.NewExponentialBackOff()
-	pause.InitialInterval, pause.MaxInterval = 50*time.Millisecond, 2*time.Second
+	pause := retry.Steady()
 	for {
 		began := time.Now()
 		err := m.watchOnce(ctx)

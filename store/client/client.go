@@ -17,6 +17,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"dormouse/internal/jsapi"
+	"dormouse/internal/retry"
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
 	"dormouse/store/manifest"
@@ -84,8 +85,6 @@ func (c *Client) epoch(ctx context.Context, shard wire.Shard, again bool) (uint6
 
 // Persist tries something again and again until it succeeds, fails for good, or patience ends.
 func Persist[R any](ctx context.Context, try func(context.Context) (R, error)) (R, error) {
-	policy := backoff.NewExponentialBackOff()
-	policy.InitialInterval, policy.MaxInterval = 20*time.Millisecond, time.Second
 	return backoff.Retry(ctx, func() (R, error) {
 		attempt, cancel := context.WithTimeout(ctx, askTimeout)
 		defer cancel()
@@ -94,7 +93,7 @@ func Persist[R any](ctx context.Context, try func(context.Context) (R, error)) (
 			return result, backoff.Permanent(err)
 		}
 		return result, err
-	}, backoff.WithBackOff(policy), backoff.WithMaxElapsedTime(Patience))
+	}, backoff.WithBackOff(retry.Quick()), backoff.WithMaxElapsedTime(Patience))
 }
 
 // askOwner sends one request to the shard's owner, again and again while there is none or it is busy.

@@ -15,6 +15,7 @@ import (
 
 	"dormouse/internal/jsapi"
 	"dormouse/internal/ordered"
+	"dormouse/internal/retry"
 	"dormouse/internal/wire"
 )
 
@@ -237,7 +238,7 @@ func (m *Manifest) Append(ctx context.Context, r Record) (uint64, error) {
 		tries++
 		r.ID = id + "." + strconv.Itoa(tries)
 		return m.try(ctx, &r, id)
-	}, backoff.WithBackOff(retryPolicy()), backoff.WithMaxElapsedTime(0), backoff.WithNotify(func(err error, _ time.Duration) {
+	}, backoff.WithBackOff(retry.Steady()), backoff.WithMaxElapsedTime(0), backoff.WithNotify(func(err error, _ time.Duration) {
 		if m.Failing != nil {
 			m.Failing(err)
 		}
@@ -263,14 +264,8 @@ func (m *Manifest) confirm(ctx context.Context, r Record) error {
 			err = backoff.Permanent(fmt.Errorf("%w: shard %s: the servers lost record %d, after which this one was appended", ErrFenced, m.shard, before))
 		}
 		return struct{}{}, err
-	}, backoff.WithBackOff(retryPolicy()), backoff.WithMaxElapsedTime(0))
+	}, backoff.WithBackOff(retry.Steady()), backoff.WithMaxElapsedTime(0))
 	return err
-}
-
-func retryPolicy() backoff.BackOff {
-	b := backoff.NewExponentialBackOff()
-	b.InitialInterval, b.MaxInterval = 50*time.Millisecond, 2*time.Second
-	return b
 }
 
 // try tries once to append r. If an earlier try turns out to have succeeded, r becomes what that one appended; their
@@ -338,7 +333,7 @@ func Scan(ctx context.Context, js jetstream.JetStream, shard wire.Shard, after, 
 		return nil
 	}
 	s := &scan{js: js, shard: shard, upTo: upTo, fn: fn, chain: chain{last: after, before: after}}
-	pause, since := retryPolicy(), time.Now()
+	pause, since := retry.Steady(), time.Now()
 	for {
 		before := s.chain.before
 		err := s.read(ctx)
