@@ -85,13 +85,13 @@ func (in *batch) sort(msg ordered.Message) error {
 		return nil
 	}
 	if seq <= in.highest {
-		switch known, err := t.whatIsArchived(log, seq, msg.Time); {
+		switch is, err := t.whatIsArchived(log, seq, msg.Time); {
 		case err != nil:
 			return err
-		case known == archivedHere:
+		case is == archivedHere:
 			in.skipped++
 			return nil
-		case known == archivedAnother:
+		case is == archivedAnother:
 			again := t.rejects.republication(t.message(msg))
 			if in.outgoing = append(in.outgoing, again...); again[0].refused != nil {
 				in.reused++
@@ -243,19 +243,19 @@ func lossCause(stream jetstream.StreamConfig) string {
 	return "its configuration (" + strings.Join(drops, ", ") + "), which should be changed, or " + somebody
 }
 
-// known says what the archive has at a sequence.
-type known int
+// archiveState says what the archive has at a sequence.
+type archiveState int
 
 const (
-	archivedNot     known = iota
-	archivedHere          // this very entry
-	archivedAnother       // an earlier entry of that sequence, or later ones of the log
+	archivedNot     archiveState = iota
+	archivedHere                 // this very entry
+	archivedAnother              // an earlier entry of that sequence, or later ones of the log
 )
 
 // whatIsArchived looks a replayed entry up in the catalog. An entry at or below the log's last committed sequence is
 // archived, unless the source stream lost its end after the archive had it: then the sequences are used a second time,
 // and the entry's time, which is later than all of the extent's, tells the two apart.
-func (t *intake) whatIsArchived(log string, seq uint64, at time.Time) (known, error) {
+func (t *intake) whatIsArchived(log string, seq uint64, at time.Time) (archiveState, error) {
 	last, ok, err := t.ledger.catalog.Last(log)
 	if err != nil || !ok || last.Extent.Last < seq {
 		return archivedNot, err

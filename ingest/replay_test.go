@@ -29,7 +29,7 @@ func TestWhatIsArchived(t *testing.T) {
 		log  string
 		seq  uint64
 		at   int64
-		want known
+		want archiveState
 	}{
 		{"t.a", 1, 30, archivedAnother},
 		{"t.a", 2, 20, archivedHere}, {"t.a", 3, 30, archivedHere}, {"t.a", 4, 40, archivedHere},

@@ -13,10 +13,10 @@ import (
 
 // DB is the database. It is safe for concurrent use. Between Rest and the next use it is closed.
 type DB struct {
-	reopen func() (*pebble.DB, error)
-	damage *damage
-	logger *slog.Logger
-	exit   func(code int)
+	reopen     func() (*pebble.DB, error)
+	corruption *corruption
+	logger     *slog.Logger
+	exit       func(code int)
 
 	// use is held for reading by every batch and iterator, and for writing while the database is closed or opened. Nobody
 	// waits for it to write, so that holding it twice for reading cannot block.
@@ -63,7 +63,7 @@ func (b *Batch) Close() error {
 }
 
 // Commit makes the changes visible.
-func (b *Batch) Commit(o *pebble.WriteOptions) error { return b.db.damage.check(b.Batch.Commit(o)) }
+func (b *Batch) Commit(o *pebble.WriteOptions) error { return b.db.corruption.check(b.Batch.Commit(o)) }
 
 // NewBatch returns an empty batch.
 func (db *DB) NewBatch() *Batch {
@@ -79,18 +79,18 @@ type Iterator struct {
 // Close returns the error that ended the iterator, if one did.
 func (it *Iterator) Close() error {
 	defer it.db.release()
-	return it.db.damage.check(it.Iterator.Close())
+	return it.db.corruption.check(it.Iterator.Close())
 }
 
 // Error returns the error that ended the iterator, if one did.
-func (it *Iterator) Error() error { return it.db.damage.check(it.Iterator.Error()) }
+func (it *Iterator) Error() error { return it.db.corruption.check(it.Iterator.Error()) }
 
 // NewIter returns an iterator that stands nowhere yet.
 func (db *DB) NewIter(o *pebble.IterOptions) (*Iterator, error) {
 	it, err := db.hold().NewIter(o)
 	if err != nil {
 		db.release()
-		return nil, db.damage.check(err)
+		return nil, db.corruption.check(err)
 	}
 	return &Iterator{Iterator: it, db: db}, nil
 }
@@ -100,7 +100,7 @@ func (db *DB) get(key []byte) ([]byte, error) {
 	defer db.release()
 	value, closer, err := db.hold().Get(key)
 	if err != nil {
-		return nil, db.damage.check(err)
+		return nil, db.corruption.check(err)
 	}
 	value = append([]byte(nil), value...)
 	return value, closer.Close()

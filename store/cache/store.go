@@ -61,11 +61,11 @@ func Open(dir string, opts Options) (*DB, error) {
 	if opts.exit == nil {
 		opts.exit = os.Exit
 	}
-	damage := &damage{dir: dir, opts: opts}
+	corruption := &corruption{dir: dir, opts: opts}
 	var db *pebble.DB
-	err := damage.found()
+	err := corruption.found()
 	if err == nil {
-		db, err = open(dir, opts, damage)
+		db, err = open(dir, opts, corruption)
 	}
 	if pebble.IsCorruptionError(err) {
 		aside := dir + ".corrupt"
@@ -74,16 +74,16 @@ func Open(dir string, opts Options) (*DB, error) {
 		if err := errors.Join(opts.FS.RemoveAll(aside), opts.FS.Rename(dir, aside)); err != nil {
 			return nil, fmt.Errorf("moving the corrupt cache %s aside: %w (delete it by hand: nothing in it is needed)", dir, err)
 		}
-		db, err = open(dir, opts, damage)
+		db, err = open(dir, opts, corruption)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("opening the local cache %s: %w (is another process using it? it may be deleted while none runs)", dir, err)
 	}
-	reopen := func() (*pebble.DB, error) { return open(dir, opts, damage) }
-	return &DB{pebble: db, reopen: reopen, damage: damage, logger: opts.Logger, exit: opts.exit}, nil
+	reopen := func() (*pebble.DB, error) { return open(dir, opts, corruption) }
+	return &DB{pebble: db, reopen: reopen, corruption: corruption, logger: opts.Logger, exit: opts.exit}, nil
 }
 
-func open(dir string, opts Options, damage *damage) (*pebble.DB, error) {
+func open(dir string, opts Options, corruption *corruption) (*pebble.DB, error) {
 	cache := pebble.NewCache(cacheBytes)
 	defer cache.Unref()
 	options := &pebble.Options{
@@ -98,9 +98,9 @@ func open(dir string, opts Options, damage *damage) (*pebble.DB, error) {
 		Logger:                logger{opts},
 		LoggerAndTracer:       nil,
 		EventListener: &pebble.EventListener{
-			DataCorruption: func(info pebble.DataCorruptionInfo) { damage.giveUp(info.Details) },
+			DataCorruption: func(info pebble.DataCorruptionInfo) { corruption.giveUp(info.Details) },
 			// Pebble would try again without a pause and without an end, and opening it waits for that.
-			BackgroundError: func(err error) { opts.unwritable(damage.check(err)) },
+			BackgroundError: func(err error) { opts.unwritable(corruption.check(err)) },
 		},
 		CompactionConcurrencyRange: func() (int, int) { return 1, 2 },
 	}

@@ -112,11 +112,11 @@ func TestDamageIsSeenInErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, harmless := range []error{nil, pebble.ErrNotFound, errors.New("another")} {
-		if err := db.damage.check(harmless); !errors.Is(err, harmless) || ended.Load() > 0 {
+		if err := db.corruption.check(harmless); !errors.Is(err, harmless) || ended.Load() > 0 {
 			t.Fatalf("%v: %v, the process ended %d times", harmless, err, ended.Load())
 		}
 	}
-	if err := db.damage.check(pebble.ErrCorruption); !errors.Is(err, pebble.ErrCorruption) || ended.Load() != 1 {
+	if err := db.corruption.check(pebble.ErrCorruption); !errors.Is(err, pebble.ErrCorruption) || ended.Load() != 1 {
 		t.Errorf("%v, the process ended %d times", err, ended.Load())
 	}
 	if err := db.Close(); err != nil {
