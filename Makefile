@@ -18,8 +18,8 @@ run: ## Build bin/dormouse and run all in one process: embedded NATS on 127.0.0.
 	$(PLAIN) go build -ldflags '-X main.version=$(VERSION)' -o bin/dormouse ./cmd/dormouse
 	bin/dormouse serve
 
-build: ## Build the static binary bin/dormouse, with the drivers of all object stores
-	$(PLAIN) go build -tags clouds -ldflags '-s -w -X main.version=$(VERSION)' -o bin/dormouse ./cmd/dormouse
+build: ## Build the static binary bin/dormouse as it is released: with the drivers of all object stores
+	$(PLAIN) go build -tags clouds,release -ldflags '-s -w -X main.version=$(VERSION)' -o bin/dormouse ./cmd/dormouse
 
 test: ## Run all tests with the race detector, each in its short form: some 5 minutes, once all is compiled
 	$(TESTS) $(RACE) -short $(TESTFLAGS) ./...
@@ -31,7 +31,7 @@ test-all: ## Run the long forms of the tests that have one, which make test leav
 lint: ## Check formatting, go vet (with the drivers of all object stores too) and staticcheck
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo 'run gofmt -w on these files'; exit 1; }
 	$(PLAIN) go vet ./...
-	$(PLAIN) go vet -tags clouds ./store/bucket ./cmd/dormouse
+	$(PLAIN) go vet -tags clouds,release ./store/bucket ./integration/bench ./cmd/dormouse
 	$(PLAIN) go run $(STATICCHECK) ./...
 
 cover: ## What make test covers, in tests and in the processes that they start: figures for each package, and cover/cover.html
@@ -42,7 +42,8 @@ cover: ## What make test covers, in tests and in the processes that they start: 
 	go tool covdata textfmt -i=cover/tests,cover/processes -o=cover/cover.txt
 	go tool cover -html=cover/cover.txt -o=cover/cover.html
 
-bench: build ## Measure this machine, the short form: a few minutes; the long form is bin/dormouse bench, about an hour
+bench: ## Measure this machine, the short form: a few minutes; the long form is bin/dormouse bench, about an hour
+	$(PLAIN) go build -ldflags '-X main.version=$(VERSION)' -o bin/dormouse ./cmd/dormouse
 	bin/dormouse bench --short
 
 fuzz: ## Fuzz every decoder for 20 seconds each

@@ -106,3 +106,20 @@ func touch(t *testing.T, paths ...string) {
 		}
 	}
 }
+
+// TestReleaseHasNoTools: what is released has no S3 server and nothing of tests in it.
+func TestReleaseHasNoTools(t *testing.T) {
+	out, err := exec.Command("go", "list", "-tags", "clouds,release", "-deps", "dormouse/cmd/dormouse").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	deps := strings.Fields(string(out))
+	for _, tool := range append([]string{"testing", "net/http/httptest", "github.com/johannesboyne/gofakes3", "go.uber.org/goleak"}, toolsOfTests...) {
+		if slices.Contains(deps, tool) {
+			t.Errorf("%s is released", tool)
+		}
+	}
+	if !slices.Contains(deps, "gocloud.dev/blob/gcsblob") {
+		t.Errorf("of %d packages none is the driver of a cloud: is that what is released?", len(deps))
+	}
+}

@@ -33,15 +33,20 @@ func scenarios(cfg Config) []scenario {
 		list = append(list, scenario{fmt.Sprintf("sleep-%s", short(n)), fmt.Sprintf("%d logs asleep, then all woken", n),
 			func(ctx context.Context, r *run) error { return sleepAndWake(ctx, r, n) }})
 	}
-	return append(list,
+	list = append(list,
 		scenario{"drain", "a backlog in the stream, until all of it is committed", drain},
 		scenario{"hot", "few logs written as fast as JetStream takes it", hot},
 		scenario{"delay", "steady load: entry arrival to commit", delay},
 		scenario{"lateness", "100,000 deadlines: due to ready", late},
 		scenario{"read", "one log out of the archive", read},
-		scenario{"scale-workers", "a bucket that answers in 50 ms: 1 and 4 worker processes", scaleWorkers},
 		scenario{"scale-owners", "8 shards: 1 and 2 ingest processes", scaleOwners},
 		scenario{"failover", "an ingest process leaves, or is killed: how long nothing is committed", failover},
+	)
+	if !hasS3 {
+		return list
+	}
+	return append(list,
+		scenario{"scale-workers", "a bucket that answers in 50 ms: 1 and 4 worker processes", scaleWorkers},
 		scenario{"slow-bucket", "a bucket that answers in 50 ms: 1, 4 and 16 workers", slowBucket},
 	)
 }
