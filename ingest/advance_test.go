@@ -11,7 +11,6 @@ import (
 
 	"dormouse/ingest/membership"
 	"dormouse/internal/ordered"
-	"dormouse/internal/outage"
 	"dormouse/internal/wire"
 	"dormouse/store/manifest"
 )
@@ -103,7 +102,7 @@ func TestReportIsOver(t *testing.T) {
 func idleRunner(o *owner) *shardRunner {
 	log := slog.New(slog.DiscardHandler)
 	return &shardRunner{node: &Node{cfg: o.cfg, shards: newShardStates()}, source: o.source,
-		log: log, outages: newOutages(log), outage: outage.New(log, "the shard is not owned", "it is"), advance: o.advance}
+		log: log, outages: newOutages(log), advance: o.advance}
 }
 
 // TestTurnsThatEnd: what another node has is none of this one's trouble; what keeps this one from it is.

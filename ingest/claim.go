@@ -38,7 +38,7 @@ func (o *owner) claim(ctx context.Context) (err error) {
 	o.advance.done(committing)
 	if o.sched, err = scheduler.New(scheduler.Config{
 		Tick: o.cfg.Tick, MaxDelay: o.cfg.MaxDelay, RequeueAfter: o.cfg.RequeueAfter, MaxBytes: o.cfg.MaxBytes,
-		Publish: o.publishReady, Metrics: o.schedules, Logger: o.log,
+		Publish: o.publishReady, Metrics: o.schedules, Logger: o.log, Outage: o.outages.queue,
 	}); err != nil {
 		return err
 	}

@@ -94,6 +94,7 @@ type Node struct {
 	metrics   *metrics
 	schedules *scheduler.Metrics
 	shards    *shardStates
+	outages   outages                               // of its shards
 	trims     atomic.Uint64                         // of source streams
 	members   atomic.Pointer[membership.Membership] // nil until the lease bucket was found
 }
@@ -134,7 +135,7 @@ func New(cfg Config) (*Node, error) {
 	}
 	cfg.SnapshotRecords = cmp.Or(cfg.SnapshotRecords, snapshotRecords)
 	cfg.SnapshotExtents = cmp.Or(cfg.SnapshotExtents, snapshotExtents)
-	n := &Node{cfg: cfg, shards: newShardStates()}
+	n := &Node{cfg: cfg, outages: newOutages(cfg.Logger), shards: newShardStates()}
 	n.metrics = newMetrics(cfg.Registerer, n.shards, n.unowned)
 	n.schedules = scheduler.NewMetrics(cfg.Registerer)
 	return n, nil

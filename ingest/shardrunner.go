@@ -24,8 +24,7 @@ type shardRunner struct {
 	source  topology.Source
 	members *membership.Membership
 	log     *slog.Logger
-	outage  *outage.Log // the shard cannot be owned
-	// outages are those of its owners. They outlast an epoch: a claim that fails is followed by another one.
+	// outages are those of the shard and its owners. They outlast an epoch: a claim that fails is followed by another one.
 	outages outages
 	unread  error // why the snapshot could not be read at the last try; nil once the shard was owned
 
@@ -36,8 +35,7 @@ func newShardRunner(n *Node, source topology.Source, members *membership.Members
 	log := n.cfg.Logger.With("shard", source.Shard.String(), "stream", source.Stream)
 	return &shardRunner{
 		node: n, source: source, members: members, log: log,
-		outage:  outage.New(log, "could not own the shard; trying again", "the shard is owned, or another node's"),
-		outages: newOutages(log),
+		outages: n.outages.of("shard", source.Shard.String(), "stream", source.Stream),
 		advance: n.shards.advance(source.Shard),
 	}
 }
@@ -91,7 +89,7 @@ func (r *shardRunner) run(ctx context.Context) error {
 			r.node.shards.set(r.source.Shard, shardStatus{state: wire.ShardStarting, failed: err})
 			if errors.As(err, &notOwned{}) {
 				r.node.metrics.claimsFailed.Inc()
-				r.outage.Failed(err)
+				r.outages.unowned.Failed(err)
 				break
 			}
 			r.node.metrics.stepDowns.Inc()
@@ -134,8 +132,7 @@ func (r *shardRunner) note(err error) {
 
 // standBy notes who has the shard.
 func (r *shardRunner) standBy(p membership.Placement) {
-	r.outage.Over()
-	r.outages.part.Over()
+	r.outages.over()
 	state := wire.ShardStandby
 	if p.Holder == "" || p.Holder == r.node.cfg.NodeID {
 		state = wire.ShardStarting
@@ -205,7 +202,7 @@ func (r *shardRunner) turn(ctx context.Context) (err error) {
 			r.unread = nil
 			r.members.SetServing(r.source.Shard, true)
 			r.node.shards.set(r.source.Shard, shardStatus{state: wire.ShardOwned, holder: r.node.cfg.NodeID, owner: o})
-			r.outage.Over()
+			r.outages.unowned.Over()
 			served.begin(o.epoch)
 			r.log.Info("owning the shard", "epoch", o.epoch, "from", o.ledger.applied()+1)
 		})

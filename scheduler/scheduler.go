@@ -35,6 +35,7 @@ type Config struct {
 
 	Metrics *Metrics     // nil: none
 	Logger  *slog.Logger // nil: slog.Default()
+	Outage  *outage.Log  // told that Publish fails; nil: one of its own on Logger
 }
 
 // Defaults and bounds of Config.
@@ -75,6 +76,9 @@ func (c *Config) complete() error {
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
+	}
+	if c.Outage == nil {
+		c.Outage = outage.New(c.Logger, "ready logs could not be queued; trying again", "ready logs are queued again")
 	}
 	return nil
 }
@@ -127,7 +131,7 @@ func New(cfg Config) (*Scheduler, error) {
 	s := &Scheduler{
 		cfg: cfg, start: start, newWheel: newTimingWheel,
 		fired: make(chan struct{}, 1), arm: make(chan struct{}, 1), ready: make(chan struct{}, cfg.Publishers),
-		queueing: outage.New(cfg.Logger, "ready logs could not be queued; trying again", "ready logs are queued again"),
+		queueing: cfg.Outage,
 	}
 	s.mu.table.reset()
 	s.mu.slots = make(map[int64]*slot)

@@ -8,6 +8,7 @@ package outage
 import (
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -27,13 +28,17 @@ type Log struct {
 	log           *slog.Logger
 	fails, passes string
 
+	whole *Log  // that this is a part of, see Part
+	args  []any // of a part: what its failures are told with
+
 	mu struct {
 		sync.Mutex
-		began  time.Time // of the outage; zero while all is well
-		last   time.Time // of its last failure
-		begun  bool      // the log has a line that it began
-		spoken time.Time // when the log last had a line that something fails
-		failed int       // failures that no line has counted
+		parts  map[*Log]bool // that fail
+		began  time.Time     // of the outage; zero while all is well
+		last   time.Time     // of its last failure
+		begun  bool          // the log has a line that it began
+		spoken time.Time     // when the log last had a line that something fails
+		failed int           // failures that no line has counted
 	}
 }
 
@@ -42,11 +47,21 @@ func New(log *slog.Logger, fails, passes string) *Log {
 	return &Log{log: log, fails: fails, passes: passes}
 }
 
+// Part returns the Log of one of several that fail together, such as the shards of a process when JetStream is away. The
+// outage begins with the first of them and is over with the last. Its failures are told with args. Parts must be as few as
+// what they are of, and each must end well or be forgotten with the whole.
+func (l *Log) Part(args ...any) *Log { return &Log{whole: l, args: args} }
+
 // Failed notes a failure; args are what slog takes. A nil error has no text of its own.
 //
 // What fails again within a minute of the last line gets none of its own: a service that answers every other time would
 // fill the log with beginnings and ends. It is counted in the next line.
 func (l *Log) Failed(err error, args ...any) {
+	if l.whole != nil {
+		l.whole.failing(l)
+		l.whole.Failed(err, slices.Concat(l.args, args)...)
+		return
+	}
 	now := time.Now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -73,6 +88,12 @@ func (l *Log) Failed(err error, args ...any) {
 
 // Over notes a success. It costs next to nothing while all is well.
 func (l *Log) Over(args ...any) {
+	if l.whole != nil {
+		if l.whole.passed(l) {
+			l.whole.Over(args...)
+		}
+		return
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.mu.began.IsZero() {
@@ -93,9 +114,35 @@ func (l *Log) Over(args ...any) {
 
 // Lasts reports whether the last try failed.
 func (l *Log) Lasts() bool {
+	if l.whole != nil {
+		l.whole.mu.Lock()
+		defer l.whole.mu.Unlock()
+		return l.whole.mu.parts[l]
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return !l.mu.began.IsZero()
+}
+
+// failing notes that a part fails.
+func (l *Log) failing(part *Log) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.mu.parts == nil {
+		l.mu.parts = make(map[*Log]bool)
+	}
+	l.mu.parts[part] = true
+}
+
+// passed notes that a part fails no more, and reports whether it was the last of them.
+func (l *Log) passed(part *Log) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.mu.parts[part] {
+		return false
+	}
+	delete(l.mu.parts, part)
+	return len(l.mu.parts) == 0
 }
 
 // rounded is a duration as people want to read it.

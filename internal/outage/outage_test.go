@@ -140,3 +140,33 @@ func TestLongErrorsKeepBothEnds(t *testing.T) {
 		t.Errorf("the line has %d bytes: %s", log.Len(), log.String())
 	}
 }
+
+// TestParts: several that fail together are one outage, which begins with the first and is over with the last.
+func TestParts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var got lines
+		whole := New(got.logger(), "away", "back")
+		a, b, c := whole.Part("shard", 0), whole.Part("shard", 1), whole.Part("shard", 2)
+		c.Over() // it never failed
+		a.Failed(errors.New("no"))
+		b.Failed(errors.New("no"))
+		a.Failed(errors.New("no"))
+		time.Sleep(20 * time.Second)
+		a.Over()
+		a.Over()
+		if !b.Lasts() || a.Lasts() || c.Lasts() {
+			t.Errorf("which lasts: %v, %v, %v", a.Lasts(), b.Lasts(), c.Lasts())
+		}
+		if n := strings.Count(got.String(), "\n"); n != 1 || !strings.Contains(got.String(), "away") || !strings.Contains(got.String(), "shard=0") {
+			t.Errorf("while one still fails it says\n%s", &got)
+		}
+		b.Over()
+		if text := got.String(); strings.Count(text, "\n") != 2 || !strings.Contains(text, "back") || !strings.Contains(text, "lasted=20s") || !strings.Contains(text, "failures=2") {
+			t.Errorf("at the end it says\n%s", &got)
+		}
+		b.Failed(errors.New("no"))
+		if !b.Lasts() {
+			t.Error("the next outage does not begin")
+		}
+	})
+}
