@@ -179,7 +179,7 @@ func (t *intake) passOver(ctx context.Context, passed uint64) error {
 	return t.stepOver(ctx, passed)
 }
 
-// skipGap moves the applied sequence over entries that the stream has dropped.
+// stepOver moves the applied sequence over entries that the stream has dropped.
 func (t *intake) stepOver(ctx context.Context, to uint64) error {
 	skipped, err := t.reportLoss(ctx, []span{{t.ledger.applied() + 1, to}})
 	if err != nil {

@@ -88,7 +88,7 @@ func (t *intake) run(ctx context.Context) (err error) {
 	}
 }
 
-// consumeOnce reads with one consumer from a sequence on.
+// runOnce reads with one consumer from a sequence on.
 func (t *intake) runOnce(ctx context.Context, from uint64) error {
 	info, err := t.from.stream.Info(ctx)
 	if err != nil {

@@ -43,13 +43,14 @@ func (g *judge) decide(ctx context.Context, group []*commitCall) (accepted []man
 			err = errors.Join(err, j.cursor.Close())
 		}
 	}()
-	used := make(map[string]bool) // keys of segments, in this group
+	used := make(map[string]bool)   // keys of segments, in this group
+	asked := make(map[string]error) // by bucket: one look for all of a group, while floors and snapshots wait
 	for _, call := range group {
 		if call.err = g.decode(call); call.err != nil {
 			g.malformed.Failed(call.err)
 			continue
 		}
-		if call.err = g.inOurBucket(ctx, call.request); call.err != nil {
+		if call.err = g.inOurBucket(ctx, call.request.Bucket, asked); call.err != nil {
 			g.elsewhere.Failed(call.err, "segment", call.request.Segment.Key)
 			continue
 		}
@@ -77,13 +78,28 @@ func (g *judge) decode(call *commitCall) error {
 	return nil
 }
 
-// inOurBucket returns nil when a commit's segment is where the readers of this system look.
-func (g *judge) inOurBucket(ctx context.Context, request wire.CommitRequest) error {
+// inOurBucket returns nil when a commit's segment is where the readers of this system look. asked has what was found out for
+// this group of commits; nothing more is asked for it once JetStream did not answer.
+func (g *judge) inOurBucket(ctx context.Context, bucketID string, asked map[string]error) error {
+	const away = "no answer" // no ID has a space
+	err, known := asked[bucketID]
+	if !known {
+		err, known = asked[away]
+	}
+	if known {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
 	defer cancel()
-	err := g.accepts(ctx, request.Bucket)
-	if errors.Is(err, identity.ErrRefused) {
+	err = g.accepts(ctx, bucketID)
+	switch {
+	case errors.Is(err, identity.ErrRefused):
 		err = fmt.Errorf("%w: %w", wire.ErrBadRequest, err)
+		asked[bucketID] = err
+	case err != nil:
+		asked[away] = err
+	default:
+		asked[bucketID] = nil
 	}
 	return err
 }

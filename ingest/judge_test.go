@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"dormouse/internal/extent"
 	"dormouse/internal/ordered"
 	"dormouse/internal/wire"
+	"dormouse/store/identity"
 )
 
 // twoLogs is a shard of two logs, of which t.a has entries at 1, 2, 4 and 5 and t.b one at 3, and what a worker drains
@@ -217,5 +219,36 @@ func TestSegmentIsCommittedOnce(t *testing.T) {
 	}
 	if len(memory.known) != rememberedSegments || memory.has(fmt.Sprint(rememberedSegments)) || !memory.has(fmt.Sprint(rememberedSegments+1)) {
 		t.Errorf("%d segments are remembered", len(memory.known))
+	}
+}
+
+// TestBucketsAreAskedOnce: the commits of a group do not each wait for JetStream.
+func TestBucketsAreAskedOnce(t *testing.T) {
+	asked := 0
+	refused, away := fmt.Errorf("%w: another one", identity.ErrRefused), errors.New("no answer")
+	g := judge{accepts: func(_ context.Context, id string) error {
+		asked++
+		return map[string]error{"ours": nil, "other": refused}[id]
+	}}
+	known := make(map[string]error)
+	for range 5 {
+		if err := g.inOurBucket(t.Context(), "ours", known); err != nil {
+			t.Error(err)
+		}
+		if err := g.inOurBucket(t.Context(), "other", known); !errors.Is(err, wire.ErrBadRequest) {
+			t.Errorf("another bucket: %v", err)
+		}
+	}
+	if asked != 2 {
+		t.Errorf("asked %d times for two buckets", asked)
+	}
+	asked, g.accepts = 0, func(context.Context, string) error { asked++; return away }
+	for _, id := range []string{"a", "b", "a", "c"} {
+		if err := g.inOurBucket(t.Context(), id, known); !errors.Is(err, away) {
+			t.Errorf("while JetStream does not answer: %v", err)
+		}
+	}
+	if err := g.inOurBucket(t.Context(), "ours", known); err != nil || asked != 1 {
+		t.Errorf("asked %d times in vain; of what is known: %v", asked, err)
 	}
 }

@@ -41,7 +41,7 @@ type owner struct {
 
 	// Set by claim.
 	epoch    uint64
-	manifest *manifest.Manifest // used by the committer alone once the owner runs
+	manifest *manifest.Manifest // appended to by the committer alone once the owner runs
 	before   manifest.Record    // the last before the claim, if its floor holds; else without an ID
 	sched    *scheduler.Scheduler
 
