@@ -6,7 +6,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 PLAIN := CGO_ENABLED=0 GOFLAGS="$(shell go env GOFLAGS) -trimpath"
 TESTS := go run ./internal/gotest
 # Most tests wait most of the time: for timers, leases and processes.
-RACE := -race -vet=off -p 3 -parallel 4 -timeout 14m
+RACE := -race -vet=off -p 3 -parallel 5 -timeout 14m
 TESTFLAGS ?=
 
 .PHONY: help run build test test-all lint cover bench fuzz crash chaos hostile model clean
