@@ -150,7 +150,7 @@ func TestWhatIsHeldUp(t *testing.T) {
 	r := idleRunner(o)
 	is := func(what string, seq uint64) {
 		t.Helper()
-		if got, _ := r.lookAtAdvance(t.Context(), time.Minute); got == nil && seq > 0 || got != nil && (got.Seq != seq || got.Subject != "logs.t.a") {
+		if got := r.lookAtAdvance(t.Context(), time.Minute); got == nil && seq > 0 || got != nil && (got.Seq != seq || got.Subject != "logs.t.a") {
 			t.Errorf("%s: %+v, want sequence %d", what, got, seq)
 		}
 	}

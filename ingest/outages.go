@@ -9,12 +9,14 @@ import (
 // outages are what the owners of shards try again and again, each in its epoch, and how the log of their process speaks of
 // that. When JetStream or the bucket is away all shards meet it, and it is one outage.
 type outages struct {
-	unowned, queue, source, full, aside, trim, snapshot, shorten, part, requests, malformed, elsewhere, rejected *outage.Log
+	unowned, heldUp, queue, source, full, aside, trim, snapshot, shorten, part, requests *outage.Log
+	malformed, elsewhere, rejected                                                       *outage.Log
 }
 
 func newOutages(log *slog.Logger) outages {
 	return outages{
-		unowned: outage.New(log, "could not own the shard; trying again", "the shard is owned, or another node's"),
+		unowned: outage.New(log, "the shard is not owned; trying to own it", "all shards are owned, or another node's"),
+		heldUp:  outage.New(log, "the shard does not get on", "all shards get on again"),
 		queue:   outage.New(log, "ready logs could not be queued; trying again", "ready logs are queued again"),
 		source:  outage.New(log, "the source consumer ended; making a new one", "there is a source consumer again"),
 		full: outage.New(log, "the buffer is at its limit: not pulling until workers have drained it",
@@ -41,7 +43,7 @@ func newOutages(log *slog.Logger) outages {
 // of returns those of one shard.
 func (o outages) of(args ...any) outages {
 	return outages{
-		unowned: o.unowned.Part(args...), queue: o.queue.Part(args...), source: o.source.Part(args...),
+		unowned: o.unowned.Part(args...), heldUp: o.heldUp.Part(args...), queue: o.queue.Part(args...), source: o.source.Part(args...),
 		full: o.full.Part(args...), aside: o.aside.Part(args...), trim: o.trim.Part(args...),
 		snapshot: o.snapshot.Part(args...), shorten: o.shorten.Part(args...), part: o.part.Part(args...),
 		requests: o.requests.Part(args...), malformed: o.malformed.Part(args...), elsewhere: o.elsewhere.Part(args...),
@@ -51,7 +53,7 @@ func (o outages) of(args ...any) outages {
 
 // over ends them all, when the shard is none of this node's business any more.
 func (o outages) over() {
-	for _, one := range []*outage.Log{o.unowned, o.queue, o.source, o.full, o.aside, o.trim, o.snapshot, o.shorten, o.part, o.requests} {
+	for _, one := range []*outage.Log{o.unowned, o.heldUp, o.queue, o.source, o.full, o.aside, o.trim, o.snapshot, o.shorten, o.part, o.requests} {
 		one.Over()
 	}
 }

@@ -3,6 +3,7 @@ package ingest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"time"
@@ -10,7 +11,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"dormouse/ingest/membership"
-	"dormouse/internal/outage"
 	"dormouse/internal/retry"
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
@@ -93,7 +93,7 @@ func (r *shardRunner) run(ctx context.Context) error {
 				break
 			}
 			r.node.metrics.stepDowns.Inc()
-			r.log.Warn("stepped down; trying to own the shard again", "reason", outage.Short(err.Error()))
+			r.outages.unowned.Failed(fmt.Errorf("stepped down: %w", err))
 		}
 		select {
 		case <-ctx.Done():
@@ -202,9 +202,13 @@ func (r *shardRunner) turn(ctx context.Context) (err error) {
 			r.unread = nil
 			r.members.SetServing(r.source.Shard, true)
 			r.node.shards.set(r.source.Shard, shardStatus{state: wire.ShardOwned, holder: r.node.cfg.NodeID, owner: o})
+			level := slog.LevelInfo
+			if r.outages.unowned.Lasts() { // its end is a line for all shards
+				level = slog.LevelDebug
+			}
 			r.outages.unowned.Over()
 			served.begin(o.epoch)
-			r.log.Info("owning the shard", "epoch", o.epoch, "from", o.ledger.applied()+1)
+			r.log.Log(ctx, level, "owning the shard", "epoch", o.epoch, "from", o.ledger.applied()+1)
 		})
 	})
 	return group.Wait()

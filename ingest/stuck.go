@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"dormouse/internal/jsapi"
+	"dormouse/internal/outage"
 	"dormouse/internal/wire"
 )
 
@@ -173,7 +174,10 @@ func (r *shardRunner) watchAdvance(ctx context.Context) {
 	lease := r.node.cfg.Lease
 	tick := time.NewTicker(lease / 4)
 	defer tick.Stop()
-	defer r.advance.report(nil)
+	defer func() {
+		r.advance.report(nil)
+		r.outages.heldUp.Over()
+	}()
 	for looked := time.Now(); ; {
 		select {
 		case <-ctx.Done():
@@ -183,40 +187,34 @@ func (r *shardRunner) watchAdvance(ctx context.Context) {
 		if pause := time.Since(looked); pause > lease/2 {
 			r.advance.forgive(pause)
 		}
-		now, level := r.lookAtAdvance(ctx, lease)
+		now := r.lookAtAdvance(ctx, lease)
 		if ctx.Err() != nil {
 			return
 		}
-		before := r.advance.report(now)
-		tellAdvance(r.log, level, before, now)
+		tellAdvance(r.log, r.outages.heldUp, r.advance.report(now), now)
 		looked = time.Now()
 	}
 }
 
-// lookAtAdvance returns what the shard does not get past, nil if it gets on, and how loud to say so: what fails for
-// whatever message, as without NATS, needs no operator for the shard's sake.
-func (r *shardRunner) lookAtAdvance(ctx context.Context, patience time.Duration) (*wire.Stuck, slog.Level) {
+// lookAtAdvance returns what the shard does not get past, nil if it gets on.
+func (r *shardRunner) lookAtAdvance(ctx context.Context, patience time.Duration) *wire.Stuck {
 	c, since, why, ok := r.advance.heldUp(patience)
 	if !ok {
-		return nil, slog.LevelInfo
+		return nil
 	}
-	level := slog.LevelError
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	s := &wire.Stuck{Since: since, Reason: concernNames[c]}
+	s := &wire.Stuck{Since: since, Reason: concernNames[c], Suspect: why == nil}
 	if why != nil {
 		s.Reason = fmt.Sprintf("%s: %v", concernNames[c], why)
 	}
 	var at aheadError
 	if errors.As(why, &at) {
 		s.Seq, s.Subject, s.Suspect = at.seq, at.subject, true
-		return s, level
-	}
-	if s.Suspect = why == nil; !s.Suspect {
-		level = slog.LevelWarn
+		return s
 	}
 	if c == claiming { // no entry is looked at before it is done: none is at fault
-		return s, level
+		return s
 	}
 	first, err := r.firstWaiting(ctx, c)
 	switch {
@@ -224,9 +222,9 @@ func (r *shardRunner) lookAtAdvance(ctx context.Context, patience time.Duration)
 		s.Seq, s.Subject = first.Sequence, first.Subject
 	case errors.Is(err, jetstream.ErrMsgNotFound) && c == taking: // its end was deleted, or archived by another owner
 		r.advance.done(taking)
-		return nil, slog.LevelInfo
+		return nil
 	}
-	return s, level
+	return s
 }
 
 // firstWaiting returns the first message of the stream that the shard waits with.
@@ -242,22 +240,32 @@ func (r *shardRunner) firstWaiting(ctx context.Context, c concern) (jsapi.Messag
 	return jsapi.GetNext(ctx, r.node.cfg.JS, r.source.Stream, ">", above+1)
 }
 
-// tellAdvance logs what has changed.
-func tellAdvance(log *slog.Logger, level slog.Level, before, now *wire.Stuck) {
+// tellAdvance logs what has changed. A message that may be at fault needs an operator, and gets lines of its own. What
+// fails whatever the message, as without NATS, is an outage that all shards share.
+func tellAdvance(log *slog.Logger, outage *outage.Log, before, now *wire.Stuck) {
+	if now == nil || now.Suspect {
+		outage.Over()
+	}
+	told := before != nil && before.Suspect
 	switch {
-	case now == nil && before != nil:
+	case now == nil && told:
 		log.Info("the shard gets on again", "held_up", time.Since(before.Since).Round(time.Millisecond),
 			"sequence", before.Seq)
-	case now != nil && (before == nil || before.Seq != now.Seq):
+	case now == nil:
+	case !now.Suspect:
+		args := []any{"since", now.Since, "reason", now.Reason}
+		if now.Seq > 0 {
+			args = append(args, "sequence", now.Seq)
+		}
+		outage.Failed(nil, args...)
+	case !told || before.Seq != now.Seq:
 		message := "the shard does not get on"
 		if now.Seq > 0 {
-			message = "the shard does not get past a sequence"
-			if now.Suspect {
-				message += "; if it is that message's fault, dormouse provision --skip puts it aside"
-			}
+			message = "the shard does not get past a sequence; if it is that message's fault, " +
+				"dormouse provision --skip puts it aside"
 			log = log.With("sequence", now.Seq, "subject", now.Subject)
 		}
-		log.Log(context.Background(), level, message, "since", now.Since, "reason", now.Reason)
+		log.Error(message, "since", now.Since, "reason", now.Reason)
 	}
 }
 

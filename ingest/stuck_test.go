@@ -1,7 +1,9 @@
 package ingest
 
 import (
+	"bytes"
 	"context"
+	"log/slog"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -187,4 +189,36 @@ func TestAdvanceForgives(t *testing.T) {
 			t.Errorf("what is done is held up since %s", since)
 		}
 	})
+}
+
+// TestOutageOfManyShards: what keeps all shards from getting on whatever their messages is said once and over once; a
+// message that may be at fault has lines of its own.
+func TestOutageOfManyShards(t *testing.T) {
+	var said bytes.Buffer
+	log := slog.New(slog.NewTextHandler(&said, nil))
+	all := newOutages(log)
+	away := &wire.Stuck{Since: time.Now(), Reason: "no leader"}
+	shards := []outages{all.of("shard", "0"), all.of("shard", "1"), all.of("shard", "2")}
+	for _, o := range shards {
+		tellAdvance(log, o.heldUp, nil, away)
+		tellAdvance(log, o.heldUp, away, away)
+	}
+	for _, o := range shards {
+		tellAdvance(log, o.heldUp, away, nil)
+		tellAdvance(log, o.heldUp, nil, nil)
+	}
+	if got := said.String(); strings.Count(got, "does not get on") != 1 || strings.Count(got, "all shards get on again") != 1 ||
+		strings.Count(got, "\n") != 2 {
+		t.Errorf("of three shards held up by one outage the log says\n%s", got)
+	}
+	said.Reset()
+	bad := &wire.Stuck{Since: time.Now(), Seq: 7, Subject: "logs.x", Suspect: true}
+	for range 2 {
+		tellAdvance(log, shards[0].heldUp, nil, bad)
+		tellAdvance(log, shards[0].heldUp, bad, bad)
+		tellAdvance(log, shards[0].heldUp, bad, nil)
+	}
+	if got := said.String(); strings.Count(got, "sequence=7 subject=logs.x") != 2 || strings.Count(got, "the shard gets on again") != 2 {
+		t.Errorf("of a message that may be at fault the log says\n%s", got)
+	}
 }

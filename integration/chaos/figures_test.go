@@ -134,7 +134,7 @@ func (f *figures) String() string {
 	line("entries: %d acked, %d unknown, %d never sent", entries, unknown, f.oracle.unsent)
 	line("publishing stalled (no ack): %s", &f.oracle.acks)
 	line("archiving stalled (no commit): %s", &f.sampler.commits)
-	line("shards taken %d times; %d step-downs (metric: %v)", f.remarks.ownerships, f.remarks.stepDowns, f.sampler.total[stepDowns])
+	line("shards taken %d times; %v step-downs", f.remarks.ownerships, f.sampler.total[stepDowns])
 	line("extents refused %v, entries met again %v", f.sampler.total[refusedParts], f.sampler.total[skipped])
 	line("reads during the faults: %d right, %d failed, %d wrong", f.reader.good, f.reader.failed, len(f.reader.wrong))
 	line("ready %s after healing; archived %s after that", round(f.healed), round(f.archived))

@@ -96,15 +96,11 @@ func (p *process) terminated(patience time.Duration) error {
 type remarks struct {
 	bad        []string       // a race, a panic, loss: file and line
 	errors     map[string]int // other lines of level error, by message
-	ownerships int            // shards taken
-	stepDowns  int
+	ownerships int            // shards taken, but for those after an outage of all
 }
 
-// The messages of the program that the harness knows.
-const (
-	saysOwning      = `msg="owning the shard"`
-	saysSteppedDown = `msg="stepped down;`
-)
+// saysOwning is a message of the program that the harness knows.
+const saysOwning = `msg="owning the shard"`
 
 // remarksOf reads the output of the program's processes.
 func remarksOf(logs []string) (remarks, error) {
@@ -122,11 +118,8 @@ func remarksOf(logs []string) (remarks, error) {
 }
 
 func (r *remarks) add(file, line string) {
-	switch {
-	case strings.Contains(line, saysOwning):
+	if strings.Contains(line, saysOwning) {
 		r.ownerships++
-	case strings.Contains(line, saysSteppedDown):
-		r.stepDowns++
 	}
 	isError := strings.Contains(line, "level=ERROR")
 	for _, word := range []string{"DATA RACE", "panic:", "fatal error:"} {
