@@ -86,7 +86,8 @@ func (u *user) publish(subject string) error {
 func TestTenantCanPublishBelowItsOwnSubjectOnly(t *testing.T) {
 	srv := start(t)
 	dormouse, acme := connect(t, srv, "dormouse"), connect(t, srv, "acme")
-	if _, err := topology.Ensure(t.Context(), dormouse.js, topology.Config{RequeueAfter: time.Minute, Lease: 10 * time.Second}); err != nil {
+	if _, err := topology.Ensure(t.Context(), dormouse.js,
+		topology.Config{RequeueAfter: time.Minute, Lease: 10 * time.Second}); err != nil {
 		t.Fatalf("dormouse cannot make its streams: %v", err)
 	}
 	everything, err := dormouse.nc.SubscribeSync(">")
@@ -105,9 +106,12 @@ func TestTenantCanPublishBelowItsOwnSubjectOnly(t *testing.T) {
 	for _, subject := range []string{
 		"logs.globex.web", "logs.acme", "logs.acme2.web", "logs.web",
 		wire.Shard(0).SyncSubject(), wire.Shard(0).ManifestSubject(), wire.Shard(0).RejectedSubject(),
-		wire.OwnerSubject(0, 1, wire.OpCommit), wire.OwnerSubject(0, 1, wire.OpDrain), wire.OwnerSubject(0, 1, wire.OpExtents),
-		"$KV.DORMOUSE_LEASES.0", api("INFO"), api("STREAM.LIST"), api("STREAM.INFO.LOGS"), api("STREAM.DELETE.LOGS"), api("STREAM.PURGE.LOGS"),
-		api("STREAM.MSG.GET.LOGS"), api("DIRECT.GET.LOGS"), api("CONSUMER.CREATE.LOGS"), api("CONSUMER.MSG.NEXT.DORMOUSE_SYNCQUEUE.workers"),
+		wire.OwnerSubject(0, 1, wire.OpCommit), wire.OwnerSubject(0, 1, wire.OpDrain),
+		wire.OwnerSubject(0, 1, wire.OpExtents),
+		"$KV.DORMOUSE_LEASES.0", api("INFO"), api("STREAM.LIST"), api("STREAM.INFO.LOGS"), api("STREAM.DELETE.LOGS"),
+		api("STREAM.PURGE.LOGS"),
+		api("STREAM.MSG.GET.LOGS"), api("DIRECT.GET.LOGS"), api("CONSUMER.CREATE.LOGS"),
+		api("CONSUMER.MSG.NEXT.DORMOUSE_SYNCQUEUE.workers"),
 	} {
 		if err := acme.publish(subject); err == nil {
 			t.Errorf("acme was answered on %s", subject)
@@ -160,7 +164,8 @@ func TestTenantCanPublishBelowItsOwnSubjectOnly(t *testing.T) {
 func TestReaderChangesNothing(t *testing.T) {
 	srv := start(t)
 	dormouse, reader := connect(t, srv, "dormouse"), connect(t, srv, "reader")
-	if _, err := topology.Ensure(t.Context(), dormouse.js, topology.Config{RequeueAfter: time.Minute, Lease: 10 * time.Second}); err != nil {
+	if _, err := topology.Ensure(t.Context(), dormouse.js,
+		topology.Config{RequeueAfter: time.Minute, Lease: 10 * time.Second}); err != nil {
 		t.Fatal(err)
 	}
 	if err := dormouse.publish("logs.acme.web"); err != nil {
@@ -186,8 +191,10 @@ func TestReaderChangesNothing(t *testing.T) {
 		t.Errorf("reading violates %v", <-reader.violations)
 	}
 	for _, subject := range []string{
-		"logs.acme.web", wire.Shard(0).SyncSubject(), wire.Shard(0).ManifestSubject(), wire.OwnerSubject(0, 1, wire.OpCommit), wire.OwnerSubject(0, 1, wire.OpDrain),
-		"$KV.DORMOUSE_LEASES.0", "$JS.API.STREAM.DELETE.LOGS", "$JS.API.STREAM.PURGE.LOGS", "$JS.API.CONSUMER.MSG.NEXT.DORMOUSE_SYNCQUEUE.workers",
+		"logs.acme.web", wire.Shard(0).SyncSubject(), wire.Shard(0).ManifestSubject(), wire.OwnerSubject(0, 1, wire.OpCommit),
+		wire.OwnerSubject(0, 1, wire.OpDrain),
+		"$KV.DORMOUSE_LEASES.0", "$JS.API.STREAM.DELETE.LOGS", "$JS.API.STREAM.PURGE.LOGS",
+		"$JS.API.CONSUMER.MSG.NEXT.DORMOUSE_SYNCQUEUE.workers",
 	} {
 		if err := reader.publish(subject); err == nil {
 			t.Errorf("the reader was answered on %s", subject)
@@ -238,7 +245,8 @@ func TestFlagsExist(t *testing.T) {
 func TestReaderSeesTheStatus(t *testing.T) {
 	srv := start(t)
 	dormouse, asks := connect(t, srv, "dormouse"), connect(t, srv, "reader")
-	if _, err := topology.Ensure(t.Context(), dormouse.js, topology.Config{RequeueAfter: time.Minute, Lease: 10 * time.Second}); err != nil {
+	if _, err := topology.Ensure(t.Context(), dormouse.js,
+		topology.Config{RequeueAfter: time.Minute, Lease: 10 * time.Second}); err != nil {
 		t.Fatal(err)
 	}
 	kv, err := dormouse.js.KeyValue(t.Context(), wire.LeaseBucket)
@@ -251,7 +259,8 @@ func TestReaderSeesTheStatus(t *testing.T) {
 		}
 	}
 	status, err := client.New(asks.nc, asks.js).Status(t.Context())
-	if err != nil || len(status.Silent) != 1 || status.Silent[0].Name != "web-1/gone" || status.Shards[0].Name != "web-1/gone" {
+	if err != nil || len(status.Silent) != 1 || status.Silent[0].Name != "web-1/gone" ||
+		status.Shards[0].Name != "web-1/gone" {
 		t.Errorf("the reader is told %+v, %v", status, err)
 	}
 	select {

@@ -68,7 +68,8 @@ func TestUsersCanDoTheirWork(t *testing.T) {
 			p := program{t, startOn(t, configFor(t, shards)).ClientURL()}
 			p.run("dormouse", "", "provision", "--shards", fmt.Sprint(shards))
 			serve := programtest.Process{Log: filepath.Join(t.TempDir(), "output")}
-			if err := serve.Start(p.as("dormouse").Command(t.Context(), "serve", "--data", t.TempDir(), "--http", "127.0.0.1:0", "--max-delay", "1s")); err != nil {
+			if err := serve.Start(p.as("dormouse").Command(t.Context(), "serve", "--data", t.TempDir(), "--http", "127.0.0.1:0",
+				"--max-delay", "1s")); err != nil {
 				t.Fatal(err)
 			}
 			defer func() {
@@ -88,7 +89,8 @@ func TestUsersCanDoTheirWork(t *testing.T) {
 						t.Errorf("%s, %s reads %q", when, tenant, got)
 					}
 				}
-				if got := p.run("reader", "", "ls", "--output", "jsonl"); len(regexp.MustCompile(`"log":"(acme|globex).web"`).FindAllString(got, -1)) != 2 {
+				if got := p.run("reader", "", "ls", "--output",
+					"jsonl"); len(regexp.MustCompile(`"log":"(acme|globex).web"`).FindAllString(got, -1)) != 2 {
 					t.Errorf("%s, the reader lists %s", when, got)
 				}
 				if got := p.run("reader", "", "status", "--output", "json"); strings.Count(got, `"state": "owned"`) != shards {

@@ -30,12 +30,33 @@ func TestAdvance(t *testing.T) {
 		"begun once":          {func(a *advance, wait func()) { a.begins(taking) }, 1, taking, nil},
 		"begun again":         {func(a *advance, wait func()) { a.begins(taking); wait(); a.begins(taking) }, 2, taking, nil},
 		"fails without begin": {func(a *advance, wait func()) { a.fails(claiming, failed) }, 1, claiming, failed},
-		"fails again":         {func(a *advance, wait func()) { a.fails(claiming, nil); wait(); a.fails(claiming, failed) }, 2, claiming, failed},
-		"a part was done":     {func(a *advance, wait func()) { a.fails(taking, failed); wait(); a.moves(taking) }, 1, taking, failed},
-		"nothing to be done":  {func(a *advance, wait func()) { a.moves(taking) }, -1, 0, nil},
-		"done":                {func(a *advance, wait func()) { a.fails(taking, failed); wait(); a.done(taking) }, -1, 0, nil},
-		"done and begun":      {func(a *advance, wait func()) { a.fails(taking, failed); a.done(taking); wait(); a.begins(taking) }, 1, taking, nil},
-		"another node's":      {func(a *advance, wait func()) { a.fails(taking, failed); a.fails(claiming, failed); a.reset() }, -1, 0, nil},
+		"fails again": {func(a *advance, wait func()) {
+			a.fails(claiming, nil)
+			wait()
+			a.fails(claiming, failed)
+		}, 2, claiming, failed},
+		"a part was done": {func(a *advance, wait func()) {
+			a.fails(taking, failed)
+			wait()
+			a.moves(taking)
+		}, 1, taking, failed},
+		"nothing to be done": {func(a *advance, wait func()) { a.moves(taking) }, -1, 0, nil},
+		"done": {func(a *advance, wait func()) {
+			a.fails(taking, failed)
+			wait()
+			a.done(taking)
+		}, -1, 0, nil},
+		"done and begun": {func(a *advance, wait func()) {
+			a.fails(taking, failed)
+			a.done(taking)
+			wait()
+			a.begins(taking)
+		}, 1, taking, nil},
+		"another node's": {func(a *advance, wait func()) {
+			a.fails(taking, failed)
+			a.fails(claiming, failed)
+			a.reset()
+		}, -1, 0, nil},
 		"two, by age": {func(a *advance, wait func()) {
 			a.begins(committing)
 			wait()
@@ -46,13 +67,39 @@ func TestAdvance(t *testing.T) {
 			wait()
 			a.begins(committing)
 		}, 2, taking, failed},
-		"the claim gets on":           {func(a *advance, wait func()) { a.begins(claiming); wait(); a.claimedTo(7) }, 1, claiming, nil},
-		"the claim gets as far again": {func(a *advance, wait func()) { a.claimedTo(7); a.begins(claiming); wait(); a.claimedTo(7) }, 2, claiming, nil},
-		"the claim gets less far":     {func(a *advance, wait func()) { a.claimedTo(7); a.begins(claiming); wait(); a.claimedTo(6) }, 2, claiming, nil},
-		"no claim":                    {func(a *advance, wait func()) { a.claimedTo(7) }, -1, 0, nil},
-		"full":                        {func(a *advance, wait func()) { a.begins(taking); a.setFull(true); a.begins(taking) }, -1, 0, nil},
-		"full, and fails to commit":   {func(a *advance, wait func()) { a.setFull(true); a.fails(committing, failed) }, 1, committing, failed},
-		"full no more":                {func(a *advance, wait func()) { a.begins(taking); a.setFull(true); wait(); a.setFull(false) }, 1, taking, nil},
+		"the claim gets on": {func(a *advance, wait func()) {
+			a.begins(claiming)
+			wait()
+			a.claimedTo(7)
+		}, 1, claiming, nil},
+		"the claim gets as far again": {func(a *advance, wait func()) {
+			a.claimedTo(7)
+			a.begins(claiming)
+			wait()
+			a.claimedTo(7)
+		}, 2, claiming, nil},
+		"the claim gets less far": {func(a *advance, wait func()) {
+			a.claimedTo(7)
+			a.begins(claiming)
+			wait()
+			a.claimedTo(6)
+		}, 2, claiming, nil},
+		"no claim": {func(a *advance, wait func()) { a.claimedTo(7) }, -1, 0, nil},
+		"full": {func(a *advance, wait func()) {
+			a.begins(taking)
+			a.setFull(true)
+			a.begins(taking)
+		}, -1, 0, nil},
+		"full, and fails to commit": {func(a *advance, wait func()) {
+			a.setFull(true)
+			a.fails(committing, failed)
+		}, 1, committing, failed},
+		"full no more": {func(a *advance, wait func()) {
+			a.begins(taking)
+			a.setFull(true)
+			wait()
+			a.setFull(false)
+		}, 1, taking, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -150,7 +197,8 @@ func TestWhatIsHeldUp(t *testing.T) {
 	r := idleRunner(o)
 	is := func(what string, seq uint64) {
 		t.Helper()
-		if got := r.lookAtAdvance(t.Context(), time.Minute); got == nil && seq > 0 || got != nil && (got.Seq != seq || got.Subject != "logs.t.a") {
+		if got := r.lookAtAdvance(t.Context(), time.Minute); got == nil && seq > 0 || got != nil &&
+			(got.Seq != seq || got.Subject != "logs.t.a") {
 			t.Errorf("%s: %+v, want sequence %d", what, got, seq)
 		}
 	}

@@ -27,7 +27,8 @@ type batch struct {
 	batch    *cache.Batch // nil until the first message: waiting for one must not keep the database from resting
 	arrivals []scheduler.Arrival
 	doubts   []ordered.Message // whose headers may not be all that their publishers sent
-	outgoing []outgoing        // to be published elsewhere before the batch counts as applied: rejected, or published again
+	// to be published elsewhere before the batch counts as applied: rejected, or published again
+	outgoing []outgoing
 
 	came              int // messages, those included that were taken in before
 	messages, bytes   int
@@ -119,7 +120,8 @@ func (in *batch) reject(m rejected.Message, reason error) {
 
 // message is one of the source stream, to be put aside.
 func (t *intake) message(msg ordered.Message) rejected.Message {
-	return rejected.Message{Stream: t.from.source.Stream, Subject: msg.Subject, Seq: msg.Sequence, Time: msg.Time, Headers: msg.Header, Data: msg.Data}
+	return rejected.Message{Stream: t.from.source.Stream, Subject: msg.Subject, Seq: msg.Sequence, Time: msg.Time,
+		Headers: msg.Header, Data: msg.Data}
 }
 
 // apply makes a batch part of the buffer: first what goes elsewhere, then entries and applied sequence in one Pebble
@@ -218,7 +220,8 @@ func (t *intake) reportLoss(ctx context.Context, gaps []span) (skipped uint64, e
 		return 0, fmt.Errorf("%w: %w", errSource, err)
 	}
 	if skipped > 0 {
-		t.log.Warn("stepping over what an operator has put aside in DORMOUSE_REJECTED", "messages", skipped, "from_sequence", gaps[0].first)
+		t.log.Warn("stepping over what an operator has put aside in DORMOUSE_REJECTED", "messages", skipped, "from_sequence",
+			gaps[0].first)
 	}
 	lost := -skipped
 	for _, gap := range gaps {
@@ -229,7 +232,8 @@ func (t *intake) reportLoss(ctx context.Context, gaps []span) (skipped uint64, e
 	}
 	t.metrics.lost.Add(float64(lost))
 	t.log.Error("data loss: the source stream dropped entries before they were archived", "entries", lost,
-		"from_sequence", gaps[0].first, "to_sequence", gaps[len(gaps)-1].last, "why", lossCause(t.from.stream.CachedInfo().Config))
+		"from_sequence", gaps[0].first, "to_sequence", gaps[len(gaps)-1].last, "why",
+		lossCause(t.from.stream.CachedInfo().Config))
 	return skipped, nil
 }
 

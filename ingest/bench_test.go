@@ -28,8 +28,9 @@ func claimed(b testing.TB, change ...func(*Config)) *owner {
 	}
 	b.Cleanup(func() { _ = db.Close() })
 	cfg := Config{
-		NC: s.nc, JS: s.js, DB: db, NodeID: "bench", ArchiveURL: "mem://", Bucket: s.bucket, MaxDelay: time.Hour, RequeueAfter: time.Hour,
-		Lease: time.Minute, MaxBytes: 1 << 20, BufferLimit: 64 << 20, Trim: TrimNever, TrimDelay: time.Second,
+		NC: s.nc, JS: s.js, DB: db, NodeID: "bench", ArchiveURL: "mem://", Bucket: s.bucket, MaxDelay: time.Hour,
+		RequeueAfter: time.Hour,
+		Lease:        time.Minute, MaxBytes: 1 << 20, BufferLimit: 64 << 20, Trim: TrimNever, TrimDelay: time.Second,
 		Logger: slog.New(slog.DiscardHandler),
 	}
 	for _, c := range change {
@@ -43,7 +44,9 @@ func claimed(b testing.TB, change ...func(*Config)) *owner {
 	if err != nil {
 		b.Fatal(err)
 	}
-	o := newOwner(n, sources[0], n.cfg.Logger, newOutages(n.cfg.Logger), func() int { return 1 }, func() bool { return true })
+	o := newOwner(n, sources[0], n.cfg.Logger, newOutages(n.cfg.Logger), func() int { return 1 }, func() bool {
+		return true
+	})
 	if err := o.claim(b.Context()); err != nil {
 		b.Fatal(err)
 	}
@@ -116,7 +119,8 @@ func BenchmarkConsume(b *testing.B) {
 		b.Fatal(err)
 	}
 	for i := range b.N {
-		if _, err := publisher.PublishAsync(fmt.Sprintf("%s.t.log%03d", o.source.Prefix, i%1000), make([]byte, 256)); err != nil {
+		if _, err := publisher.PublishAsync(fmt.Sprintf("%s.t.log%03d", o.source.Prefix, i%1000),
+			make([]byte, 256)); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -109,8 +109,10 @@ func TestSegmentInAnotherBucket(t *testing.T) {
 		want error
 	}{{"other", wire.ErrBadRequest}, {"", wire.ErrBadRequest}, {"later", wire.ErrFailed}, {"ours", nil}} {
 		var reply wire.CommitReply
-		request := wire.CommitRequest{Segment: extent.Segment{Key: "0/in-" + c.id + ".sst", Size: 1}, Extents: extents, Bucket: c.id}
-		if err := s.ask(wire.OpCommit, request, &reply); err != nil || !errors.Is(reply.Err(), c.want) || len(reply.Refused) > 0 {
+		request := wire.CommitRequest{Segment: extent.Segment{Key: "0/in-" + c.id + ".sst", Size: 1}, Extents: extents,
+			Bucket: c.id}
+		if err := s.ask(wire.OpCommit, request, &reply); err != nil || !errors.Is(reply.Err(), c.want) ||
+			len(reply.Refused) > 0 {
 			t.Errorf("%q: %v, %v, want %v", c.id, err, reply.Err(), c.want)
 		}
 	}

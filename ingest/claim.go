@@ -69,7 +69,8 @@ func (o *owner) recover(ctx context.Context) error {
 		}
 	}
 	o.ledger.begin(pos)
-	err = manifest.Scan(ctx, o.cfg.JS, o.source.Shard, manifest.Mark{Seq: pos.ManifestSeq, ID: pos.ManifestID}, o.manifest.Mark(),
+	err = manifest.Scan(ctx, o.cfg.JS, o.source.Shard, manifest.Mark{Seq: pos.ManifestSeq, ID: pos.ManifestID},
+		o.manifest.Mark(),
 		func(seq, left uint64, r manifest.Record) error {
 			o.progress.records.Store(left + 1)
 			o.advance.claimedTo(seq)
@@ -107,18 +108,20 @@ func (o *owner) trustedPosition(ctx context.Context) (cache.Position, error) {
 	case err != nil:
 		return pos, err
 	case presence == manifest.Other:
-		o.log.Warn("the manifest lost its end, which this node had applied (power failure before a sync?): rebuilding the local cache")
+		o.log.Warn("the manifest lost its end, which this node had applied (power failure before a sync?): rebuilding the " +
+			"local cache")
 		return fresh, o.ledger.forget(fresh)
 	case presence == manifest.Gone: // nothing can tell any more that it was this one
-		o.log.Info("the manifest was shortened beyond what this node had applied: rebuilding the local cache from its snapshot")
+		o.log.Info("the manifest was shortened beyond what this node had applied: rebuilding the local cache from " +
+			"its snapshot")
 		return fresh, o.ledger.forget(fresh)
 	}
 	same, err := o.from.has(ctx, pos.Applied, pos.AppliedTime)
 	if err != nil || same {
 		return pos, err
 	}
-	o.log.Warn("the source stream lost entries at its end that this node had buffered (power failure before a sync?): reading it again",
-		"applied", pos.Applied, "stream_last", info.State.LastSeq)
+	o.log.Warn("the source stream lost entries at its end that this node had buffered (power failure before a sync?): "+
+		"reading it again", "applied", pos.Applied, "stream_last", info.State.LastSeq)
 	pos.Applied, pos.AppliedTime = 0, time.Time{}
 	return pos, o.ledger.forget(pos, cache.SpaceBuffer)
 }

@@ -43,7 +43,8 @@ func TestTrustedPosition(t *testing.T) {
 			tc.change(&pos)
 			batch := o.cfg.DB.NewBatch()
 			_, err := o.ledger.buffer.Put(batch, nil, "t.a", 2, entry.AppendValue(nil, time.Unix(1, 0), nil, nil))
-			err = errors.Join(err, o.ledger.catalog.Put(batch, extent.Extent{Log: "t.a", First: 1, Last: 1, Count: 1}, extent.Segment{Key: "0/a.sst"}))
+			err = errors.Join(err, o.ledger.catalog.Put(batch, extent.Extent{Log: "t.a", First: 1, Last: 1, Count: 1},
+				extent.Segment{Key: "0/a.sst"}))
 			if err := errors.Join(err, batch.Commit(noSync), batch.Close(), o.ledger.store(pos)); err != nil {
 				t.Fatal(err)
 			}
@@ -67,7 +68,8 @@ func TestTrustedPosition(t *testing.T) {
 			}
 			_, _, buffered, err := v.buffered.Seek("t.a", 0)
 			archived, _, err2 := v.archived.Extents("t.a", 0, false, 1)
-			if err := errors.Join(err, err2, v.close()); err != nil || buffered != tc.buffer || (len(archived) == 1) != tc.catalog {
+			if err := errors.Join(err, err2, v.close()); err != nil || buffered != tc.buffer ||
+				(len(archived) == 1) != tc.catalog {
 				t.Errorf("buffered: %v, archived: %v, %v", buffered, archived, err)
 			}
 		})
@@ -122,8 +124,10 @@ func TestSnapshotThatIsHalfLoaded(t *testing.T) {
 		t.Fatal(err)
 	}
 	stored, err := o.cfg.DB.Position(0)
-	if err != nil || !samePosition(pos, stored) || pos.ManifestSeq != whole.UpTo || pos.ManifestID != whole.UpToID || pos.Highest != extents {
-		t.Errorf("goes on from %+v, and the disk says %+v, %v; want record %d and %d entries", pos, stored, err, whole.UpTo, extents)
+	if err != nil || !samePosition(pos, stored) || pos.ManifestSeq != whole.UpTo || pos.ManifestID != whole.UpToID ||
+		pos.Highest != extents {
+		t.Errorf("goes on from %+v, and the disk says %+v, %v; want record %d and %d entries", pos, stored, err, whole.UpTo,
+			extents)
 	}
 	if located, ok, err := o.ledger.catalog.Last("t.a"); err != nil || !ok || located.Extent.Last != extents {
 		t.Errorf("the catalog ends with %+v, %v", located, err)

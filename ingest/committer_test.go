@@ -74,10 +74,12 @@ func TestGroups(t *testing.T) {
 		taken int
 		left  bool // one was taken from the queue that is not in the group
 	}{
-		"none waits":              {commit(limit), nil, 1, false},
-		"all fit":                 {commit(limit / 4), []appendRequest{commit(limit / 4), commit(limit / 4)}, 3, false},
-		"one is too large":        {commit(limit / 4), []appendRequest{commit(limit / 2), commit(limit / 2), commit(1)}, 2, true},
-		"many":                    {commit(0), slices.Repeat([]appendRequest{commit(0)}, groupRequests+1), groupRequests, false},
+		"none waits": {commit(limit), nil, 1, false},
+		"all fit":    {commit(limit / 4), []appendRequest{commit(limit / 4), commit(limit / 4)}, 3, false},
+		"one is too large": {commit(limit / 4), []appendRequest{commit(limit / 2), commit(limit / 2), commit(1)}, 2,
+			true},
+		"many": {commit(0), slices.Repeat([]appendRequest{commit(0)}, groupRequests+1), groupRequests,
+			false},
 		"floors go with commits":  {appendRequest{}, []appendRequest{commit(1), {}, commit(1)}, 4, false},
 		"floors go with snapshot": {appendRequest{}, []appendRequest{{}, snapshot, {}}, 4, false},
 		"a snapshot after":        {commit(1), []appendRequest{{}, snapshot}, 2, true},
@@ -114,13 +116,15 @@ func TestRecordsOfGroups(t *testing.T) {
 		answers  []string
 		told     int // of requests that are no commits
 	}{
-		"commits":                {[]appendRequest{commit("x"), commit("y")}, 7, manifest.Commit, 2, []string{"x 0", "y 0"}, 0},
+		"commits": {[]appendRequest{commit("x"), commit("y")}, 7, manifest.Commit, 2, []string{"x 0", "y 0"},
+			0},
 		"a commit and the floor": {[]appendRequest{floor, commit("x")}, 7, manifest.Commit, 1, []string{"x 0"}, 1},
 		"nothing is accepted":    {[]appendRequest{commit("refused")}, 5, 0, 0, []string{"refused 0"}, 0},
 		"but the floor moved":    {[]appendRequest{commit("refused")}, 7, manifest.Floor, 0, []string{"refused 0"}, 0},
 		"the floor":              {[]appendRequest{floor, floor}, 7, manifest.Floor, 0, nil, 2},
 		"the floor, as it is":    {[]appendRequest{floor}, 5, 0, 0, nil, 1},
-		"a snapshot":             {[]appendRequest{{snapshot: &manifest.Snapshot{}, done: done}, floor}, 5, manifest.TakeSnapshot, 0, nil, 2},
+		"a snapshot": {[]appendRequest{{snapshot: &manifest.Snapshot{}, done: done}, floor}, 5,
+			manifest.TakeSnapshot, 0, nil, 2},
 	} {
 		j := &journal{floor: tc.floor, recorded: 5}
 		if err := j.committer(4000).commit(t.Context(), tc.group); err != nil {
@@ -129,8 +133,8 @@ func TestRecordsOfGroups(t *testing.T) {
 		switch {
 		case tc.kind == 0 && len(j.records) > 0:
 			t.Errorf("%s: recorded %+v", name, j.records)
-		case tc.kind != 0 && (len(j.records) != 1 || j.records[0].Kind != tc.kind || j.records[0].Floor != tc.floor || j.records[0].Epoch != 3 ||
-			j.records[0].Owner != "a" || len(j.records[0].Segments) != tc.segments):
+		case tc.kind != 0 && (len(j.records) != 1 || j.records[0].Kind != tc.kind || j.records[0].Floor != tc.floor ||
+			j.records[0].Epoch != 3 || j.records[0].Owner != "a" || len(j.records[0].Segments) != tc.segments):
 			t.Errorf("%s: recorded %+v", name, j.records)
 		}
 		if !slices.Equal(j.answers, tc.answers) || len(done) != tc.told {
@@ -161,7 +165,8 @@ func TestFencedGroup(t *testing.T) {
 			t.Errorf("it ended with %v", err)
 		}
 		j.err, j.busy = manifest.ErrFenced, nil
-		if err := c.commit(t.Context(), []appendRequest{{commit: &commitCall{msg: worker("x", 1)}}}); !errors.Is(err, manifest.ErrFenced) ||
+		err := c.commit(t.Context(), []appendRequest{{commit: &commitCall{msg: worker("x", 1)}}})
+		if !errors.Is(err, manifest.ErrFenced) ||
 			!slices.Equal(j.answers, []string{fmt.Sprintf("x %d", wire.NotOwner)}) {
 			t.Errorf("a worker hears %q, %v", j.answers, err)
 		}

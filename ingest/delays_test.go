@@ -23,7 +23,8 @@ type watched struct {
 	purging  func(stream string, upTo uint64) // upTo is the last sequence that goes
 }
 
-func (w *watched) PublishMsg(ctx context.Context, msg *nats.Msg, opts ...jetstream.PublishOpt) (*jetstream.PubAck, error) {
+func (w *watched) PublishMsg(ctx context.Context, msg *nats.Msg, opts ...jetstream.PublishOpt) (*jetstream.PubAck,
+	error) {
 	ack, err := w.JetStream.PublishMsg(ctx, msg, opts...)
 	if err != nil || msg.Subject != wire.Shard(0).ManifestSubject() {
 		return ack, err
@@ -63,7 +64,8 @@ func TestPurgesWaitForTheDelay(t *testing.T) {
 	s := newSystem(t)
 	const delay = 300 * time.Millisecond
 	var mu sync.Mutex
-	allowed := make(map[string]map[uint64]time.Time) // by stream: when it was first recorded that all up to a sequence may go
+	// by stream: when it was first recorded that all up to a sequence may go
+	allowed := make(map[string]map[uint64]time.Time)
 	purges := make(map[string]int)
 	js := &watched{JetStream: s.js,
 		appended: func(_ uint64, r manifest.Record) {
@@ -88,7 +90,8 @@ func TestPurgesWaitForTheDelay(t *testing.T) {
 			purges[stream]++
 			at, known := allowed[stream][upTo]
 			if waited := time.Since(at); !known || waited < delay {
-				t.Errorf("%s is purged up to %d, %s after a record allowed it (known: %v), want %s", stream, upTo, waited, known, delay)
+				t.Errorf("%s is purged up to %d, %s after a record allowed it (known: %v), want %s", stream, upTo, waited, known,
+					delay)
 			}
 		}}
 	n := s.start("a", t.TempDir(), func(c *Config) { often(c); c.JS, c.TrimDelay = js, delay })
@@ -113,7 +116,9 @@ func TestPurgesLookAtTheManifest(t *testing.T) {
 		allowed func(r manifest.Record) bool
 	}{
 		"the source stream": {wire.DefaultSource, TrimAuto, 1000, func(r manifest.Record) bool { return r.Floor > 0 }},
-		"the manifest":      {wire.ManifestStream, TrimNever, 3, func(r manifest.Record) bool { return r.Kind == manifest.TakeSnapshot }},
+		"the manifest": {wire.ManifestStream, TrimNever, 3, func(r manifest.Record) bool {
+			return r.Kind == manifest.TakeSnapshot
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newSystem(t)
@@ -161,7 +166,8 @@ func TestPurgesLookAtTheManifest(t *testing.T) {
 				return purged
 			})
 			if all := s.catalog(); lost == 0 || len(all) != 1 || n.metric("dormouse_entries_lost_total") != 0 {
-				t.Errorf("a record was lost in epoch %d; the catalog has %v, %v entries count as lost", lost, all, n.metric("dormouse_entries_lost_total"))
+				t.Errorf("a record was lost in epoch %d; the catalog has %v, %v entries count as lost", lost, all,
+					n.metric("dormouse_entries_lost_total"))
 			}
 		})
 	}
@@ -187,7 +193,8 @@ func TestStillInManifest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if seq, err := m.Append(t.Context(), manifest.Record{Kind: manifest.Claim, Epoch: 1, Owner: "another"}); err != nil || seq != o.ledger.mu.pos.ManifestSeq {
+	if seq, err := m.Append(t.Context(), manifest.Record{Kind: manifest.Claim, Epoch: 1, Owner: "another"}); err != nil ||
+		seq != o.ledger.mu.pos.ManifestSeq {
 		t.Fatalf("another record is %d, want %d: %v", seq, o.ledger.mu.pos.ManifestSeq, err)
 	}
 	if err := o.stillInManifest(t.Context()); !errors.Is(err, manifest.ErrFenced) {

@@ -37,8 +37,10 @@ func TestHeaderBlocks(t *testing.T) {
 	want := make(map[uint64]map[string][]string) // by sequence; nil for what is rejected
 	blocks := make(map[uint64]string)
 	for _, block := range []string{
-		"NATS/1.0\r\nno colon\r\nA: 1\r\n\r\n", "NATS/1.0\r\nA: 1\r\n", "NATS/1.0\r\nA: 1\r\n\r\ntrailing", "NATS/1.0\r\n: 1\r\n\r\n", "garbage", "NATS/1.0 404\r\nStatus: 1\r\n\r\n",
-		"NATS/1.0\r\nA: J\xf6rg\r\n\xff:\tx\r\nB:   1 \r\n\r\n", "NATS/1.0 404 Not Found\r\nA: 1\r\n\r\n", "NATS/1.0\nA: 1\n\n", "NATS/1.0\r\nA:1\r\nA: 2\r\n\r\n",
+		"NATS/1.0\r\nno colon\r\nA: 1\r\n\r\n", "NATS/1.0\r\nA: 1\r\n", "NATS/1.0\r\nA: 1\r\n\r\ntrailing",
+		"NATS/1.0\r\n: 1\r\n\r\n", "garbage", "NATS/1.0 404\r\nStatus: 1\r\n\r\n",
+		"NATS/1.0\r\nA: J\xf6rg\r\n\xff:\tx\r\nB:   1 \r\n\r\n", "NATS/1.0 404 Not Found\r\nA: 1\r\n\r\n",
+		"NATS/1.0\nA: 1\n\n", "NATS/1.0\r\nA:1\r\nA: 2\r\n\r\n",
 		"NATS/1.0\r\nA: " + strings.Repeat("x", 60_000) + "\r\nno colon\r\n\r\n", "NATS/1.0\r\nusual: 1\r\n\r\n",
 	} {
 		seq := raw.Publish("logs.t.a", block, []byte("data"))
@@ -54,7 +56,8 @@ func TestHeaderBlocks(t *testing.T) {
 	entries, _ := s.drain("t.a")
 	last := uint64(0)
 	for _, e := range entries {
-		if headers, ok := want[e.Seq]; !ok || headers == nil || !reflect.DeepEqual(e.Headers, headers) || string(e.Data) != "data" || e.Seq <= last {
+		if headers, ok := want[e.Seq]; !ok || headers == nil || !reflect.DeepEqual(e.Headers, headers) ||
+			string(e.Data) != "data" || e.Seq <= last {
 			t.Errorf("%q is entry %d after %d, with headers %q", blocks[e.Seq], e.Seq, last, e.Headers)
 		}
 		last = e.Seq
@@ -64,8 +67,10 @@ func TestHeaderBlocks(t *testing.T) {
 	for kept := uint64(1); kept <= uint64(len(want)); kept++ {
 		msg := s.stored(wire.RejectedStream, kept)
 		seq, err := strconv.ParseUint(msg.Header.Get(rejected.Sequence), 10, 64)
-		if err != nil || string(msg.Data) != blocks[seq]+"data" || msg.Header.Get(rejected.Block) != fmt.Sprint(len(blocks[seq])) ||
-			!strings.Contains(msg.Header.Get(rejected.Reason), "header block") || msg.Header.Get(rejected.Subject) != "logs.t.a" {
+		if err != nil || string(msg.Data) != blocks[seq]+"data" ||
+			msg.Header.Get(rejected.Block) != fmt.Sprint(len(blocks[seq])) ||
+			!strings.Contains(msg.Header.Get(rejected.Reason), "header block") ||
+			msg.Header.Get(rejected.Subject) != "logs.t.a" {
 			t.Errorf("%q is kept as %.100q with %.200q, %v", blocks[seq], msg.Data, msg.Header, err)
 		}
 		if headers, missing := want[seq]; !missing || headers != nil {
@@ -97,7 +102,8 @@ func TestRepublishedWithHeadersForTheServer(t *testing.T) {
 	n.awaitMetric("dormouse_entries_republished_total", 2)
 	n.awaitMetric("dormouse_entries_rejected_total", 1)
 	for seq, want := range map[uint64]string{4: "Nats-Expected-Last-Sequence", 5: "Nats-Trace-Hop"} {
-		if got := s.stored(wire.DefaultSource, seq); got.Header.Get(want) != "" || got.Header.Get(rejected.Original+want) == "" {
+		if got := s.stored(wire.DefaultSource, seq); got.Header.Get(want) != "" ||
+			got.Header.Get(rejected.Original+want) == "" {
 			t.Errorf("entry %d was published again with %q", seq, got.Header)
 		}
 	}
@@ -109,7 +115,8 @@ func TestDoubtsThatAreGone(t *testing.T) {
 	o := claimed(t)
 	s := &system{t: t, nc: o.cfg.NC, js: o.cfg.JS}
 	for range 3 {
-		if _, err := s.js.PublishMsg(t.Context(), &nats.Msg{Subject: "logs.t.a", Header: nats.Header{"A": {"1"}}}); err != nil {
+		if _, err := s.js.PublishMsg(t.Context(), &nats.Msg{Subject: "logs.t.a",
+			Header: nats.Header{"A": {"1"}}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -133,7 +140,8 @@ func TestDoubtsThatAreGone(t *testing.T) {
 	if err := in.lookAgain(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if !slices.Equal(in.gaps, []span{{2, 2}, {7, 8}}) || len(in.arrivals) != 2 || in.arrivals[0].Seq != 1 || in.arrivals[1].Seq != 3 || len(in.doubts) > 0 {
+	if !slices.Equal(in.gaps, []span{{2, 2}, {7, 8}}) || len(in.arrivals) != 2 || in.arrivals[0].Seq != 1 ||
+		in.arrivals[1].Seq != 3 || len(in.doubts) > 0 {
 		t.Errorf("gaps %v, arrivals %v, doubts %v", in.gaps, in.arrivals, in.doubts)
 	}
 	if _, since, _, _ := o.advance.heldUp(0); !since.After(began) {

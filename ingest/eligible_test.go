@@ -76,7 +76,8 @@ func TestWithdrawnNodeKeepsWhatItServes(t *testing.T) {
 	b.node.members.Load().Withdraw(errSnapshotUnread)
 	s.until("b to ask the bucket again and again", func() bool { return bucket.failed.Load() >= 5 })
 	if a.node.HasPeers() || b.metric("dormouse_shards_owned") != 1 || b.metric("dormouse_owner_stepdowns_total") != 0 {
-		t.Errorf("b owns %v shards, stepped down %v times", b.metric("dormouse_shards_owned"), b.metric("dormouse_owner_stepdowns_total"))
+		t.Errorf("b owns %v shards, stepped down %v times", b.metric("dormouse_shards_owned"),
+			b.metric("dormouse_owner_stepdowns_total"))
 	}
 	a.stop()
 	s.awaitShares(map[*node]float64{b: 2})

@@ -28,11 +28,14 @@ func TestFigures(t *testing.T) {
 		if oldest > 0 {
 			want = s.message(oldest).Time.UnixNano()
 		}
-		if got.Entries != uint64(lag) || got.Oldest != want || got.Applied != 20 || n.metric("dormouse_stream_lag") != float64(lag) {
-			t.Errorf("%+v and a lag of %v, want %d and the time of %d, %d", got, n.metric("dormouse_stream_lag"), lag, oldest, want)
+		if got.Entries != uint64(lag) || got.Oldest != want || got.Applied != 20 ||
+			n.metric("dormouse_stream_lag") != float64(lag) {
+			t.Errorf("%+v and a lag of %v, want %d and the time of %d, %d", got, n.metric("dormouse_stream_lag"), lag, oldest,
+				want)
 		}
 		age := n.metric("dormouse_oldest_unarchived_seconds")
-		if since := time.Since(time.Unix(0, want)).Seconds(); oldest == 0 && age != 0 || oldest > 0 && (age <= 0 || age > since) {
+		if since := time.Since(time.Unix(0, want)).Seconds(); oldest == 0 && age != 0 || oldest > 0 &&
+			(age <= 0 || age > since) {
 			t.Errorf("the oldest entry is %v s old, want %v", age, since)
 		}
 	}
@@ -48,7 +51,8 @@ func TestFigures(t *testing.T) {
 	is(14, 2)
 	entries, _ := s.drain("t.01")
 	_, extents := s.drain("t.01")
-	extents[0].Count, extents[0].Last, extents[0].Bytes, extents[0].MaxTime = 1, entries[0].Seq, 1, entries[0].Time.UnixNano()
+	extents[0].Count, extents[0].Last, extents[0].Bytes, extents[0].MaxTime = 1, entries[0].Seq, 1,
+		entries[0].Time.UnixNano()
 	if refused := s.commit("0/b.sst", extents...); len(refused) > 0 {
 		t.Fatal(refused)
 	}
@@ -75,12 +79,14 @@ func TestLagOfAFullBuffer(t *testing.T) {
 	if lag := n.metric("dormouse_stream_lag"); lag != entries {
 		t.Errorf("the lag is %v, want %d", lag, entries)
 	}
-	if got := n.node.Status()[0]; got.State != wire.ShardOwned || got.Applied == 0 || got.Applied > some || got.Oldest == 0 {
+	if got := n.node.Status()[0]; got.State != wire.ShardOwned || got.Applied == 0 || got.Applied > some ||
+		got.Oldest == 0 {
 		t.Errorf("%+v", got)
 	}
 	owner := n.node.shards.owned()[0]
 	n.stop() // with its database
-	if f, err := owner.figures(); err != nil || !f.oldest.IsZero() || f.Entries == 0 || n.metric("dormouse_oldest_unarchived_seconds") != 0 {
+	if f, err := owner.figures(); err != nil || !f.oldest.IsZero() || f.Entries == 0 ||
+		n.metric("dormouse_oldest_unarchived_seconds") != 0 {
 		t.Errorf("after its end: %+v, %v", f, err)
 	}
 }

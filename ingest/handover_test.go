@@ -53,7 +53,8 @@ func TestPartThatDoesNotCome(t *testing.T) {
 				began := time.Now()
 				data, err := o.getPart(t.Context(), extent.Segment{Key: "0/catalog/a.rows"})
 				took := time.Since(began)
-				if !errors.Is(err, tc.want) || tc.want == nil && string(data) != "part" || took > tc.takes || took < tc.takes-time.Second {
+				if !errors.Is(err, tc.want) || tc.want == nil && string(data) != "part" || took > tc.takes ||
+					took < tc.takes-time.Second {
 					t.Errorf("ended after %s with %q, %v", took, data, err)
 				}
 				for _, try := range hangs.tries {

@@ -58,7 +58,8 @@ func newSystem(t testing.TB) *system {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.bucket.Close() })
-	if _, err := topology.Ensure(t.Context(), js, topology.Config{RequeueAfter: time.Minute, Lease: 2 * time.Second, Replicas: 1}); err != nil {
+	if _, err := topology.Ensure(t.Context(), js, topology.Config{RequeueAfter: time.Minute, Lease: 2 * time.Second,
+		Replicas: 1}); err != nil {
 		t.Fatal(err)
 	}
 	return s
@@ -85,7 +86,8 @@ func (s *system) start(name, dir string, change ...func(*Config)) *node {
 		NC: s.nc, JS: s.js, DB: db, NodeID: name, ArchiveURL: "mem://", Bucket: s.bucket,
 		MaxDelay: 50 * time.Millisecond, RequeueAfter: time.Minute, Lease: 2 * time.Second,
 		MaxBytes: 1 << 20, BufferLimit: 64 << 20, Trim: TrimAuto, TrimDelay: 100 * time.Millisecond,
-		Registerer: n.registry, Logger: slog.New(slog.NewTextHandler(s.t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Registerer: n.registry, Logger: slog.New(slog.NewTextHandler(s.t.Output(),
+			&slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	for _, c := range change {
 		c(&cfg)
@@ -165,7 +167,9 @@ func (n *node) metric(name string) float64 {
 
 func (n *node) awaitMetric(name string, want float64) {
 	n.s.t.Helper()
-	n.s.until(fmt.Sprintf("%s to be %v, it is %v", name, want, n.metric(name)), func() bool { return n.metric(name) == want })
+	n.s.until(fmt.Sprintf("%s to be %v, it is %v", name, want, n.metric(name)), func() bool {
+		return n.metric(name) == want
+	})
 }
 
 func (n *node) awaitOwned() { n.s.t.Helper(); n.awaitMetric("dormouse_shards_owned", 1) }
@@ -252,7 +256,8 @@ func (s *system) drain(logs ...string) (entries []entry.Entry, extents []extent.
 	s.t.Helper()
 	slices.Sort(logs)
 	var reply wire.DrainReply
-	if err := s.ask(wire.OpDrain, wire.DrainRequest{Logs: logs, MaxBytes: 1 << 20}, &reply); err != nil || reply.Err() != nil || !reply.Done {
+	if err := s.ask(wire.OpDrain, wire.DrainRequest{Logs: logs, MaxBytes: 1 << 20}, &reply); err != nil ||
+		reply.Err() != nil || !reply.Done {
 		s.t.Fatalf("drain: %v, %+v", err, reply)
 	}
 	return s.decode(reply.Data)

@@ -85,10 +85,12 @@ func TestReadersSeeTheBuffer(t *testing.T) {
 	if got := read(); got != want {
 		t.Errorf("buffered: read %s", got)
 	}
-	if got := s.held(wire.HeldRequest{Log: "t.a"}); !got.Buffered || len(got.Entries) > 0 || got.Applied != 6 || got.Archive != "mem://" {
+	if got := s.held(wire.HeldRequest{Log: "t.a"}); !got.Buffered || len(got.Entries) > 0 || got.Applied != 6 ||
+		got.Archive != "mem://" {
 		t.Errorf("asked for nothing: %+v", got)
 	}
-	if got := s.held(wire.HeldRequest{Log: "t.b", MaxBytes: 1}); got.Buffered || got.More || len(got.Entries)+len(got.Extents) > 0 {
+	if got := s.held(wire.HeldRequest{Log: "t.b", MaxBytes: 1}); got.Buffered || got.More ||
+		len(got.Entries)+len(got.Extents) > 0 {
 		t.Errorf("of a log that there is not: %+v", got)
 	}
 }
@@ -111,8 +113,10 @@ func TestHeldTellsWhetherABatchIsWhole(t *testing.T) {
 		seqs        []uint64
 		want        bool
 	}{
-		{0, 5, []uint64{1, 2, 4, 5}, true}, {0, 5, []uint64{1, 2, 5}, false}, {0, 5, []uint64{1, 2, 3, 5}, false}, {0, 5, []uint64{1, 2, 4}, false},
-		{0, 4, []uint64{1, 2, 4}, true}, {2, 3, nil, true}, {2, 4, nil, false}, {2, 5, []uint64{4, 5}, true}, {5, 6, nil, false}, {4, 9, []uint64{5}, false},
+		{0, 5, []uint64{1, 2, 4, 5}, true}, {0, 5, []uint64{1, 2, 5}, false}, {0, 5, []uint64{1, 2, 3, 5}, false},
+		{0, 5, []uint64{1, 2, 4}, false},
+		{0, 4, []uint64{1, 2, 4}, true}, {2, 3, nil, true}, {2, 4, nil, false}, {2, 5, []uint64{4, 5}, true},
+		{5, 6, nil, false}, {4, 9, []uint64{5}, false},
 	} {
 		if got := check(tc.after, tc.upTo, tc.seqs...); got != tc.want {
 			t.Errorf("%v above %d up to %d: %v", tc.seqs, tc.after, tc.upTo, got)
@@ -152,11 +156,13 @@ func TestHeldIsInOrder(t *testing.T) {
 	batch := db.NewBatch()
 	var scratch []byte
 	for _, seq := range []uint64{1, 2, 5, 6, 12} {
-		if scratch, err = o.ledger.buffer.Put(batch, scratch, "t.a", seq, entry.AppendValue(nil, time.Unix(1, 0), nil, bytes.Repeat([]byte("x"), 2000))); err != nil {
+		if scratch, err = o.ledger.buffer.Put(batch, scratch, "t.a", seq,
+			entry.AppendValue(nil, time.Unix(1, 0), nil, bytes.Repeat([]byte("x"), 2000))); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, e := range []extent.Extent{{First: 3, Last: 4, Count: 2}, {First: 8, Last: 9, Count: 2}, {First: 10, Last: 10, Count: 1}} {
+	for _, e := range []extent.Extent{{First: 3, Last: 4, Count: 2}, {First: 8, Last: 9, Count: 2},
+		{First: 10, Last: 10, Count: 1}} {
 		e.Log = "t.a"
 		if err := o.ledger.catalog.Put(batch, e, extent.Segment{Key: "0/x.sst", Size: 1}); err != nil {
 			t.Fatal(err)

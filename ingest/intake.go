@@ -50,7 +50,8 @@ type intake struct {
 
 func (o *owner) newIntake() *intake {
 	return &intake{
-		js: o.cfg.JS, epoch: o.epoch, bufferLimit: o.cfg.BufferLimit, share: o.share, load: o.load, from: o.from, ledger: o.ledger,
+		js: o.cfg.JS, epoch: o.epoch, bufferLimit: o.cfg.BufferLimit, share: o.share, load: o.load, from: o.from,
+		ledger:  o.ledger,
 		rejects: &rejects{nc: o.cfg.NC, js: o.cfg.JS, from: o.from, advance: o.advance, failing: o.outages.aside, log: o.log},
 		advance: o.advance, progress: &o.progress, metrics: o.metrics, log: o.log,
 		reading: o.outages.source, full: o.outages.full, rejected: o.outages.rejected,

@@ -78,8 +78,8 @@ func (g *judge) decode(call *commitCall) error {
 	return nil
 }
 
-// inOurBucket returns nil when a commit's segment is where the readers of this system look. asked has what was found out for
-// this group of commits; nothing more is asked for it once JetStream did not answer.
+// inOurBucket returns nil when a commit's segment is where the readers of this system look. asked has what was found
+// out for this group of commits; nothing more is asked for it once JetStream did not answer.
 func (g *judge) inOurBucket(ctx context.Context, bucketID string, asked map[string]error) error {
 	const away = "no answer" // no ID has a space
 	err, known := asked[bucketID]
@@ -145,8 +145,8 @@ func (j *judgement) judge(e extent.Extent, s extent.Segment) (again bool, reason
 		if err != nil || same {
 			return false, "", err
 		}
-		return false, fmt.Sprintf("the log has %d entries of %d bytes buffered from %d to %d, the extent %d of %d bytes from %d to %d",
-			pending.Count, pending.Bytes, pending.First, pending.Last, e.Count, e.Bytes, e.First, e.Last), nil
+		return false, fmt.Sprintf("the log has %d entries of %d bytes buffered from %d to %d, the extent %d of %d bytes "+
+			"from %d to %d", pending.Count, pending.Bytes, pending.First, pending.Last, e.Count, e.Bytes, e.First, e.Last), nil
 	}
 	committed, ok, err := j.catalog.Covering(e.Log, e.First)
 	if err != nil {

@@ -66,12 +66,13 @@ func TestFaultyExtents(t *testing.T) {
 		"the log beyond its end":                with(a, func(e *extent.Extent) { e.Last = 6 }),
 		"the log beyond its end counted so":     with(a, func(e *extent.Extent) { e.Last, e.Count = 6, 5 }),
 		"the log with entries of the future":    with(a, func(e *extent.Extent) { e.MaxTime += int64(time.Hour) }),
-		"everything":                            with(a, func(e *extent.Extent) { e.Last, e.Count, e.Bytes = 1<<63, 1<<62, 1<<62 }),
-		"a log that nobody has":                 with(a, func(e *extent.Extent) { e.Log = "t.a.b" }),
-		"one entry that takes its time":         with(part(0), func(e *extent.Extent) { e.MinTime-- }),
-		"from the first entry to beyond all":    with(a, func(e *extent.Extent) { e.First, e.Last = 1, 1<<40 }),
-		"a log of one entry that begins early":  with(b, func(e *extent.Extent) { e.MinTime-- }),
-		"with the sequences of another":         with(b, func(e *extent.Extent) { e.Log = "t.a" }),
+		"everything": with(a,
+			func(e *extent.Extent) { e.Last, e.Count, e.Bytes = 1<<63, 1<<62, 1<<62 }),
+		"a log that nobody has":                with(a, func(e *extent.Extent) { e.Log = "t.a.b" }),
+		"one entry that takes its time":        with(part(0), func(e *extent.Extent) { e.MinTime-- }),
+		"from the first entry to beyond all":   with(a, func(e *extent.Extent) { e.First, e.Last = 1, 1<<40 }),
+		"a log of one entry that begins early": with(b, func(e *extent.Extent) { e.MinTime-- }),
+		"with the sequences of another":        with(b, func(e *extent.Extent) { e.Log = "t.a" }),
 	} {
 		if refused := s.commit("0/"+strings.ReplaceAll(name, " ", "-")+".sst", e); !slices.Equal(refused, []string{e.Log}) {
 			t.Errorf("%s: %+v was accepted", name, e)
@@ -112,12 +113,13 @@ func TestCommitsOfOneGroup(t *testing.T) {
 		refused []int // by call
 		segment int   // that are committed
 	}{
-		"each its own":                     {[]*commitCall{call("0/a.sst", a), call("0/b.sst", b)}, []int{0, 0}, 2},
-		"the same twice":                   {[]*commitCall{call("0/a.sst", a), call("0/a.sst", a)}, []int{0, 0}, 1},
-		"the same entries, two segments":   {[]*commitCall{call("0/a.sst", a), call("0/b.sst", a)}, []int{0, 1}, 1},
-		"two contents under one name":      {[]*commitCall{call("0/a.sst", a), call("0/a.sst", b)}, []int{0, 1}, 1},
-		"the same and more, one name":      {[]*commitCall{call("0/a.sst", a), call("0/a.sst", a, b)}, []int{0, 1}, 1},
-		"one has nothing that is accepted": {[]*commitCall{call("0/a.sst", a), call("0/b.sst", a), call("0/b.sst", b)}, []int{0, 1, 0}, 2},
+		"each its own":                   {[]*commitCall{call("0/a.sst", a), call("0/b.sst", b)}, []int{0, 0}, 2},
+		"the same twice":                 {[]*commitCall{call("0/a.sst", a), call("0/a.sst", a)}, []int{0, 0}, 1},
+		"the same entries, two segments": {[]*commitCall{call("0/a.sst", a), call("0/b.sst", a)}, []int{0, 1}, 1},
+		"two contents under one name":    {[]*commitCall{call("0/a.sst", a), call("0/a.sst", b)}, []int{0, 1}, 1},
+		"the same and more, one name":    {[]*commitCall{call("0/a.sst", a), call("0/a.sst", a, b)}, []int{0, 1}, 1},
+		"one has nothing that is accepted": {[]*commitCall{call("0/a.sst", a), call("0/b.sst", a), call("0/b.sst", b)},
+			[]int{0, 1, 0}, 2},
 	} {
 		accepted, err := o.judge().decide(t.Context(), tc.group)
 		if err != nil || len(accepted) != tc.segment {
@@ -144,7 +146,8 @@ func TestLatestTimeIsNotTheLast(t *testing.T) {
 	if err := o.intake.apply(t.Context(), in); err != nil {
 		t.Fatal(err)
 	}
-	data, err := wire.Encode(wire.CommitRequest{Segment: extent.Segment{Key: "0/a.sst", Size: 1}, Extents: []extent.Extent{e}})
+	data, err := wire.Encode(wire.CommitRequest{Segment: extent.Segment{Key: "0/a.sst", Size: 1},
+		Extents: []extent.Extent{e}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -217,7 +220,8 @@ func TestSegmentIsCommittedOnce(t *testing.T) {
 	for i := range 2*rememberedSegments + 1 {
 		memory.add(fmt.Sprint(i))
 	}
-	if len(memory.known) != rememberedSegments || memory.has(fmt.Sprint(rememberedSegments)) || !memory.has(fmt.Sprint(rememberedSegments+1)) {
+	if len(memory.known) != rememberedSegments || memory.has(fmt.Sprint(rememberedSegments)) ||
+		!memory.has(fmt.Sprint(rememberedSegments+1)) {
 		t.Errorf("%d segments are remembered", len(memory.known))
 	}
 }

@@ -26,7 +26,8 @@ type hooked struct {
 
 func (h *hooked) set(before func(*nats.Msg)) { h.before.Store(&before) }
 
-func (h *hooked) PublishMsg(ctx context.Context, msg *nats.Msg, opts ...jetstream.PublishOpt) (*jetstream.PubAck, error) {
+func (h *hooked) PublishMsg(ctx context.Context, msg *nats.Msg, opts ...jetstream.PublishOpt) (*jetstream.PubAck,
+	error) {
 	if strings.HasPrefix(msg.Subject, wire.Shard(0).ManifestSubject()) {
 		(*h.before.Load())(msg)
 	}
@@ -86,7 +87,8 @@ func (m *meeting) succeed() {
 func (m *meeting) offer(epoch uint64, key string, extents ...extent.Extent) (refused int, err error) {
 	m.t.Helper()
 	var reply wire.CommitReply
-	err = m.askEpoch(epoch, wire.OpCommit, wire.CommitRequest{Segment: extent.Segment{Key: key, Size: 1}, Extents: extents}, &reply)
+	err = m.askEpoch(epoch, wire.OpCommit, wire.CommitRequest{Segment: extent.Segment{Key: key, Size: 1},
+		Extents: extents}, &reply)
 	return len(reply.Refused), errors.Join(err, reply.Err())
 }
 
@@ -205,7 +207,8 @@ func TestBothAnswerADrain(t *testing.T) {
 	m.takeReady("t.a")
 	var replies [2]wire.DrainReply
 	for i, epoch := range []uint64{m.first, m.epoch()} {
-		if err := m.askEpoch(epoch, wire.OpDrain, wire.DrainRequest{Logs: []string{"t.a"}, MaxBytes: 1 << 20}, &replies[i]); err != nil || replies[i].Err() != nil {
+		if err := m.askEpoch(epoch, wire.OpDrain, wire.DrainRequest{Logs: []string{"t.a"}, MaxBytes: 1 << 20},
+			&replies[i]); err != nil || replies[i].Err() != nil {
 			t.Fatalf("epoch %d: %v, %v", epoch, err, replies[i].Err())
 		}
 	}

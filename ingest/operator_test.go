@@ -106,7 +106,10 @@ func TestHandoversAreTold(t *testing.T) {
 	s := newSystem(t)
 	s.addShards(2)
 	var log logBuffer
-	a := s.start("a", t.TempDir(), func(c *Config) { c.Host, c.Logger = "web-1", slog.New(slog.NewJSONHandler(&log, nil)) })
+	a := s.start("a", t.TempDir(), func(c *Config) {
+		c.Host, c.Logger = "web-1",
+			slog.New(slog.NewJSONHandler(&log, nil))
+	})
 	s.awaitShares(map[*node]float64{a: 2})
 	if lines := log.lines(t, over); len(lines) != 0 {
 		t.Fatalf("nothing was handed over, and it says %v", lines)
@@ -114,7 +117,8 @@ func TestHandoversAreTold(t *testing.T) {
 	b := s.start("b", t.TempDir())
 	s.awaitShares(map[*node]float64{a: 1, b: 1})
 	s.until("the handover to be told", func() bool { return len(log.lines(t, over)) == 1 })
-	if line := log.lines(t, over)[0]; line["why"] != "it is another node's share" || line["epoch"] != 1.0 || line["served"] == nil {
+	if line := log.lines(t, over)[0]; line["why"] != "it is another node's share" || line["epoch"] != 1.0 ||
+		line["served"] == nil {
 		t.Errorf("the handover is %v", line)
 	}
 	kv, err := s.js.KeyValue(t.Context(), wire.LeaseBucket)

@@ -6,8 +6,8 @@ import (
 	"dormouse/internal/outage"
 )
 
-// outages are what the owners of shards try again and again, each in its epoch, and how the log of their process speaks of
-// that. When JetStream or the bucket is away all shards meet it, and it is one outage.
+// outages are what the owners of shards try again and again, each in its epoch, and how the log of their process speaks
+// of that. When JetStream or the bucket is away all shards meet it, and it is one outage.
 type outages struct {
 	unowned, heldUp, queue, source, full, aside, trim, snapshot, shorten, part, requests *outage.Log
 	malformed, elsewhere, rejected                                                       *outage.Log
@@ -43,8 +43,9 @@ func newOutages(log *slog.Logger) outages {
 // of returns those of one shard.
 func (o outages) of(args ...any) outages {
 	return outages{
-		unowned: o.unowned.Part(args...), heldUp: o.heldUp.Part(args...), queue: o.queue.Part(args...), source: o.source.Part(args...),
-		full: o.full.Part(args...), aside: o.aside.Part(args...), trim: o.trim.Part(args...),
+		unowned: o.unowned.Part(args...), heldUp: o.heldUp.Part(args...), queue: o.queue.Part(args...),
+		source: o.source.Part(args...),
+		full:   o.full.Part(args...), aside: o.aside.Part(args...), trim: o.trim.Part(args...),
 		snapshot: o.snapshot.Part(args...), shorten: o.shorten.Part(args...), part: o.part.Part(args...),
 		requests: o.requests.Part(args...), malformed: o.malformed.Part(args...), elsewhere: o.elsewhere.Part(args...),
 		rejected: o.rejected.Part(args...),
@@ -53,7 +54,8 @@ func (o outages) of(args ...any) outages {
 
 // over ends them all, when the shard is none of this node's business any more.
 func (o outages) over() {
-	for _, one := range []*outage.Log{o.unowned, o.heldUp, o.queue, o.source, o.full, o.aside, o.trim, o.snapshot, o.shorten, o.part, o.requests} {
+	for _, one := range []*outage.Log{o.unowned, o.heldUp, o.queue, o.source, o.full, o.aside, o.trim, o.snapshot,
+		o.shorten, o.part, o.requests} {
 		one.Over()
 	}
 }

@@ -54,14 +54,16 @@ type owner struct {
 
 // newOwner makes an owner of the shard for one epoch. The outages are the shardRunner's: what fails in each epoch anew
 // is one outage.
-func newOwner(n *Node, source topology.Source, log *slog.Logger, outages outages, share func() int, fresh func() bool) *owner {
+func newOwner(n *Node, source topology.Source, log *slog.Logger, outages outages, share func() int,
+	fresh func() bool) *owner {
 	o := &owner{
 		cfg: n.cfg, metrics: n.metrics, schedules: n.schedules, load: n.shards.load, trims: &n.trims, fresh: fresh,
 		source: source, share: share, log: log, outages: outages, advance: n.shards.advance(source.Shard),
 		listTime: listTime,
 		ledger:   newLedger(n.cfg.DB, source.Shard, n.metrics),
 	}
-	o.from = &sourceStream{source: source, js: n.cfg.JS, ledger: o.ledger, every: sourceCheck, advance: o.advance, log: log}
+	o.from = &sourceStream{source: source, js: n.cfg.JS, ledger: o.ledger, every: sourceCheck, advance: o.advance,
+		log: log}
 	return o
 }
 

@@ -44,7 +44,8 @@ func TestWholeWay(t *testing.T) {
 	if refused := s.commit("0/a.sst", extents...); len(refused) > 0 {
 		t.Fatalf("refused: %v", refused)
 	}
-	if n.metric("dormouse_logs_active") != 0 || n.metric("dormouse_buffer_bytes") != 0 || n.metric("dormouse_entries_synced_total") != 3 {
+	if n.metric("dormouse_logs_active") != 0 || n.metric("dormouse_buffer_bytes") != 0 ||
+		n.metric("dormouse_entries_synced_total") != 3 {
 		t.Fatal("nothing may be active after the commit")
 	}
 	s.until("the source stream to be trimmed", func() bool {
@@ -130,11 +131,13 @@ func TestFencedOwnerStepsDown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := m.Append(t.Context(), manifest.Record{Kind: manifest.Claim, Epoch: old + 1, Owner: "usurper"}); err != nil {
+	if _, err := m.Append(t.Context(), manifest.Record{Kind: manifest.Claim, Epoch: old + 1,
+		Owner: "usurper"}); err != nil {
 		t.Fatal(err)
 	}
 	var reply wire.CommitReply
-	err = s.askEpoch(old, wire.OpCommit, wire.CommitRequest{Segment: extent.Segment{Key: "0/x.sst", Size: 1}, Extents: extents}, &reply)
+	err = s.askEpoch(old, wire.OpCommit, wire.CommitRequest{Segment: extent.Segment{Key: "0/x.sst", Size: 1},
+		Extents: extents}, &reply)
 	if err != nil || !errors.Is(reply.Err(), wire.ErrNotOwner) {
 		t.Fatalf("commit to the fenced owner: %v, %v", err, reply.Err())
 	}
@@ -143,7 +146,8 @@ func TestFencedOwnerStepsDown(t *testing.T) {
 	}
 	s.until("the node to claim again", func() bool { return s.epoch() == old+2 })
 	n.awaitOwned()
-	if err := s.askEpoch(old, wire.OpDrain, wire.DrainRequest{Logs: []string{"t.a"}, MaxBytes: 1 << 20}, &wire.DrainReply{}); !errors.Is(err, nats.ErrNoResponders) {
+	if err := s.askEpoch(old, wire.OpDrain, wire.DrainRequest{Logs: []string{"t.a"}, MaxBytes: 1 << 20},
+		&wire.DrainReply{}); !errors.Is(err, nats.ErrNoResponders) {
 		t.Fatalf("somebody still answers in the old epoch: %v", err)
 	}
 	s.takeReady("t.a")
@@ -271,7 +275,8 @@ func TestWorkItemNamesItsOwner(t *testing.T) {
 	}
 	msg := (&system{t: t, js: o.cfg.JS}).stored(wire.SyncQueueStream, 1)
 	var item wire.WorkItem
-	if err := wire.Decode(msg.Data, &item); err != nil || item.Epoch != 7 || item.Shard != 0 || !slices.Equal(item.Logs, []string{"t.a", "t.b"}) {
+	if err := wire.Decode(msg.Data, &item); err != nil || item.Epoch != 7 || item.Shard != 0 ||
+		!slices.Equal(item.Logs, []string{"t.a", "t.b"}) {
 		t.Errorf("queued %+v, %v", item, err)
 	}
 }
@@ -352,11 +357,13 @@ func TestSmallBufferLimit(t *testing.T) {
 
 // TestLossCause: who lost entries is told what can have taken them, and not to raise limits that are not set.
 func TestLossCause(t *testing.T) {
-	if cause := lossCause(jetstream.StreamConfig{MaxMsgs: -1, MaxBytes: -1}); !strings.HasPrefix(cause, "a purge or delete by somebody") {
+	cause := lossCause(jetstream.StreamConfig{MaxMsgs: -1, MaxBytes: -1})
+	if !strings.HasPrefix(cause, "a purge or delete by somebody") {
 		t.Errorf("without limits: %s", cause)
 	}
-	cause := lossCause(jetstream.StreamConfig{MaxMsgs: -1, MaxBytes: -1, AllowMsgTTL: true, MaxAge: time.Hour})
-	if !strings.Contains(cause, "(max_age 1h0m0s, allow_msg_ttl true)") || !strings.Contains(cause, "purge or delete by somebody") {
+	cause = lossCause(jetstream.StreamConfig{MaxMsgs: -1, MaxBytes: -1, AllowMsgTTL: true, MaxAge: time.Hour})
+	if !strings.Contains(cause, "(max_age 1h0m0s, allow_msg_ttl true)") ||
+		!strings.Contains(cause, "purge or delete by somebody") {
 		t.Errorf("with limits: %s", cause)
 	}
 }
@@ -435,7 +442,8 @@ func TestTwoNodesOneOwner(t *testing.T) {
 	s := newSystem(t)
 	const shortLease = 600 * time.Millisecond
 	short := func(c *Config) { c.Lease = shortLease }
-	_, err := topology.Ensure(t.Context(), s.js, topology.Config{RequeueAfter: time.Minute, Lease: shortLease, Replicas: 1})
+	_, err := topology.Ensure(t.Context(), s.js, topology.Config{RequeueAfter: time.Minute, Lease: shortLease,
+		Replicas: 1})
 	if err != nil {
 		t.Fatal(err)
 	}

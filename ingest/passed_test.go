@@ -107,7 +107,8 @@ func TestPassOver(t *testing.T) {
 	refuse.Store(false)
 	o.ledger.mu.pos.AppliedTime = time.Now()
 	for range 2 { // the second time there is nothing to do
-		if err := o.intake.passOver(t.Context(), 2); err != nil || o.ledger.applied() != 2 || !o.ledger.mu.pos.AppliedTime.IsZero() {
+		if err := o.intake.passOver(t.Context(), 2); err != nil || o.ledger.applied() != 2 ||
+			!o.ledger.mu.pos.AppliedTime.IsZero() {
 			t.Errorf("applied %d of %s, %v", o.ledger.applied(), o.ledger.mu.pos.AppliedTime, err)
 		}
 	}

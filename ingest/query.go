@@ -31,7 +31,8 @@ func (s *server) serveLists(ctx context.Context) error {
 	return s.serveReaders(ctx, s.lists, func(ctx context.Context, msg *nats.Msg) any { return s.list(ctx, msg) })
 }
 
-func (s *server) serveReaders(ctx context.Context, asked <-chan *nats.Msg, answer func(context.Context, *nats.Msg) any) error {
+func (s *server) serveReaders(ctx context.Context, asked <-chan *nats.Msg,
+	answer func(context.Context, *nats.Msg) any) error {
 	for {
 		select {
 		case <-ctx.Done():
@@ -55,7 +56,8 @@ func (s *server) extents(msg *nats.Msg) wire.ExtentsReply {
 	}
 	applied := s.ledger.position().ManifestSeq
 	if applied < req.MinManifest {
-		return wire.ExtentsReply{Status: wire.StatusOf(fmt.Errorf("%w: the catalog is at manifest record %d", wire.ErrBusy, applied))}
+		return wire.ExtentsReply{Status: wire.StatusOf(
+			fmt.Errorf("%w: the catalog is at manifest record %d", wire.ErrBusy, applied))}
 	}
 	page, more, err := s.ledger.catalog.Extents(req.Log, req.After, req.All, s.extentLimit(logid.MaxBytes))
 	if err != nil {
@@ -125,9 +127,11 @@ func (s *server) page(ctx context.Context, req wire.ListRequest) (reply wire.Lis
 }
 
 // bufferedLogs returns up to limit logs of a cursor from one on and, if to is not empty, before another.
-func (s *server) bufferedLogs(ctx context.Context, cursor *buffer.Cursor, prefix, from, to string, limit int) (logs []wire.LogInfo, err error) {
+func (s *server) bufferedLogs(ctx context.Context, cursor *buffer.Cursor, prefix, from, to string,
+	limit int) (logs []wire.LogInfo, err error) {
 	log, ok, err := cursor.SeekLog(from)
-	for ; ok && err == nil && strings.HasPrefix(log, prefix) && (to == "" || log < to) && len(logs) < limit; log, ok, err = cursor.SeekLog(log + "\x01") {
+	for ; ok && err == nil && strings.HasPrefix(log, prefix) && (to == "" || log < to) && len(logs) < limit; log, ok,
+		err = cursor.SeekLog(log + "\x01") {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
@@ -150,10 +154,12 @@ func (s *server) bufferedPart(cursor *buffer.Cursor, log string) (wire.Part, err
 	}
 	last, end, _, err := cursor.Last(log)
 	if err != nil || pending.First == first && pending.Last == last {
-		return wire.Part{Entries: pending.Count, Bytes: pending.Bytes, First: first, Last: last, MinTime: begin.UnixNano(), MaxTime: end.UnixNano()}, err
+		return wire.Part{Entries: pending.Count, Bytes: pending.Bytes, First: first, Last: last, MinTime: begin.UnixNano(),
+			MaxTime: end.UnixNano()}, err
 	}
 	e, err := cursor.Measure(log, first, last)
-	return wire.Part{Entries: e.Count, Bytes: e.Bytes, First: e.First, Last: e.Last, MinTime: e.MinTime, MaxTime: e.MaxTime}, err
+	return wire.Part{Entries: e.Count, Bytes: e.Bytes, First: e.First, Last: e.Last, MinTime: e.MinTime,
+		MaxTime: e.MaxTime}, err
 }
 
 // mergeLogs joins two ascending lists; a log in both becomes one.

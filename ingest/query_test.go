@@ -22,7 +22,8 @@ func extentsOf(t *testing.T, o *owner, log string, extents int) {
 	t.Helper()
 	batch := o.cfg.DB.NewBatch()
 	for i := range uint64(extents) {
-		e := extent.Extent{Log: log, First: 1 + 3*i, Last: 2 + 3*i, Count: 2, Bytes: 10, MinTime: int64(i), MaxTime: int64(i) + 1}
+		e := extent.Extent{Log: log, First: 1 + 3*i, Last: 2 + 3*i, Count: 2, Bytes: 10, MinTime: int64(i),
+			MaxTime: int64(i) + 1}
 		if err := o.ledger.catalog.Put(batch, e, extent.Segment{Key: "0/x.sst", Size: 1}); err != nil {
 			t.Fatal(err)
 		}
@@ -38,7 +39,8 @@ func TestListOfLogsWithManyExtents(t *testing.T) {
 	o := claimed(t)
 	o.listTime = time.Hour // however slow the machine is
 	s, _ := o.serve(t)
-	want := map[string]uint64{"t.a": 1, "t.b": 3*listExtents + 7, "t.bb": 2, "t.c": listExtents, "t.d": listExtents - 2, "t.e": 5, "t.z": 0}
+	want := map[string]uint64{"t.a": 1, "t.b": 3*listExtents + 7, "t.bb": 2, "t.c": listExtents, "t.d": listExtents - 2,
+		"t.e": 5, "t.z": 0}
 	for log, extents := range want {
 		extentsOf(t, o, log, int(extents))
 	}
@@ -54,15 +56,18 @@ func TestListOfLogsWithManyExtents(t *testing.T) {
 		}
 		logs = append(logs, l.Log)
 		buffered := map[string]uint64{"t.b": 1, "t.z": 2}[l.Log]
-		if n := want[l.Log]; l.Extents != n || l.Archived.Entries != 2*n || l.Archived.Bytes != 10*n || l.Buffered.Entries != buffered ||
-			n > 0 && (l.Archived.First != 1 || l.Archived.Last != 3*n-1 || l.Archived.MinTime != 0 || l.Archived.MaxTime != int64(n)) {
+		if n := want[l.Log]; l.Extents != n || l.Archived.Entries != 2*n || l.Archived.Bytes != 10*n ||
+			l.Buffered.Entries != buffered ||
+			n > 0 && (l.Archived.First != 1 || l.Archived.Last != 3*n-1 || l.Archived.MinTime != 0 ||
+				l.Archived.MaxTime != int64(n)) {
 			t.Errorf("%+v, want %d extents and %d buffered", l, n, buffered)
 		}
 	}
 	if all := []string{"t.a", "t.b", "t.bb", "t.c", "t.d", "t.e", "t.z"}; !slices.Equal(logs, all) {
 		t.Fatalf("listed %v", logs)
 	}
-	if l, ok, err := owners.Log(t.Context(), 0, "t.b"); err != nil || !ok || l.Extents != want["t.b"] || l.Buffered.Entries != 1 {
+	if l, ok, err := owners.Log(t.Context(), 0, "t.b"); err != nil || !ok || l.Extents != want["t.b"] ||
+		l.Buffered.Entries != 1 {
 		t.Errorf("alone: %+v, %v, %v", l, ok, err)
 	}
 	if _, ok, err := owners.Log(t.Context(), 0, "t"); err != nil || ok {
@@ -119,7 +124,8 @@ func TestReadersOfAStaleLease(t *testing.T) {
 	s, _ := o.serve(t)
 	for _, want := range []error{wire.ErrBusy, nil} {
 		for op, request := range map[wire.Operation]any{
-			wire.OpHeld: wire.HeldRequest{Log: "t.a"}, wire.OpExtents: wire.ExtentsRequest{Log: "t.a"}, wire.OpList: wire.ListRequest{},
+			wire.OpHeld: wire.HeldRequest{Log: "t.a"}, wire.OpExtents: wire.ExtentsRequest{Log: "t.a"},
+			wire.OpList: wire.ListRequest{},
 		} {
 			var reply wire.Status // which all replies begin with
 			if err := s.ask(op, request, &reply); err != nil || !errors.Is(reply.Err(), want) {
@@ -133,7 +139,8 @@ func TestReadersOfAStaleLease(t *testing.T) {
 // TestListsDoNotHoldUpReads: questions for logs that nobody gets to do not fill the queue of those for extents.
 func TestListsDoNotHoldUpReads(t *testing.T) {
 	inbox := make(chan *nats.Msg, inboxLimit)
-	s := &server{log: slog.New(slog.DiscardHandler), inbox: inbox, queries: make(chan *nats.Msg, queryLimit), lists: make(chan *nats.Msg, queryLimit)}
+	s := &server{log: slog.New(slog.DiscardHandler), inbox: inbox, queries: make(chan *nats.Msg, queryLimit),
+		lists: make(chan *nats.Msg, queryLimit)}
 	for range 2 * queryLimit {
 		inbox <- &nats.Msg{Subject: wire.OwnerSubject(0, 1, wire.OpList)}
 	}

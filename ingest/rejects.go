@@ -89,8 +89,8 @@ func (r *rejects) republication(m rejected.Message) []outgoing {
 
 // unpublished returns what becomes of an entry that cannot be published again.
 func (r *rejects) unpublished(m rejected.Message, reason string) []outgoing {
-	r.log.Error("an entry that was to be published again is refused; it is put aside in DORMOUSE_REJECTED, and its log lacks it",
-		"subject", m.Subject, "sequence", m.Seq, "error", reason)
+	r.log.Error("an entry that was to be published again is refused; it is put aside in DORMOUSE_REJECTED, and its "+
+		"log lacks it", "subject", m.Subject, "sequence", m.Seq, "error", reason)
 	return r.rejection(m, "not published again: "+reason)
 }
 

@@ -47,7 +47,8 @@ func TestRejectedEntriesAreKeptAside(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if msg.Header.Get(rejected.Subject) == "" || msg.Header.Get(rejected.Sequence) == "" || msg.Header.Get(rejected.Time) == "" {
+		if msg.Header.Get(rejected.Subject) == "" || msg.Header.Get(rejected.Sequence) == "" ||
+			msg.Header.Get(rejected.Time) == "" {
 			t.Errorf("headers missing: %v", msg.Header)
 		}
 		if msg.Header.Get(rejected.Part) != "" {
@@ -59,7 +60,8 @@ func TestRejectedEntriesAreKeptAside(t *testing.T) {
 	if len(reasons) != 2 || !strings.Contains(reasons[0], "no log token") || !strings.Contains(reasons[1], "302 bytes") {
 		t.Errorf("reasons %q", reasons)
 	}
-	if v, err := entry.DecodeValue(value); err != nil || len(v.Data) != len(big.Data) || v.Headers["Nats-Msg-Id"][0] != "id" {
+	if v, err := entry.DecodeValue(value); err != nil || len(v.Data) != len(big.Data) ||
+		v.Headers["Nats-Msg-Id"][0] != "id" {
 		t.Errorf("the large message did not come whole: %d bytes, %v", len(v.Data), err)
 	}
 }
@@ -78,9 +80,11 @@ func TestPutAsideOnce(t *testing.T) {
 	}
 	last, _ := m.Last()
 	before := time.Now().UnixNano()
-	lost := extent.Extent{Log: "t.a", First: 1, Last: 3, Count: 3, MinTime: before, MaxTime: before} // of which the stream has nothing
+	// of which the stream has nothing
+	lost := extent.Extent{Log: "t.a", First: 1, Last: 3, Count: 3, MinTime: before, MaxTime: before}
 	if _, err := m.Append(t.Context(), manifest.Record{Kind: manifest.Commit, Epoch: last.Epoch, Owner: "a",
-		Segments: []manifest.Committed{{Segment: extent.Segment{Key: "0/lost.sst"}, Extents: []extent.Extent{lost}}}}); err != nil {
+		Segments: []manifest.Committed{{Segment: extent.Segment{Key: "0/lost.sst"},
+			Extents: []extent.Extent{lost}}}}); err != nil {
 		t.Fatal(err)
 	}
 	// The publishers' own ids must not make their entries duplicates of themselves.
@@ -125,7 +129,8 @@ func reusing(t *testing.T, last uint64) *system {
 	before := time.Now().UnixNano()
 	lost := extent.Extent{Log: "t.a", First: 1, Last: last, Count: last, MinTime: before, MaxTime: before}
 	if _, err := m.Append(t.Context(), manifest.Record{Kind: manifest.Commit, Epoch: record.Epoch, Owner: "a",
-		Segments: []manifest.Committed{{Segment: extent.Segment{Key: "0/lost.sst"}, Extents: []extent.Extent{lost}}}}); err != nil {
+		Segments: []manifest.Committed{{Segment: extent.Segment{Key: "0/lost.sst"},
+			Extents: []extent.Extent{lost}}}}); err != nil {
 		t.Fatal(err)
 	}
 	return s
@@ -140,7 +145,8 @@ func TestLargeEntryIsPublishedAgain(t *testing.T) {
 	n.awaitMetric("dormouse_entries_republished_total", 2)
 	n.awaitMetric("dormouse_entries_ingested_total", 2)
 	for seq, want := range map[uint64]int{3: int(s.nc.MaxPayload()), 4: len("small")} {
-		if got := s.stored(wire.DefaultSource, seq); len(got.Data) != want || (got.Header.Get(jetstream.MsgIDHeader) == "") != (seq == 3) {
+		if got := s.stored(wire.DefaultSource, seq); len(got.Data) != want ||
+			(got.Header.Get(jetstream.MsgIDHeader) == "") != (seq == 3) {
 			t.Errorf("entry %d has %d bytes and headers %v", seq, len(got.Data), got.Header)
 		}
 	}
@@ -161,13 +167,15 @@ func TestRefusedRepublicationIsKeptAside(t *testing.T) {
 	}
 	n := s.start("b", t.TempDir())
 	n.awaitMetric("dormouse_entries_ingested_total", 1)
-	for name, want := range map[string]float64{"dormouse_entries_rejected_total": 1, "dormouse_entries_republished_total": 1} {
+	for name, want := range map[string]float64{"dormouse_entries_rejected_total": 1,
+		"dormouse_entries_republished_total": 1} {
 		if got := n.metric(name); got != want {
 			t.Errorf("%s is %v, want %v", name, got, want)
 		}
 	}
 	kept := s.stored(wire.RejectedStream, 1)
-	if len(kept.Data) != 2000 || kept.Header.Get(rejected.Sequence) != "1" || !strings.Contains(kept.Header.Get(rejected.Reason), "exceeds maximum") {
+	if len(kept.Data) != 2000 || kept.Header.Get(rejected.Sequence) != "1" ||
+		!strings.Contains(kept.Header.Get(rejected.Reason), "exceeds maximum") {
 		t.Errorf("put aside: %d bytes, %v", len(kept.Data), kept.Header)
 	}
 }
@@ -181,14 +189,16 @@ func TestTransformedEntryIsNotPublishedAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	cfg := source.CachedInfo().Config
-	cfg.Subjects, cfg.SubjectTransform = []string{"in.>"}, &jetstream.SubjectTransformConfig{Source: "in.>", Destination: "logs.>"}
+	cfg.Subjects, cfg.SubjectTransform = []string{"in.>"},
+		&jetstream.SubjectTransformConfig{Source: "in.>", Destination: "logs.>"}
 	if _, err := s.js.UpdateStream(t.Context(), cfg); err != nil {
 		t.Fatal(err)
 	}
 	s.publish("in.t.a", "reused", "after it")
 	n := s.start("b", t.TempDir())
 	n.awaitMetric("dormouse_entries_ingested_total", 1)
-	for name, want := range map[string]float64{"dormouse_entries_rejected_total": 1, "dormouse_entries_republished_total": 0} {
+	for name, want := range map[string]float64{"dormouse_entries_rejected_total": 1,
+		"dormouse_entries_republished_total": 0} {
 		if got := n.metric(name); got != want {
 			t.Errorf("%s is %v, want %v", name, got, want)
 		}
@@ -211,7 +221,8 @@ func TestRejectedWithAllTheHeadersThatFit(t *testing.T) {
 	}
 	n.awaitMetric("dormouse_entries_rejected_total", 1)
 	kept := s.stored(wire.RejectedStream, 1)
-	if v, err := entry.DecodeValue(kept.Data); kept.Header.Get(rejected.Part) != "1/1" || err != nil || len(v.Headers["Large"][0]) != 65_450 {
+	if v, err := entry.DecodeValue(kept.Data); kept.Header.Get(rejected.Part) != "1/1" || err != nil ||
+		len(v.Headers["Large"][0]) != 65_450 {
 		t.Errorf("put aside with headers %v, %v", kept.Header, err)
 	}
 }
@@ -242,7 +253,8 @@ func (s *system) silence() (callOff func()) {
 	}
 	return func() {
 		s.t.Helper()
-		_, err := topology.Ensure(s.t.Context(), s.js, topology.Config{RequeueAfter: time.Minute, Lease: 2 * time.Second, Replicas: 1})
+		_, err := topology.Ensure(s.t.Context(), s.js, topology.Config{RequeueAfter: time.Minute, Lease: 2 * time.Second,
+			Replicas: 1})
 		if err := errors.Join(sub.Unsubscribe(), err); err != nil {
 			s.t.Fatal(err)
 		}
@@ -297,7 +309,8 @@ func TestNothingIsPassedBeforeItIsPutAside(t *testing.T) {
 	o := claimed(t)
 	s := &system{t: t, nc: o.cfg.NC, js: o.cfg.JS}
 	var err error
-	if o.intake.rejects.publisher, err = jetstream.New(s.nc, jetstream.WithPublishAsyncTimeout(rejectTimeout)); err != nil {
+	if o.intake.rejects.publisher, err = jetstream.New(s.nc,
+		jetstream.WithPublishAsyncTimeout(rejectTimeout)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(o.intake.rejects.publisher.CleanupPublisher)

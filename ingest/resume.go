@@ -15,10 +15,11 @@ var errAnotherSource = errors.New("the shard's archive is of another stream")
 // resume returns the floor from which a new owner goes on, and what its claim says of the source stream. That is the
 // last record's floor, unless the stream is not as it was then:
 //
-//   - it lost its end in a power failure, after which the floor had survived. What was published since has sequences below the
-//     floor and is not archived; so all that the stream has is looked at again, and the catalog tells what it has.
-//   - it was made anew. If its sequences begin above all that was ever taken in, the shard goes on there. If not, they would be
-//     used twice, and the shard cannot be owned until somebody has decided.
+//   - it lost its end in a power failure, after which the floor had survived. What was published since has sequences
+//     below the floor and is not archived; so all that the stream has is looked at again, and the catalog tells what it
+//     has.
+//   - it was made anew. If its sequences begin above all that was ever taken in, the shard goes on there. If not, they
+//     would be used twice, and the shard cannot be owned until somebody has decided.
 func (o *owner) resume(ctx context.Context, last manifest.Record) (floor uint64, source manifest.Source, err error) {
 	info := o.from.stream.CachedInfo()
 	whole := max(info.State.FirstSeq, 1) - 1
@@ -27,20 +28,23 @@ func (o *owner) resume(ctx context.Context, last manifest.Record) (floor uint64,
 	case last.Epoch == 0: // the shard's first owner: what the stream dropped before is nobody's loss
 		return whole, anew, nil
 	case !last.Source.Created.Equal(info.Created) && whole < last.Source.Seq:
-		return 0, source, fmt.Errorf("%w: shard %s has archived up to sequence %d of a stream that was made at %s, and stream %s was made at %s and begins at %d. "+
-			"Delete it and run dormouse provision, which makes it begin where the old one ended; or make it so yourself, with first_seq %d; "+
-			"or forget the archive: nats stream purge DORMOUSE_MANIFEST --subject %s", errAnotherSource, o.source.Shard, last.Source.Seq,
-			last.Source.Created.Format(time.RFC3339), o.source.Stream, info.Created.Format(time.RFC3339), whole+1, last.Source.Seq+1, o.source.Shard.ManifestSubject())
+		return 0, source, fmt.Errorf("%w: shard %s has archived up to sequence %d of a stream that was made at %s, and "+
+			"stream %s was made at %s and begins at %d. "+"Delete it and run dormouse provision, which makes it begin where "+
+			"the old one ended; or make it so yourself, with first_seq %d; "+
+			"or forget the archive: nats stream purge DORMOUSE_MANIFEST --subject %s", errAnotherSource, o.source.Shard,
+			last.Source.Seq,
+			last.Source.Created.Format(time.RFC3339), o.source.Stream, info.Created.Format(time.RFC3339), whole+1,
+			last.Source.Seq+1, o.source.Shard.ManifestSubject())
 	case !last.Source.Created.Equal(info.Created):
-		o.log.Warn("the source stream was made anew and goes on where the old one ended: what the old one held beyond the archive is gone",
-			"archived", last.Floor, "from", whole+1)
+		o.log.Warn("the source stream was made anew and goes on where the old one ended: what the old one held beyond the "+
+			"archive is gone", "archived", last.Floor, "from", whole+1)
 		return whole, anew, nil
 	}
 	same, err := o.from.has(ctx, last.Source.Seq, last.Source.Time)
 	if err != nil || same {
 		return last.Floor, last.Source, err
 	}
-	o.log.Warn("the source stream lost its end (power failure before a sync?): all of it is compared with the archive again",
-		"taken_in", last.Source.Seq, "stream_last", o.from.stream.CachedInfo().State.LastSeq)
+	o.log.Warn("the source stream lost its end (power failure before a sync?): all of it is compared with the "+
+		"archive again", "taken_in", last.Source.Seq, "stream_last", o.from.stream.CachedInfo().State.LastSeq)
 	return min(last.Floor, whole), anew, nil
 }

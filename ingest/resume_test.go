@@ -72,9 +72,10 @@ func TestFloorAboveTheStreamsEnd(t *testing.T) {
 			last, _ := m.Last()
 			then := last.Source.Time.Add(time.Microsecond)
 			last.Source.Seq, last.Source.Time = 5, then
-			_, err = m.Append(t.Context(), manifest.Record{Kind: manifest.Commit, Epoch: last.Epoch, Owner: "a", Floor: 5, Source: last.Source,
-				Segments: []manifest.Committed{{Segment: extent.Segment{Key: "0/lost.sst", Size: 1},
-					Extents: []extent.Extent{{Log: "t.a", First: 3, Last: 5, Count: 3, Bytes: 3, MinTime: then.UnixNano(), MaxTime: then.UnixNano()}}}}})
+			_, err = m.Append(t.Context(), manifest.Record{Kind: manifest.Commit, Epoch: last.Epoch, Owner: "a", Floor: 5,
+				Source: last.Source, Segments: []manifest.Committed{{Segment: extent.Segment{Key: "0/lost.sst", Size: 1},
+					Extents: []extent.Extent{{Log: "t.a", First: 3, Last: 5, Count: 3, Bytes: 3, MinTime: then.UnixNano(),
+						MaxTime: then.UnixNano()}}}}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -150,7 +151,8 @@ func TestShardAfterItsSourceWasMadeAnew(t *testing.T) {
 func TestResume(t *testing.T) {
 	var log logBuffer
 	o := claimed(t, func(c *Config) { c.Logger = slog.New(slog.NewJSONHandler(&log, nil)) })
-	const madeAnew = "the source stream was made anew and goes on where the old one ended: what the old one held beyond the archive is gone"
+	const madeAnew = "the source stream was made anew and goes on where the old one ended: what the old one held beyond " +
+		"the archive is gone"
 	if lines := log.lines(t, madeAnew); len(lines) > 0 {
 		t.Errorf("the first owner says %v", lines)
 	}
@@ -174,14 +176,20 @@ func TestResume(t *testing.T) {
 		"its first owner": {manifest.Record{}, 2, anew, nil},
 		"as it was": {manifest.Record{Epoch: 1, Floor: 3, Source: manifest.Source{Created: made, Seq: 4, Time: at}},
 			3, manifest.Source{Created: made, Seq: 4, Time: at}, nil},
-		"it lost its end":                   {manifest.Record{Epoch: 1, Floor: 5, Source: manifest.Source{Created: made, Seq: 5, Time: at}}, 2, anew, nil},
-		"it has another end":                {manifest.Record{Epoch: 1, Floor: 4, Source: manifest.Source{Created: made, Seq: 4, Time: at.Add(1)}}, 2, anew, nil},
-		"it lost what was never archived":   {manifest.Record{Epoch: 1, Floor: 1, Source: manifest.Source{Created: made, Seq: 5, Time: at}}, 1, anew, nil},
-		"made anew above what was taken in": {manifest.Record{Epoch: 1, Floor: 1, Source: manifest.Source{Created: made.Add(-1), Seq: 2, Time: at}}, 2, anew, nil},
-		"made anew below it":                {manifest.Record{Epoch: 1, Floor: 1, Source: manifest.Source{Created: made.Add(-1), Seq: 3, Time: at}}, 0, manifest.Source{}, errAnotherSource},
+		"it lost its end": {manifest.Record{Epoch: 1, Floor: 5,
+			Source: manifest.Source{Created: made, Seq: 5, Time: at}}, 2, anew, nil},
+		"it has another end": {manifest.Record{Epoch: 1, Floor: 4,
+			Source: manifest.Source{Created: made, Seq: 4, Time: at.Add(1)}}, 2, anew, nil},
+		"it lost what was never archived": {manifest.Record{Epoch: 1, Floor: 1,
+			Source: manifest.Source{Created: made, Seq: 5, Time: at}}, 1, anew, nil},
+		"made anew above what was taken in": {manifest.Record{Epoch: 1, Floor: 1,
+			Source: manifest.Source{Created: made.Add(-1), Seq: 2, Time: at}}, 2, anew, nil},
+		"made anew below it": {manifest.Record{Epoch: 1, Floor: 1,
+			Source: manifest.Source{Created: made.Add(-1), Seq: 3, Time: at}}, 0, manifest.Source{}, errAnotherSource},
 	} {
 		floor, source, err := o.resume(t.Context(), tc.last)
-		if floor != tc.floor || source.Seq != tc.source.Seq || !source.Created.Equal(tc.source.Created) || !source.Time.Equal(tc.source.Time) || !errors.Is(err, tc.err) {
+		if floor != tc.floor || source.Seq != tc.source.Seq || !source.Created.Equal(tc.source.Created) ||
+			!source.Time.Equal(tc.source.Time) || !errors.Is(err, tc.err) {
 			t.Errorf("%s: from %d of %+v, %v, want %d of %+v", name, floor, source, err, tc.floor, tc.source)
 		}
 	}

@@ -26,8 +26,8 @@ const (
 	listExtents  = 1 << 15 // extents read for one page of logs: some 20 ms of the one who reads for all lists
 )
 
-// server answers workers and readers for an owner: drains, what is held of a log, extents and lists. Commits it hands on. Each kind
-// has a bounded queue, and what finds it full is answered Busy.
+// server answers workers and readers for an owner: drains, what is held of a log, extents and lists. Commits it hands
+// on. Each kind has a bounded queue, and what finds it full is answered Busy.
 type server struct {
 	nc       *nats.Conn
 	source   topology.Source
@@ -47,7 +47,8 @@ type server struct {
 
 func (o *owner) newServer() *server {
 	return &server{
-		nc: o.cfg.NC, source: o.source, archive: o.cfg.ArchiveURL, ledger: o.ledger, commit: o.committer.offer, fresh: o.fresh,
+		nc: o.cfg.NC, source: o.source, archive: o.cfg.ArchiveURL, ledger: o.ledger, commit: o.committer.offer,
+		fresh:    o.fresh,
 		listTime: o.listTime, inbox: make(chan *nats.Msg, inboxLimit), drains: make(chan *nats.Msg, drainLimit),
 		queries: make(chan *nats.Msg, queryLimit), lists: make(chan *nats.Msg, queryLimit),
 		drained: o.metrics.drains, failing: o.outages.requests, log: o.log,

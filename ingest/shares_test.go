@@ -21,7 +21,8 @@ func (s *system) addShards(n int) {
 	for k := 1; k < n; k++ {
 		prefix := "shard" + strconv.Itoa(k)
 		_, err := s.js.CreateStream(s.t.Context(), jetstream.StreamConfig{Name: prefix, Subjects: []string{prefix + ".>"},
-			Metadata: map[string]string{wire.MetadataShard: strconv.Itoa(k), wire.MetadataPrefix: prefix, wire.MetadataManaged: "true"}})
+			Metadata: map[string]string{wire.MetadataShard: strconv.Itoa(k), wire.MetadataPrefix: prefix,
+				wire.MetadataManaged: "true"}})
 		if err != nil {
 			s.t.Fatal(err)
 		}
@@ -93,7 +94,8 @@ func TestNodeThatIsGoneIsForgotten(t *testing.T) {
 func TestDeadOwnerIsReplacedWithinATerm(t *testing.T) {
 	s := newSystem(t)
 	const keptByTheServer = time.Hour
-	if _, err := topology.Ensure(t.Context(), s.js, topology.Config{RequeueAfter: time.Minute, Lease: keptByTheServer, Replicas: 1}); err != nil {
+	if _, err := topology.Ensure(t.Context(), s.js,
+		topology.Config{RequeueAfter: time.Minute, Lease: keptByTheServer, Replicas: 1}); err != nil {
 		t.Fatal(err)
 	}
 	a := s.start("a", t.TempDir(), func(c *Config) { c.NC, c.JS = natstest.Dial(t, s.srv) })

@@ -44,7 +44,8 @@ func TestSkippedIsNoLoss(t *testing.T) {
 	if err := o.intake.stepOver(t.Context(), 6); err != nil || o.ledger.applied() != 6 {
 		t.Fatalf("applied %d, %v", o.ledger.applied(), err)
 	}
-	if lost, skipped := testutil.ToFloat64(o.metrics.lost), testutil.ToFloat64(o.metrics.rejected); lost != 2 || skipped != 3 {
+	if lost, skipped := testutil.ToFloat64(o.metrics.lost), testutil.ToFloat64(o.metrics.rejected); lost != 2 ||
+		skipped != 3 {
 		t.Errorf("%v entries count as lost and %v as put aside, want 2 and 3", lost, skipped)
 	}
 }
@@ -75,7 +76,8 @@ func TestSkippedWhileItIsPutAside(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if rest, dropped := o.intake.rejects.withoutSkipped(t.Context(), left); len(rest) != 1 || rest[0].from.Seq != 3 || dropped != 1 {
+	if rest, dropped := o.intake.rejects.withoutSkipped(t.Context(), left); len(rest) != 1 || rest[0].from.Seq != 3 ||
+		dropped != 1 {
 		t.Errorf("one is there, and %d are left, %d dropped", len(rest), dropped)
 	}
 	err = ended(t, "the rest to be passed over", func() error {

@@ -32,7 +32,8 @@ func (o *owner) loadSnapshot(ctx context.Context, s *manifest.Snapshot, pos cach
 		level = slog.LevelDebug
 	}
 	o.log.Log(ctx, level, "loading a snapshot of the catalog", "extents", extents, "up_to_record", s.UpTo)
-	loaded := cache.Position{Source: pos.Source, Manifest: pos.Manifest, ManifestSeq: s.UpTo, ManifestID: s.UpToID, Highest: s.Highest}
+	loaded := cache.Position{Source: pos.Source, Manifest: pos.Manifest, ManifestSeq: s.UpTo, ManifestID: s.UpToID,
+		Highest: s.Highest}
 	if err := o.ledger.forget(cache.Position{}); err != nil {
 		return pos, err
 	}
@@ -76,7 +77,8 @@ func (o *owner) getPart(ctx context.Context, part extent.Segment) ([]byte, error
 			o.outages.part.Failed(err)
 		}
 		if errors.Is(err, bucket.ErrNotFound) {
-			err = backoff.Permanent(fmt.Errorf("%w: restore it, or start the ingest process again that had the shard last, with its --data", err))
+			err = backoff.Permanent(fmt.Errorf("%w: restore it, or start the ingest process again that had the shard last, "+
+				"with its --data", err))
 		}
 		return data, err
 	}, backoff.WithMaxElapsedTime(0))

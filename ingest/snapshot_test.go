@@ -107,7 +107,8 @@ func TestTakeoverFromSnapshots(t *testing.T) {
 		}
 		n.awaitMetric("dormouse_takeover_entries", 0)
 		if entries, _ := s.drain("t.left"); len(entries) != left || n.metric("dormouse_buffer_entries") != float64(left) {
-			t.Fatalf("turn %d: %v entries are buffered, %d of t.left, want %d", turn, n.metric("dormouse_buffer_entries"), len(entries), left)
+			t.Fatalf("turn %d: %v entries are buffered, %d of t.left, want %d", turn, n.metric("dormouse_buffer_entries"),
+				len(entries), left)
 		}
 		if n.metric("dormouse_entries_lost_total") != 0 {
 			t.Fatal("entries count as lost")
@@ -152,7 +153,8 @@ func TestTailThatIsCountedTooHigh(t *testing.T) {
 	if err := ended(t, "the look at the tail", func() error { return o.snapshots.shorten(t.Context()) }); err != nil {
 		t.Fatal(err)
 	}
-	if long, _ := o.snapshots.longTail(); long || o.ledger.mu.pos.TailExtents > 0 || o.ledger.mu.pos.ManifestSeq != before || len(o.snapshots.newest.Runs) > 0 {
+	if long, _ := o.snapshots.longTail(); long || o.ledger.mu.pos.TailExtents > 0 ||
+		o.ledger.mu.pos.ManifestSeq != before || len(o.snapshots.newest.Runs) > 0 {
 		t.Errorf("the tail is %+v, the snapshot %+v", o.ledger.mu.pos, o.snapshots.newest)
 	}
 }
@@ -174,7 +176,8 @@ func commits(t *testing.T, o *owner, n uint64) {
 func TestRecordIsAppliedWithItsPosition(t *testing.T) {
 	o := claimed(t)
 	commits(t, o, 3)
-	if pos, err := o.cfg.DB.Position(0); err != nil || !samePosition(pos, o.ledger.mu.pos) || pos.Highest != 3 || pos.TailExtents != 3 {
+	if pos, err := o.cfg.DB.Position(0); err != nil || !samePosition(pos, o.ledger.mu.pos) || pos.Highest != 3 ||
+		pos.TailExtents != 3 {
 		t.Errorf("the disk says %+v, the owner %+v, %v", pos, o.ledger.mu.pos, err)
 	}
 	if last, ok, err := o.ledger.catalog.Last("t.a"); err != nil || !ok || last.Extent.Last != 3 {
@@ -200,8 +203,10 @@ func TestSnapshotTakesSoManyAtOnce(t *testing.T) {
 			t.Errorf("it counts as taken: %+v of a tail of %d", o.snapshots.newest, o.ledger.mu.pos.TailRecords)
 		}
 	}
-	if got := o.snapshots.newest; got.UpTo != 3 || got.Highest != 2 || len(got.Runs) != 1 || got.Runs[0].Extents != 2 || o.ledger.mu.pos.TailRecords != 3 || o.ledger.mu.pos.TailExtents != 3 {
-		t.Errorf("it has %+v, and leaves %d records with %d extents", got, o.ledger.mu.pos.TailRecords, o.ledger.mu.pos.TailExtents)
+	if got := o.snapshots.newest; got.UpTo != 3 || got.Highest != 2 || len(got.Runs) != 1 || got.Runs[0].Extents != 2 ||
+		o.ledger.mu.pos.TailRecords != 3 || o.ledger.mu.pos.TailExtents != 3 {
+		t.Errorf("it has %+v, and leaves %d records with %d extents", got, o.ledger.mu.pos.TailRecords,
+			o.ledger.mu.pos.TailExtents)
 	}
 }
 
@@ -210,7 +215,9 @@ func TestTailThatIsGone(t *testing.T) {
 	o := claimed(t)
 	(&system{t: t, js: o.cfg.JS}).shortenedTo(o)
 	o.ledger.mu.pos.TailRecords = o.cfg.SnapshotRecords
-	if err := ended(t, "the owner to end", func() error { return o.snapshots.shorten(t.Context()) }); !errors.Is(err, manifest.ErrGap) {
+	if err := ended(t, "the owner to end", func() error {
+		return o.snapshots.shorten(t.Context())
+	}); !errors.Is(err, manifest.ErrGap) {
 		t.Errorf("it ended with %v", err)
 	}
 }
@@ -334,7 +341,8 @@ func TestBucketThatIsAway(t *testing.T) {
 	}
 	s.until("a snapshot to be tried", func() bool { return bucket.failed.Load() > 0 })
 	if n.metric("dormouse_snapshots_total") != 0 || s.manifestRecords() < 7 {
-		t.Fatalf("%v snapshots without a bucket, %d records are left", n.metric("dormouse_snapshots_total"), s.manifestRecords())
+		t.Fatalf("%v snapshots without a bucket, %d records are left", n.metric("dormouse_snapshots_total"),
+			s.manifestRecords())
 	}
 	bucket.puts.Store(false)
 	s.until("a snapshot and the cut", func() bool {
@@ -345,7 +353,8 @@ func TestBucketThatIsAway(t *testing.T) {
 	bucket.gets.Store(true)
 	n = s.start("b", t.TempDir(), with)
 	s.until("the snapshot to be asked for", func() bool { return bucket.failed.Load() > 0 })
-	if err := n.node.Ready(); err == nil || !strings.Contains(err.Error(), "records to go") || n.metric("dormouse_takeover_records") == 0 {
+	if err := n.node.Ready(); err == nil || !strings.Contains(err.Error(), "records to go") ||
+		n.metric("dormouse_takeover_records") == 0 {
 		t.Errorf("a takeover that waits for the bucket says %v", err)
 	}
 	bucket.gets.Store(false)

@@ -30,17 +30,18 @@ type Bucket interface {
 	Check(ctx context.Context) error
 }
 
-// A manifest's tail, what it has beyond the newest snapshot, is all that a new owner has to apply one by one. It is cut when
-// it exceeds these, but not more often than every snapshotEvery, so that a burst is over before its records are read again.
+// A manifest's tail, what it has beyond the newest snapshot, is all that a new owner has to apply one by one. It is cut
+// when it exceeds these, but not more often than every snapshotEvery, so that a burst is over before its records are
+// read again.
 const (
 	snapshotRecords = 1024
 	snapshotExtents = 65_536 // some 15 MiB while they are sorted
 	snapshotEvery   = 30 * time.Second
 )
 
-// Runs of a snapshot are merged when there are mergeRuns of about one size at its end, so that an extent is written again
-// once for each time that the catalog grows by that factor, and the runs are few (a size-tiered log-structured merge;
-// O'Neil et al. 1996).
+// Runs of a snapshot are merged when there are mergeRuns of about one size at its end, so that an extent is written
+// again once for each time that the catalog grows by that factor, and the runs are few (a size-tiered log-structured
+// merge; O'Neil et al. 1996).
 const (
 	mergeRuns  = 4
 	mergeRatio = 3 // a run is of the size of those after it when it is at most so many times as large as all of them
@@ -48,8 +49,8 @@ const (
 	mergeTries = 3 // an owner leaves a run alone that it could not read so often; each try may leave orphans in the bucket
 )
 
-// snapshotter keeps the manifest of a shard short: it takes snapshots of the catalog, and drops the records that they have. What
-// it takes in memory is the rows of one snapshot's newest run.
+// snapshotter keeps the manifest of a shard short: it takes snapshots of the catalog, and drops the records that they
+// have. What it takes in memory is the rows of one snapshot's newest run.
 type snapshotter struct {
 	js          jetstream.JetStream
 	shard       wire.Shard
@@ -146,8 +147,8 @@ func (t *snapshotter) shorten(ctx context.Context) error {
 }
 
 // take takes one that has the records up to upTo, or as many of them as are sorted at once. The steps, and what a
-// crash after each leaves: (1) its parts are in the bucket: orphans; (2) its record is in the manifest: new owners use it;
-// (3) the records that it has are dropped (dropTail): the next owner drops them.
+// crash after each leaves: (1) its parts are in the bucket: orphans; (2) its record is in the manifest: new owners use
+// it; (3) the records that it has are dropped (dropTail): the next owner drops them.
 func (t *snapshotter) take(ctx context.Context, upTo manifest.Mark) error {
 	next := &manifest.Snapshot{}
 	if t.newest != nil {
@@ -157,19 +158,20 @@ func (t *snapshotter) take(ctx context.Context, upTo manifest.Mark) error {
 	run := manifest.Run{After: next.UpTo}
 	var rows []catalog.Row
 	records, enough := uint64(0), errors.New("enough")
-	err := manifest.Scan(ctx, t.js, t.shard, manifest.Mark{Seq: next.UpTo, ID: next.UpToID}, upTo, func(seq, _ uint64, r manifest.Record) error {
-		for _, s := range r.Segments {
-			for _, e := range s.Extents {
-				rows = append(rows, catalog.RowOf(e, s.Segment))
-				run.Entries += e.Count
+	err := manifest.Scan(ctx, t.js, t.shard, manifest.Mark{Seq: next.UpTo, ID: next.UpToID}, upTo,
+		func(seq, _ uint64, r manifest.Record) error {
+			for _, s := range r.Segments {
+				for _, e := range s.Extents {
+					rows = append(rows, catalog.RowOf(e, s.Segment))
+					run.Entries += e.Count
+				}
 			}
-		}
-		next.UpTo, next.UpToID, next.Highest = seq, r.ID, max(next.Highest, r.Highest())
-		if records++; uint64(len(rows)) >= t.mostExtents {
-			return enough
-		}
-		return nil
-	})
+			next.UpTo, next.UpToID, next.Highest = seq, r.ID, max(next.Highest, r.Highest())
+			if records++; uint64(len(rows)) >= t.mostExtents {
+				return enough
+			}
+			return nil
+		})
 	if err != nil && !errors.Is(err, enough) {
 		return err
 	}
@@ -183,8 +185,8 @@ func (t *snapshotter) take(ctx context.Context, upTo manifest.Mark) error {
 		if ctx.Err() != nil {
 			return err
 		}
-		t.log.Warn("runs of the snapshot could not be merged; it is taken as it is. A takeover on an empty disk needs all of its objects: "+
-			"restore the one that is missing or damaged", "error", err, "runs", len(next.Runs))
+		t.log.Warn("runs of the snapshot could not be merged; it is taken as it is. A takeover on an empty disk needs all "+
+			"of its objects: "+"restore the one that is missing or damaged", "error", err, "runs", len(next.Runs))
 	}
 	if err := t.record(ctx, next); err != nil {
 		return err
@@ -205,9 +207,9 @@ func eachOf(rows []catalog.Row) iter.Seq2[catalog.Row, error] {
 	}
 }
 
-// mergeEnd merges the runs at the snapshot's end that are of about one size, if there are enough of them. After an error the
-// snapshot is as it was, and as good: merging only keeps the runs few. A run that cannot be read is left alone after some
-// tries. Those after it are merged among themselves, so that the runs stay few for each such run.
+// mergeEnd merges the runs at the snapshot's end that are of about one size, if there are enough of them. After an
+// error the snapshot is as it was, and as good: merging only keeps the runs few. A run that cannot be read is left
+// alone after some tries. Those after it are merged among themselves, so that the runs stay few for each such run.
 func (t *snapshotter) mergeEnd(ctx context.Context, s *manifest.Snapshot) error {
 	from, after := len(s.Runs)-1, s.Runs[len(s.Runs)-1].Extents
 	for from > 0 && s.Runs[from-1].Extents <= mergeRatio*after && t.unread[s.Runs[from-1].UpTo] < mergeTries {
@@ -250,7 +252,8 @@ func (t *snapshotter) rowsOf(ctx context.Context, run manifest.Run) iter.Seq2[ca
 }
 
 // putParts puts ascending rows into the bucket.
-func (t *snapshotter) putParts(ctx context.Context, rows iter.Seq2[catalog.Row, error]) (parts []extent.Segment, err error) {
+func (t *snapshotter) putParts(ctx context.Context, rows iter.Seq2[catalog.Row, error]) (parts []extent.Segment,
+	err error) {
 	err = catalog.WriteParts(rows, func(part []byte) error {
 		id, err := uuid.NewV7()
 		if err != nil {

@@ -50,8 +50,8 @@ func (s *sourceStream) check(ctx context.Context) error {
 		}
 	}
 	if !same {
-		return fmt.Errorf("the source stream lost its end while it was read (power failure before a sync?): it ends at %d, and entry %d of what was taken in is not there any more",
-			info.State.LastSeq, pos.Applied)
+		return fmt.Errorf("the source stream lost its end while it was read (power failure before a sync?): it ends at %d, "+
+			"and entry %d of what was taken in is not there any more", info.State.LastSeq, pos.Applied)
 	}
 	return nil
 }
@@ -62,8 +62,8 @@ func (s *sourceStream) same(created time.Time) error {
 	if created.Equal(source) {
 		return nil
 	}
-	return fmt.Errorf("the source stream %s is another one now: it was made at %s, and what was taken in is of one made at %s",
-		s.source.Stream, created, source)
+	return fmt.Errorf("the source stream %s is another one now: it was made at %s, and what was taken in is of one "+
+		"made at %s", s.source.Stream, created, source)
 }
 
 // A leader that was just elected may for a moment not know of all that was acknowledged; so that a stream lacks its end

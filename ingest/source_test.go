@@ -198,7 +198,8 @@ func TestGapOfAFencedOwner(t *testing.T) {
 					t.Fatal(err)
 				}
 				last, _ := m.Last()
-				if _, err := m.Append(t.Context(), manifest.Record{Kind: manifest.Claim, Epoch: last.Epoch + 1, Owner: "successor", Source: last.Source}); err != nil {
+				if _, err := m.Append(t.Context(), manifest.Record{Kind: manifest.Claim, Epoch: last.Epoch + 1, Owner: "successor",
+					Source: last.Source}); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -241,7 +242,8 @@ func TestGapThatCannotBeLookedAt(t *testing.T) {
 				t.Errorf("%v are lost, the position is %d", lost, o.ledger.applied())
 			}
 			refuse.Store(false)
-			if err := o.intake.stepOver(t.Context(), 2); err != nil || testutil.ToFloat64(o.metrics.lost) != 2 || o.ledger.applied() != 2 {
+			if err := o.intake.stepOver(t.Context(), 2); err != nil || testutil.ToFloat64(o.metrics.lost) != 2 ||
+				o.ledger.applied() != 2 {
 				t.Errorf("afterwards: %v lost, the position is %d, %v", testutil.ToFloat64(o.metrics.lost), o.ledger.applied(), err)
 			}
 		})

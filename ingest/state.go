@@ -69,7 +69,8 @@ func (s *shardStates) ready() error {
 		return errors.New("ingest has not found its shards yet")
 	}
 	if len(s.by) == 0 {
-		return errors.New("no source stream is left, so that nothing that is published is kept: dormouse provision, or a new start, makes one")
+		return errors.New("no source stream is left, so that nothing that is published is kept: dormouse provision, or a " +
+			"new start, makes one")
 	}
 	var errs []error
 	for _, shard := range slices.Sorted(maps.Keys(s.by)) {
@@ -79,7 +80,8 @@ func (s *shardStates) ready() error {
 		switch status := s.by[shard]; status.state {
 		case wire.ShardOwned, wire.ShardStandby:
 		case wire.ShardClaiming:
-			err := fmt.Errorf("shard %s is %s: %s", shard, status.state, cmp.Or(status.owner.progress.String(), "asking JetStream"))
+			err := fmt.Errorf("shard %s is %s: %s", shard, status.state,
+				cmp.Or(status.owner.progress.String(), "asking JetStream"))
 			if status.failed != nil {
 				err = fmt.Errorf("%w, and the last try failed: %w", err, status.failed)
 			}
@@ -105,7 +107,8 @@ func (s *shardStates) remarks() (lines []string) {
 			lines = append(lines, fmt.Sprintf("shard %s: %s", shard, &status.owner.progress))
 		}
 		if s.on[shard].isFull() {
-			lines = append(lines, fmt.Sprintf("shard %s: the buffer is at its limit: taking nothing in until workers have drained it", shard))
+			lines = append(lines, fmt.Sprintf("shard %s: the buffer is at its limit: taking nothing in until workers have "+
+				"drained it", shard))
 		}
 	}
 	return lines
@@ -120,7 +123,8 @@ func (s *shardStates) report() []wire.ShardStatus {
 	all := make([]wire.ShardStatus, 0, len(by))
 	for _, shard := range slices.Sorted(maps.Keys(by)) {
 		status := by[shard]
-		one := wire.ShardStatus{Shard: shard, State: status.state, Holder: status.holder, Full: on[shard].isFull(), Stuck: on[shard].stuck()}
+		one := wire.ShardStatus{Shard: shard, State: status.state, Holder: status.holder, Full: on[shard].isFull(),
+			Stuck: on[shard].stuck()}
 		if o := status.owner; o != nil {
 			one.RecordsLeft, one.EntriesLeft = o.progress.records.Load(), o.progress.left()
 			if status.state == wire.ShardOwned {

@@ -280,5 +280,6 @@ func (e aheadError) Unwrap() error { return e.error }
 
 // stuckError is how readiness puts it.
 func stuckError(shard wire.Shard, s *wire.Stuck) error {
-	return fmt.Errorf("shard %s has been stuck%s for %s: %s%s", shard, s.At(), time.Since(s.Since).Round(time.Second), s.Reason, s.Try(shard))
+	return fmt.Errorf("shard %s has been stuck%s for %s: %s%s", shard, s.At(), time.Since(s.Since).Round(time.Second),
+		s.Reason, s.Try(shard))
 }

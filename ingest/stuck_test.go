@@ -96,7 +96,8 @@ func TestStuck(t *testing.T) {
 		s.publish("logs.t.a", "1")
 		n := s.start("a", t.TempDir(), func(c *Config) { c.JS = js })
 		n.awaitStuck("claiming the shard")
-		if err := n.node.Ready(); err == nil || strings.Contains(err.Error(), "--skip") || strings.Contains(err.Error(), "sequence") {
+		if err := n.node.Ready(); err == nil || strings.Contains(err.Error(), "--skip") ||
+			strings.Contains(err.Error(), "sequence") {
 			t.Errorf("a claim that fails is blamed on a message: %v", err)
 		}
 		refuse.Store(false)
@@ -207,7 +208,8 @@ func TestOutageOfManyShards(t *testing.T) {
 		tellAdvance(log, o.heldUp, away, nil)
 		tellAdvance(log, o.heldUp, nil, nil)
 	}
-	if got := said.String(); strings.Count(got, "does not get on") != 1 || strings.Count(got, "all shards get on again") != 1 ||
+	if got := said.String(); strings.Count(got, "does not get on") != 1 ||
+		strings.Count(got, "all shards get on again") != 1 ||
 		strings.Count(got, "\n") != 2 {
 		t.Errorf("of three shards held up by one outage the log says\n%s", got)
 	}
@@ -218,7 +220,8 @@ func TestOutageOfManyShards(t *testing.T) {
 		tellAdvance(log, shards[0].heldUp, bad, bad)
 		tellAdvance(log, shards[0].heldUp, bad, nil)
 	}
-	if got := said.String(); strings.Count(got, "sequence=7 subject=logs.x") != 2 || strings.Count(got, "the shard gets on again") != 2 {
+	if got := said.String(); strings.Count(got, "sequence=7 subject=logs.x") != 2 ||
+		strings.Count(got, "the shard gets on again") != 2 {
 		t.Errorf("of a message that may be at fault the log says\n%s", got)
 	}
 }

@@ -112,7 +112,8 @@ func (o *owner) inheritFloors(ctx context.Context) {
 		}
 		after := r
 		r, ok, err = o.manifest.Before(ctx, after)
-		ok = ok && r.Floor <= after.Floor && r.Source.Created.Equal(after.Source.Created) // else an owner found that floors did not hold
+		// else an owner found that floors did not hold
+		ok = ok && r.Floor <= after.Floor && r.Source.Created.Equal(after.Source.Created)
 	}
 	if err != nil {
 		o.log.Debug("could not look since when floors are recorded; trimming later", "error", err)

@@ -68,16 +68,19 @@ func TestFloorIsBelowWhatIsBuffered(t *testing.T) {
 		buffered          []uint64 // first sequences of logs
 		want              uint64
 	}{
-		{0, 0, nil, 0}, {10, 0, nil, 10}, {10, 0, []uint64{1}, 0}, {10, 0, []uint64{3}, 0}, {10, 2, []uint64{3}, 2}, {1, 5, nil, 5},
+		{0, 0, nil, 0}, {10, 0, nil, 10}, {10, 0, []uint64{1}, 0}, {10, 0, []uint64{3}, 0}, {10, 2, []uint64{3}, 2},
+		{1, 5, nil, 5},
 		{5000, 0, []uint64{1024}, 1023}, {5000, 0, []uint64{2048, 1030}, 1023}, {5000, 1500, []uint64{2048, 3000}, 2047},
 	} {
 		o := claimed(t)
 		o.ledger.mu.pos.Applied, o.ledger.mu.pos.Floor = tc.applied, tc.recorded
 		for _, first := range tc.buffered {
-			o.sched.Restore(fmt.Sprint("t.", first), scheduler.Pending{First: first, Last: first, Count: 1, Bytes: 1}, time.Now())
+			o.sched.Restore(fmt.Sprint("t.", first), scheduler.Pending{First: first, Last: first, Count: 1, Bytes: 1},
+				time.Now())
 		}
 		if got := o.ledger.floorLocked(); got != tc.want {
-			t.Errorf("taken in up to %d, recorded %d, buffered from %v: the floor is %d, want %d", tc.applied, tc.recorded, tc.buffered, got, tc.want)
+			t.Errorf("taken in up to %d, recorded %d, buffered from %v: the floor is %d, want %d", tc.applied, tc.recorded,
+				tc.buffered, got, tc.want)
 		}
 	}
 }
@@ -208,7 +211,8 @@ func TestInheritedFloorsEndWhereTheyDoNotHold(t *testing.T) {
 				if i < tc.others {
 					source.Created = made.Add(-time.Hour)
 				}
-				if _, err := m.Append(t.Context(), manifest.Record{Kind: manifest.Claim, Epoch: uint64(i + 1), Owner: "a", Floor: floor, Source: source}); err != nil {
+				if _, err := m.Append(t.Context(), manifest.Record{Kind: manifest.Claim, Epoch: uint64(i + 1), Owner: "a",
+					Floor: floor, Source: source}); err != nil {
 					t.Fatal(err)
 				}
 			}

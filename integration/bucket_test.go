@@ -154,8 +154,10 @@ func TestAnswersOfPutsAreLost(t *testing.T) {
 		}
 		objects++
 	}
-	if m := in.metrics(); float64(objects) != m["dormouse_segments_committed_total"] || m["dormouse_put_failures_total"] != 0 {
-		t.Errorf("%d objects, %v segments, %v puts failed", objects, m["dormouse_segments_committed_total"], m["dormouse_put_failures_total"])
+	if m := in.metrics(); float64(objects) != m["dormouse_segments_committed_total"] ||
+		m["dormouse_put_failures_total"] != 0 {
+		t.Errorf("%d objects, %v segments, %v puts failed", objects, m["dormouse_segments_committed_total"],
+			m["dormouse_put_failures_total"])
 	}
 	in.must("", "verify")
 }
@@ -177,7 +179,8 @@ func TestBucketThatTakesNothing(t *testing.T) {
 	if failed, ok := m["dormouse_put_failures_total"]; !ok || failed != 0 || m["dormouse_puts_failing"] != 0 {
 		t.Errorf("at the start %v puts have failed", failed)
 	}
-	for faults, says := range map[buckettest.S3Faults]string{{DenyPuts: true}: "not allowed to put", {NoConditions: true}: "If-None-Match"} {
+	for faults, says := range map[buckettest.S3Faults]string{{DenyPuts: true}: "not allowed to put",
+		{NoConditions: true}: "If-None-Match"} {
 		s3.Set(faults)
 		in.must(lines(10, "waits"), "publish", "t.a")
 		in.until("it to say that puts fail", func() bool { return strings.Contains(in.readiness(), says) })
@@ -199,8 +202,9 @@ func TestReadersFindTheBucket(t *testing.T) {
 		faults buckettest.S3Faults
 		env    string
 	}{
-		"endpoint in the environment":          {url: "s3://logs/a", env: "AWS_ENDPOINT_URL_S3"},
-		"bucket in the host's name":            {url: "s3://logs/a?endpoint=http://s3.test&use_path_style=false", faults: buckettest.S3Faults{HostNamesOnly: true}},
+		"endpoint in the environment": {url: "s3://logs/a", env: "AWS_ENDPOINT_URL_S3"},
+		"bucket in the host's name": {url: "s3://logs/a?endpoint=http://s3.test&use_path_style=false",
+			faults: buckettest.S3Faults{HostNamesOnly: true}},
 		"bucket in the host's name, at length": {url: "s3://logs/a?endpoint=http://s3.test&use_path_style=false&hostname_immutable=false", faults: buckettest.S3Faults{HostNamesOnly: true}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -27,7 +27,8 @@ func TestDataDirectoryBelongsToOneProcess(t *testing.T) {
 	outside := startOutsideNATS(t)
 	first := outside.instance(fast...)
 	first.start()
-	for name, second := range map[string]*instance{"outside NATS": outside.instance(fast...), "embedded NATS": newInstance(t, fast...)} {
+	for name, second := range map[string]*instance{"outside NATS": outside.instance(fast...),
+		"embedded NATS": newInstance(t, fast...)} {
 		second.data = first.data
 		second.launch()
 		second.untilEnded()
@@ -85,7 +86,8 @@ func TestNoPageHasASecret(t *testing.T) {
 		in := newInstance(
 			t,
 			append([]string{"--nats-url", "nats://" + login + "@" + outside.addr, "--log-level", "debug"}, fast...)...)
-		if err := in.Start(exec.Command(in.program, append([]string{"serve", "--data", in.data, "--http", in.http}, in.args...)...)); err != nil {
+		if err := in.Start(exec.Command(in.program, append([]string{"serve", "--data", in.data, "--http", in.http},
+			in.args...)...)); err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(in.kill)
@@ -157,7 +159,8 @@ func TestFullOutput(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer full.Close()
-	for _, line := range []string{"ls", "ls --output jsonl", "stat a.b", "status", "read a.b", "read a.b --follow", "verify", "publish a.c", "provision", "--help", "version", "completion bash"} {
+	for _, line := range []string{"ls", "ls --output jsonl", "stat a.b", "status", "read a.b", "read a.b --follow",
+		"verify", "publish a.c", "provision", "--help", "version", "completion bash"} {
 		var said strings.Builder
 		cmd := in.cli().Command(t.Context(), strings.Fields(line)...)
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader("x\n"), full, &said
@@ -285,7 +288,10 @@ func TestMoreClientsThanFiles(t *testing.T) {
 	const files = 256
 	nats := func(in *instance) { crowd(t, in.nats, files+50, "CONNECT {\"verbose\":false}\r\nPING\r\n") }
 	http := func(in *instance) { crowd(t, in.http, files+50, "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n") }
-	for name, come := range map[string]func(*instance){"NATS": nats, "HTTP": http, "both": func(in *instance) { http(in); nats(in) }} {
+	for name, come := range map[string]func(*instance){"NATS": nats, "HTTP": http, "both": func(in *instance) {
+		http(in)
+		nats(in)
+	}} {
 		t.Run(name, func(t *testing.T) { archivesIn(t, newInstance(t, fast...).limited(files), come) })
 	}
 }

@@ -120,7 +120,8 @@ func (d *dropping) check(when string, archived bool) {
 			d.t.Errorf("%s: %s reads %q, want %q", when, log, got, text)
 		}
 		last, count := d.seqs[log][len(want)-1], len(want)
-		if got := d.must("", "read", log, "--from", fmt.Sprint(d.seqs[log][1]), "--to", fmt.Sprint(last)); got != strings.Join(want[1:], "\n")+"\n" {
+		if got := d.must("", "read", log, "--from", fmt.Sprint(d.seqs[log][1]), "--to",
+			fmt.Sprint(last)); got != strings.Join(want[1:], "\n")+"\n" {
 			d.t.Errorf("%s: %s from the second entry reads %q", when, log, got)
 		}
 		if got := d.must("", "read", log, "--from", d.first.Format(time.RFC3339Nano), "--to", "0s"); got != text {
@@ -140,7 +141,8 @@ func (d *dropping) check(when string, archived bool) {
 		if archived {
 			part = s.Archived.Entries
 		}
-		if s.Log != log || s.Entries != count || part != count || s.First != d.seqs[log][0] || s.Last != last || !strings.Contains(listed, stat) {
+		if s.Log != log || s.Entries != count || part != count || s.First != d.seqs[log][0] || s.Last != last ||
+			!strings.Contains(listed, stat) {
 			d.t.Errorf("%s: %s is %s, listed are\n%s", when, log, stat, listed)
 		}
 		verified := d.must("", "verify", log)
@@ -152,7 +154,8 @@ func (d *dropping) check(when string, archived bool) {
 	if archived {
 		lag = 0
 	}
-	if shard.Lag != lag || shard.Buffered != lag || (shard.Oldest == nil) != archived || !archived && !shard.Oldest.Equal(d.first) {
+	if shard.Lag != lag || shard.Buffered != lag || (shard.Oldest == nil) != archived || !archived &&
+		!shard.Oldest.Equal(d.first) {
 		d.t.Errorf("%s: the shard is %+v, want a lag of %d since %s", when, shard, lag, d.first)
 	}
 }
@@ -212,7 +215,8 @@ func TestStreamDropsWhatIsBuffered(t *testing.T) {
 	}
 	d.publish("t.rolled", "Nats-Rollup", "sub")
 	d.update(func(c *jetstream.StreamConfig) { c.MaxMsgsPerSubject = 1 })
-	d.until("the entries to leave the stream", func() bool { return d.messages() == 3 }) // one each of deleted, rolled, limited
+	// one each of deleted, rolled, limited
+	d.until("the entries to leave the stream", func() bool { return d.messages() == 3 })
 	d.awaitTakenIn()
 	d.check("buffered", false)
 

@@ -32,8 +32,8 @@ func TestMain(m *testing.M) {
 
 // s3Credentials lets every process of the tests reach the S3 servers that they start.
 func s3Credentials() error {
-	return errors.Join(os.Setenv("AWS_ACCESS_KEY_ID", "dormouse"), os.Setenv("AWS_SECRET_ACCESS_KEY", "asleep-in-the-hedge"),
-		os.Setenv("AWS_EC2_METADATA_DISABLED", "true"))
+	return errors.Join(os.Setenv("AWS_ACCESS_KEY_ID", "dormouse"),
+		os.Setenv("AWS_SECRET_ACCESS_KEY", "asleep-in-the-hedge"), os.Setenv("AWS_EC2_METADATA_DISABLED", "true"))
 }
 
 // plainBinary is the program without the race detector, which slows it down several times.
@@ -60,15 +60,16 @@ type instance struct {
 // newInstance prepares a server on free ports with a data directory of its own. args are further flags of serve.
 func newInstance(t *testing.T, args ...string) *instance {
 	t.Helper()
-	return &instance{Process: programtest.Process{Log: logFile(t)}, t: t, program: binary, data: t.TempDir(), nats: freeAddr(t), http: freeAddr(t), args: args}
+	return &instance{Process: programtest.Process{Log: logFile(t)}, t: t, program: binary, data: t.TempDir(),
+		nats: freeAddr(t), http: freeAddr(t), args: args}
 }
 
 // logFile names a file for the output of a process.
 func logFile(t *testing.T) string { return filepath.Join(t.TempDir(), "output") }
 
 // fast are flags with which things happen within test time.
-var fast = []string{"--max-delay", "200ms", "--linger", "20ms", "--lease", "2s", "--requeue-after", "3s", "--sync-interval", "1s", "--trim-delay", "1100ms",
-	"--grace", "5s"}
+var fast = []string{"--max-delay", "200ms", "--linger", "20ms", "--lease", "2s", "--requeue-after", "3s",
+	"--sync-interval", "1s", "--trim-delay", "1100ms", "--grace", "5s"}
 
 func freeAddr(t *testing.T) string {
 	t.Helper()

@@ -5,9 +5,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 const module = "dormouse/"
@@ -35,11 +37,14 @@ var mustNotImport = map[string][]string{
 	"internal/wire":     {"github.com/nats-io/", "github.com/cockroachdb/pebble"},
 	"internal/entry":    {"github.com/nats-io/nats-server", "github.com/cockroachdb/pebble"},
 	// What is true knows nothing of what can be rebuilt from it, and who asks owners knows no bucket.
-	"store/bucket":      {"dormouse/store/cache", "dormouse/store/client", "dormouse/store/reader"},
-	"store/segment":     {"dormouse/store/cache", "dormouse/store/client", "dormouse/store/reader", "dormouse/store/bucket"},
-	"store/manifest":    {"dormouse/store/cache", "dormouse/store/client", "dormouse/store/reader", "dormouse/store/bucket"},
-	"store/cache":       {"dormouse/store/client", "dormouse/store/reader", "dormouse/store/bucket"},
-	"store/client":      {"dormouse/store/bucket", "dormouse/store/segment", "dormouse/store/reader", "dormouse/store/cache"},
+	"store/bucket": {"dormouse/store/cache", "dormouse/store/client", "dormouse/store/reader"},
+	"store/segment": {"dormouse/store/cache", "dormouse/store/client", "dormouse/store/reader",
+		"dormouse/store/bucket"},
+	"store/manifest": {"dormouse/store/cache", "dormouse/store/client", "dormouse/store/reader",
+		"dormouse/store/bucket"},
+	"store/cache": {"dormouse/store/client", "dormouse/store/reader", "dormouse/store/bucket"},
+	"store/client": {"dormouse/store/bucket", "dormouse/store/segment", "dormouse/store/reader",
+		"dormouse/store/cache"},
 	"store/verify":      {"dormouse/store/reader"},
 	"cmd":               toolsOfTests,
 	"integration/bench": toolsOfTests,
@@ -48,8 +53,9 @@ var mustNotImport = map[string][]string{
 }
 
 // toolsOfTests must not be in what is released.
-var toolsOfTests = []string{"dormouse/integration/relay", "dormouse/internal/golden", "dormouse/internal/metricdoc", "dormouse/internal/natstest", "dormouse/internal/programtest",
-	"dormouse/store/storetest", "dormouse/store/bucket/buckettest"}
+var toolsOfTests = []string{"dormouse/integration/relay", "dormouse/internal/golden", "dormouse/internal/metricdoc",
+	"dormouse/internal/natstest", "dormouse/internal/programtest", "dormouse/store/storetest",
+	"dormouse/store/bucket/buckettest"}
 
 // TestImportDirections asserts the direction of imports from `go list`.
 func TestImportDirections(t *testing.T) {
@@ -114,12 +120,38 @@ func TestReleaseHasNoTools(t *testing.T) {
 		t.Fatal(err)
 	}
 	deps := strings.Fields(string(out))
-	for _, tool := range append([]string{"testing", "net/http/httptest", "github.com/johannesboyne/gofakes3", "go.uber.org/goleak"}, toolsOfTests...) {
+	for _, tool := range append([]string{"testing", "net/http/httptest", "github.com/johannesboyne/gofakes3",
+		"go.uber.org/goleak"}, toolsOfTests...) {
 		if slices.Contains(deps, tool) {
 			t.Errorf("%s is released", tool)
 		}
 	}
 	if !slices.Contains(deps, "gocloud.dev/blob/gcsblob") {
 		t.Errorf("of %d packages none is the driver of a cloud: is that what is released?", len(deps))
+	}
+}
+
+// mostColumns is how long a line of source is at most.
+const mostColumns = 120
+
+// TestColumns: no line is too long but for a literal that has no space to break it at, such as a URL.
+func TestColumns(t *testing.T) {
+	unbroken := regexp.MustCompile(`\S{40}`)
+	files := 0
+	err := filepath.WalkDir("..", func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() || filepath.Ext(path) != ".go" {
+			return err
+		}
+		files++
+		text, err := os.ReadFile(path)
+		for i, line := range strings.Split(string(text), "\n") {
+			if n := utf8.RuneCountInString(line); n > mostColumns && !unbroken.MatchString(line) {
+				t.Errorf("%s:%d has %d columns, want at most %d", path, i+1, n, mostColumns)
+			}
+		}
+		return err
+	})
+	if err != nil || files < 100 {
+		t.Errorf("looked at %d files: %v", files, err)
 	}
 }

@@ -94,7 +94,8 @@ func checkJSONL(t *testing.T, text string) {
 		t.Fatal(err)
 	}
 	data, err := base64.StdEncoding.DecodeString(e.Data)
-	if err != nil || string(data) != "\xff\x00\n" || e.Encoding != "base64" || strings.Join(e.Headers["Trace"], "") != "ab" || e.Seq != 3003 {
+	if err != nil || string(data) != "\xff\x00\n" || e.Encoding != "base64" ||
+		strings.Join(e.Headers["Trace"], "") != "ab" || e.Seq != 3003 {
 		t.Fatalf("jsonl is %s", text)
 	}
 }

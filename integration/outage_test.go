@@ -90,7 +90,8 @@ func TestLogOfAnOutageOfTheBucket(t *testing.T) {
 	checkOutage(t, lines, `msg="a segment could not be put; trying again"`, `msg="segments can be put again"`)
 	host, _, _ := strings.Cut(strings.TrimPrefix(g.url[strings.Index(g.url, "http://"):], "http://"), "/")
 	all := strings.Join(lines, "\n")
-	if cause := regexp.MustCompile(`refused|reset|broken pipe|EOF|closed`); !cause.MatchString(all) || !strings.Contains(all, host) {
+	if cause := regexp.MustCompile(`refused|reset|broken pipe|EOF|closed`); !cause.MatchString(all) ||
+		!strings.Contains(all, host) {
 		t.Errorf("nothing says that %s does not answer, and how:\n%s", host, all)
 	}
 }

@@ -109,13 +109,15 @@ func TestOwnership(t *testing.T) {
 		b.until("the handover", func() bool { return b.owned() == shards })
 		gap := time.Since(left)
 		if code := <-stopped; code != 0 || gap > waited {
-			t.Errorf("SIGTERM: exit %d, all shards were owned again after %s, as if the lease of %s had run out", code, gap, lease)
+			t.Errorf("SIGTERM: exit %d, all shards were owned again after %s, as if the lease of %s had run out", code, gap,
+				lease)
 		}
 		a.start().until("its share", func() bool { return a.owned() == 2 && b.owned() == 2 })
 		killed := time.Now()
 		a.kill()
 		b.until("the takeover", func() bool { return b.owned() == shards })
-		t.Logf("handed over in %s, taken over from the dead in %s", gap.Round(time.Millisecond), time.Since(killed).Round(time.Millisecond))
+		t.Logf("handed over in %s, taken over from the dead in %s", gap.Round(time.Millisecond),
+			time.Since(killed).Round(time.Millisecond))
 		a.start().until("its share", func() bool { return a.owned() == 2 && b.owned() == 2 })
 		a, b = b, a
 	}

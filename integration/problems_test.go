@@ -36,7 +36,9 @@ func (in *instance) awaitProblems(parts ...string) {
 	in.until(fmt.Sprintf("the problems %q", parts), func() bool {
 		got = in.problems()
 		all := strings.Join(got, "\n")
-		return (len(got) == 0) == (len(parts) == 0) && !slices.ContainsFunc(parts, func(part string) bool { return !strings.Contains(all, part) })
+		return (len(got) == 0) == (len(parts) == 0) && !slices.ContainsFunc(parts, func(part string) bool {
+			return !strings.Contains(all, part)
+		})
 	})
 	in.t.Logf("%q", got)
 }
@@ -102,7 +104,8 @@ func (in *instance) name() string {
 func (in *instance) checkNobody() {
 	in.t.Helper()
 	got := in.problems()
-	if len(got) != 1 || !strings.HasPrefix(got[0], "shards 0, 1 have no owner") || !strings.Contains(got[0], "serve --roles ingest") {
+	if len(got) != 1 || !strings.HasPrefix(got[0], "shards 0, 1 have no owner") ||
+		!strings.Contains(got[0], "serve --roles ingest") {
 		in.t.Errorf("of a system without processes it says %q", got)
 	}
 }
@@ -121,7 +124,8 @@ func TestProvisionCheck(t *testing.T) {
 	mapping := mappingsIn(t, in.must("", "provision", "--shards", fmt.Sprint(shards)))
 
 	without := in.run("", "provision", "--check")
-	if without.Code != 1 || !strings.HasPrefix(without.Out, "PROBLEM: nothing takes what tenants publish") || mappingsIn(t, without.Out) != mapping {
+	if without.Code != 1 || !strings.HasPrefix(without.Out, "PROBLEM: nothing takes what tenants publish") ||
+		mappingsIn(t, without.Out) != mapping {
 		t.Errorf("without the mapping: exit %d, %q, %q", without.Code, without.Out, without.Err)
 	}
 	outside.restartWith(strings.Replace(mapping, "partition(4,", "partition(3,", 1))
@@ -131,7 +135,8 @@ func TestProvisionCheck(t *testing.T) {
 		Mapping  struct{ From, To string }
 	}
 	if err := json.Unmarshal([]byte(wrong.Out), &report); err != nil || wrong.Code != 1 || len(report.Problems) == 0 ||
-		!strings.Contains(report.Problems[0], "has to go to DORMOUSE_LOGS_") || !strings.Contains(report.Mapping.To, "partition(4,1)") {
+		!strings.Contains(report.Problems[0], "has to go to DORMOUSE_LOGS_") ||
+		!strings.Contains(report.Mapping.To, "partition(4,1)") {
 		t.Errorf("with a wrong mapping: exit %d, %+v, %v, %q", wrong.Code, report, err, wrong.Err)
 	}
 	outside.restartWith(mapping)

@@ -76,7 +76,8 @@ func TestProvisionIsIdempotent(t *testing.T) {
 		}
 	}
 	for i, s := range first.Shards {
-		if s.Shard != uint64(i) || s.Stream != shardStream(s.Shard) || !s.Managed || !s.New || before[s.Stream].created.IsZero() {
+		if s.Shard != uint64(i) || s.Stream != shardStream(s.Shard) || !s.Managed || !s.New ||
+			before[s.Stream].created.IsZero() {
 			t.Errorf("shard %d is %+v", i, s)
 		}
 		first.Shards[i].New = false
@@ -89,17 +90,20 @@ func TestProvisionIsIdempotent(t *testing.T) {
 	}
 	for _, other := range []string{"4", "1"} {
 		o := in.run("", "provision", "--shards", other)
-		if o.Code != 1 || o.Out != "" || !strings.Contains(o.Err, "over 3 shards") || !strings.Contains(o.Err, other+" are wanted") {
+		if o.Code != 1 || o.Out != "" || !strings.Contains(o.Err, "over 3 shards") ||
+			!strings.Contains(o.Err, other+" are wanted") {
 			t.Errorf("--shards %s: exit %d, %q, %q", other, o.Code, o.Out, o.Err)
 		}
 		unchanged("--shards " + other)
 	}
 
 	text := in.must("", "provision")
-	if want := fmt.Sprintf("nsc add mapping --name ACCOUNT --from '%s' --to '%s'", first.Mapping.From, first.Mapping.To); !strings.Contains(text, want) {
+	if want := fmt.Sprintf("nsc add mapping --name ACCOUNT --from '%s' --to '%s'", first.Mapping.From,
+		first.Mapping.To); !strings.Contains(text, want) {
 		t.Errorf("the text lacks %q:\n%s", want, text)
 	}
-	if want := fmt.Sprintf(`{"mappings":{%q:[{"subject":%q,"weight":100}]}}`, first.Mapping.From, first.Mapping.To); !strings.Contains(text, want) {
+	if want := fmt.Sprintf(`{"mappings":{%q:[{"subject":%q,"weight":100}]}}`, first.Mapping.From,
+		first.Mapping.To); !strings.Contains(text, want) {
 		t.Errorf("the text lacks %q:\n%s", want, text)
 	}
 	if _, err := js.Publish(t.Context(), "logs.acme.web", []byte("unmapped")); err == nil {
@@ -151,12 +155,14 @@ func TestStreamsOfOnesOwnAsShards(t *testing.T) {
 	outside := startOutsideNATS(t)
 	_, js := dial(t, outside.addr)
 	for name, subject := range map[string]string{"ORDERS": "orders.>", "METRICS": "edge.metrics.>"} {
-		if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: name, Subjects: []string{subject}, Description: "of " + name}); err != nil {
+		if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: name, Subjects: []string{subject},
+			Description: "of " + name}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	o := newOracle()
-	logs := map[string][]string{"orders": {"shop.eu.web", "shop.us", "market.all"}, "edge.metrics": {"host1.cpu", "host2.cpu.0"}}
+	logs := map[string][]string{"orders": {"shop.eu.web", "shop.us", "market.all"},
+		"edge.metrics": {"host1.cpu", "host2.cpu.0"}}
 	total := 0
 	publish := func(what string) {
 		for prefix, logs := range logs {
@@ -167,7 +173,8 @@ func TestStreamsOfOnesOwnAsShards(t *testing.T) {
 	publish("before")
 
 	cli := outside.instance()
-	add := []string{"--add-stream", "ORDERS=orders", "--add-stream", "METRICS=edge.metrics", "--lease", "2s", "--requeue-after", "3s"}
+	add := []string{"--add-stream", "ORDERS=orders", "--add-stream", "METRICS=edge.metrics", "--lease", "2s",
+		"--requeue-after", "3s"}
 	first := cli.provision(add...)
 	if len(first.Shards) != 2 || first.Mapping != nil {
 		t.Fatalf("provision says %+v", first)
@@ -190,7 +197,8 @@ func TestStreamsOfOnesOwnAsShards(t *testing.T) {
 
 	bucket := "file://" + filepath.Join(t.TempDir(), "archive")
 	role := func(role string) *instance {
-		return outside.instance(append([]string{"--archive", bucket, "--roles", role}, append(fast, "--sync-interval", "50ms", "--trim-delay", "100ms")...)...).start()
+		return outside.instance(append([]string{"--archive", bucket, "--roles", role},
+			append(fast, "--sync-interval", "50ms", "--trim-delay", "100ms")...)...).start()
 	}
 	in := role("ingest")
 	role("worker")

@@ -27,7 +27,8 @@ func tenantLogs(tenants, logs int) (all []string) {
 
 // publishAll publishes n entries to each log, in turns, waits for all acks, tells the oracle and returns the stream
 // that each log went to.
-func publishAll(t *testing.T, js jetstream.JetStream, o oracle, prefix string, logs []string, n int, what string) map[string]string {
+func publishAll(t *testing.T, js jetstream.JetStream, o oracle, prefix string, logs []string, n int,
+	what string) map[string]string {
 	t.Helper()
 	type sent struct {
 		log, data string
@@ -178,7 +179,8 @@ func checkEveryLog(t *testing.T, in *instance, homes map[string]string, perLog i
 	for _, log := range oneOfEach(homes) {
 		whole(in.must("", "stat", log, "--output", "json"))
 	}
-	if got, want := in.must("", "verify"), fmt.Sprintf(" %d entries: 0 bad", perLog*len(homes)); !strings.Contains(got, want) {
+	got, want := in.must("", "verify"), fmt.Sprintf(" %d entries: 0 bad", perLog*len(homes))
+	if !strings.Contains(got, want) {
 		t.Errorf("verify printed %q, want %q", got, want)
 	}
 }

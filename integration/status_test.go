@@ -17,7 +17,8 @@ func TestStatusOutput(t *testing.T) {
 	outside := shardedNATS(t, shards)
 	bucket := "file://" + filepath.Join(t.TempDir(), "archive")
 	with := func(role string) *instance { // of which a dead one keeps its shards for the rest of the test
-		return outside.instance(append([]string{"--archive", bucket, "--roles", role}, append(fast, "--lease", "1m", "--requeue-after", "1m")...)...)
+		return outside.instance(append([]string{"--archive", bucket, "--roles", role},
+			append(fast, "--lease", "1m", "--requeue-after", "1m")...)...)
 	}
 	owner := with("ingest")
 	for _, shard := range owner.status().Shards {
@@ -51,22 +52,27 @@ func TestStatusOutput(t *testing.T) {
 		t.Fatalf("the processes are %+v", s.Processes)
 	}
 	process := s.Processes[0]
-	if !slices.Equal(process.Roles, []string{"ingest"}) || process.Shards != shards || process.Workers != 0 || process.HTTP != owner.http || process.Name != owner.name() || process.Archive != bucket {
+	if !slices.Equal(process.Roles, []string{"ingest"}) || process.Shards != shards || process.Workers != 0 ||
+		process.HTTP != owner.http || process.Name != owner.name() || process.Archive != bucket {
 		t.Errorf("the process is %+v", process)
 	}
 	for i, shard := range s.Shards {
 		n := want[shard.Stream]
-		if shard.Shard != uint64(i) || shard.State != "owned" || shard.Owner != process.ID || shard.Holder != process.ID || shard.Epoch != 1 ||
-			shard.Messages != n || shard.Last != n || shard.Applied != n || shard.Lag != n || shard.Floor != 0 || shard.ActiveLogs != int(n/perLog) {
+		if shard.Shard != uint64(i) || shard.State != "owned" || shard.Owner != process.ID || shard.Holder != process.ID ||
+			shard.Epoch != 1 ||
+			shard.Messages != n || shard.Last != n || shard.Applied != n || shard.Lag != n || shard.Floor != 0 ||
+			shard.ActiveLogs != int(n/perLog) {
 			t.Errorf("shard %d with %d entries is %+v", i, n, shard)
 		}
-		if shard.Oldest == nil || shard.Oldest.Before(began.Add(-time.Second)) || shard.Oldest.After(time.Now()) || shard.OldestAge <= 0 || shard.OldestAge > time.Since(began).Seconds()+1 {
+		if shard.Oldest == nil || shard.Oldest.Before(began.Add(-time.Second)) || shard.Oldest.After(time.Now()) ||
+			shard.OldestAge <= 0 || shard.OldestAge > time.Since(began).Seconds()+1 {
 			t.Errorf("the oldest entry of shard %d is of %v, %v s", i, shard.Oldest, shard.OldestAge)
 		}
 	}
 	table := statusTable(t, owner, shards)
 	for i, row := range table {
-		if n := fmt.Sprint(want[shardStream(uint64(i))]); row["STATE"] != "owned" || row["OWNER"] != process.Name || row["EPOCH"] != "1" ||
+		if n := fmt.Sprint(want[shardStream(uint64(i))]); row["STATE"] != "owned" || row["OWNER"] != process.Name ||
+			row["EPOCH"] != "1" ||
 			row["MESSAGES"] != n || row["FLOOR"] != "0" || row["LAG"] != n || row["BUFFERED"] != n || row["OLDEST"] == "-" {
 			t.Errorf("row %d, of %s entries, is %v", i, n, row)
 		}
@@ -74,7 +80,10 @@ func TestStatusOutput(t *testing.T) {
 
 	worker := with("worker").start()
 	owner.awaitArchived()
-	owner.until("the worker to wait for more", func() bool { s = owner.status(); return s.Queue.Items == 0 && s.Queue.Waiting > 0 })
+	owner.until("the worker to wait for more", func() bool {
+		s = owner.status()
+		return s.Queue.Items == 0 && s.Queue.Waiting > 0
+	})
 	idle := func(p processStatus) bool {
 		return slices.Equal(p.Roles, []string{"worker"}) && p.Workers > 0 && p.Shards == 0 && p.HTTP == worker.http
 	}
@@ -82,7 +91,8 @@ func TestStatusOutput(t *testing.T) {
 		t.Errorf("the processes are %+v", s.Processes)
 	}
 	for i, shard := range s.Shards {
-		if n := want[shard.Stream]; shard.Floor != n || shard.Last != n || shard.Buffered != 0 || shard.Queued != 0 || shard.Oldest != nil || shard.OldestAge != 0 {
+		if n := want[shard.Stream]; shard.Floor != n || shard.Last != n || shard.Buffered != 0 || shard.Queued != 0 ||
+			shard.Oldest != nil || shard.OldestAge != 0 {
 			t.Errorf("shard %d, archived, is %+v", i, shard)
 		}
 	}
@@ -107,7 +117,8 @@ func TestStatusOutput(t *testing.T) {
 		t.Errorf("with no process there it is %+v", s)
 	}
 	for i, shard := range s.Shards {
-		if shard.State != "unowned" || shard.Owner != "" || shard.Holder != "" || shard.Epoch != 2 || shard.Floor != want[shard.Stream] || shard.Lag != 0 {
+		if shard.State != "unowned" || shard.Owner != "" || shard.Holder != "" || shard.Epoch != 2 ||
+			shard.Floor != want[shard.Stream] || shard.Lag != 0 {
 			t.Errorf("shard %d, of nobody, is %+v", i, shard)
 		}
 	}

@@ -17,11 +17,14 @@ func TestStreamsThatAreRefused(t *testing.T) {
 		says   string // besides the stream's name
 		stream jetstream.StreamConfig
 	}{
-		{"retention", jetstream.StreamConfig{Name: "LOGS", Subjects: []string{"logs.>"}, Retention: jetstream.WorkQueuePolicy}},
-		{"retention", jetstream.StreamConfig{Name: "LOGS", Subjects: []string{"logs.>"}, Retention: jetstream.InterestPolicy}},
+		{"retention", jetstream.StreamConfig{Name: "LOGS", Subjects: []string{"logs.>"},
+			Retention: jetstream.WorkQueuePolicy}},
+		{"retention", jetstream.StreamConfig{Name: "LOGS", Subjects: []string{"logs.>"},
+			Retention: jetstream.InterestPolicy}},
 		{"storage", jetstream.StreamConfig{Name: "LOGS", Subjects: []string{"logs.>"}, Storage: jetstream.MemoryStorage}},
 		{"retention", jetstream.StreamConfig{Name: "DORMOUSE_SYNCQUEUE", Subjects: []string{"dormouse.sync.*"}}},
-		{"max_age", jetstream.StreamConfig{Name: "DORMOUSE_MANIFEST", Subjects: []string{"dormouse.manifest.*"}, MaxAge: time.Hour}},
+		{"max_age", jetstream.StreamConfig{Name: "DORMOUSE_MANIFEST", Subjects: []string{"dormouse.manifest.*"},
+			MaxAge: time.Hour}},
 	} {
 		t.Run(tc.stream.Name+" "+tc.says, func(t *testing.T) {
 			nats := startOutsideNATS(t)
@@ -39,7 +42,8 @@ func TestUsersStreamIsNotTrimmed(t *testing.T) {
 	t.Parallel()
 	nats := startOutsideNATS(t)
 	_, js := dial(t, nats.addr)
-	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "LOGS", Subjects: []string{"logs.>"}}); err != nil {
+	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "LOGS",
+		Subjects: []string{"logs.>"}}); err != nil {
 		t.Fatal(err)
 	}
 	in := nats.instance(append(fast, "--sync-interval", "50ms", "--trim-delay", "100ms")...).start()
@@ -93,7 +97,8 @@ func TestRejected(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if msg.Header.Get("Dormouse-Subject") != want || msg.Header.Get("Dormouse-Reason") == "" || string(msg.Data) != "to "+want {
+		if msg.Header.Get("Dormouse-Subject") != want || msg.Header.Get("Dormouse-Reason") == "" ||
+			string(msg.Data) != "to "+want {
 			t.Errorf("message %d is %v %q", seq, msg.Header, msg.Data)
 		}
 	}
@@ -105,7 +110,8 @@ func TestLossByTheStreamsOwnLimits(t *testing.T) {
 	t.Parallel()
 	nats := startOutsideNATS(t)
 	_, js := dial(t, nats.addr)
-	_, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "LOGS", Subjects: []string{"logs.>"}, MaxMsgs: 100})
+	_, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "LOGS", Subjects: []string{"logs.>"},
+		MaxMsgs: 100})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +136,8 @@ func TestLossByTheStreamsOwnLimits(t *testing.T) {
 		t.Errorf("%d bytes are read, want the first 10 and the last 100 lines", len(got))
 	}
 	in.must("", "verify")
-	if o := in.run("", "read", "user.log", "--from", fmt.Sprint(211), "--to", "211"); o.Out != strings.SplitAfter(left, "\n")[0] {
+	if o := in.run("", "read", "user.log", "--from", fmt.Sprint(211), "--to", "211"); o.Out != strings.SplitAfter(left,
+		"\n")[0] {
 		t.Errorf("entry 211 reads %q", o.Out)
 	}
 }

@@ -14,7 +14,7 @@ import (
 // behind.
 func TestManyLogsInOneTick(t *testing.T) {
 	const limit = 200
-	logs, delay := 100_000, "20s"
+	logs, delay := 100_000, "30s"
 	if testing.Short() {
 		logs, delay = 20_000, "8s"
 	}
@@ -71,16 +71,18 @@ func TestManyLogsInOneTick(t *testing.T) {
 	}
 	m := in.metrics()
 	perPut := m["dormouse_entries_synced_total"] / m["dormouse_segments_committed_total"]
-	t.Logf("%d logs archived in %s: peak %v goroutines, at most %v logs active at once, %.0f logs a segment", logs, time.Since(began).Round(time.Millisecond), peak, active, perPut)
+	t.Logf("%d logs archived in %s: peak %v goroutines, at most %v logs active at once, %.0f logs a segment", logs,
+		time.Since(began).Round(time.Millisecond), peak, active, perPut)
 	if peak == 0 || peak >= limit {
 		t.Errorf("%v goroutines at the peak, the limit is %d", peak, limit)
 	}
-	if active != float64(logs) {
-		t.Errorf("at most %v logs were active at once, want all %d", active, logs)
+	if active < 0.9*float64(logs) { // a busy machine may take so long to take them in that the first are archived
+		t.Errorf("at most %v logs were active at once, want nearly all %d", active, logs)
 	}
 	in.awaitMetric("dormouse_logs_active", 0)
 	if m := in.metrics(); m["dormouse_entries_synced_total"] != float64(logs) || m["dormouse_buffer_bytes"] != 0 {
-		t.Errorf("%v entries synced, %v bytes buffered, want %d and 0", m["dormouse_entries_synced_total"], m["dormouse_buffer_bytes"], logs)
+		t.Errorf("%v entries synced, %v bytes buffered, want %d and 0", m["dormouse_entries_synced_total"],
+			m["dormouse_buffer_bytes"], logs)
 	}
 	in.until("the source stream to be trimmed", in.sourceEmpty)
 }

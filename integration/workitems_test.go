@@ -19,7 +19,8 @@ func TestOddWorkItems(t *testing.T) {
 	t.Parallel()
 	const rounds = 12
 	in := newInstance(t, fast...)
-	in.args = append(in.args, "--shards", "2", "--workers", "4", "--requeue-after", "1m") // no item leaves the queue by its age
+	// no item leaves the queue by its age
+	in.args = append(in.args, "--shards", "2", "--workers", "4", "--requeue-after", "1m")
 	in.start()
 	nc, js := dial(t, in.nats)
 	const made = "Made" // header of the items that are not the owners'
@@ -29,7 +30,8 @@ func TestOddWorkItems(t *testing.T) {
 			return
 		}
 		for range 2 {
-			if err := nc.PublishMsg(&nats.Msg{Subject: msg.Subject, Data: msg.Data, Header: nats.Header{made: {"copy"}}}); err == nil {
+			if err := nc.PublishMsg(&nats.Msg{Subject: msg.Subject, Data: msg.Data,
+				Header: nats.Header{made: {"copy"}}}); err == nil {
 				copies.Add(1)
 			}
 		}
@@ -39,7 +41,8 @@ func TestOddWorkItems(t *testing.T) {
 	}
 	put := func(shard wire.Shard, data []byte) {
 		t.Helper()
-		if _, err := js.PublishMsg(t.Context(), &nats.Msg{Subject: shard.SyncSubject(), Data: data, Header: nats.Header{made: {"odd"}}}); err != nil {
+		if _, err := js.PublishMsg(t.Context(), &nats.Msg{Subject: shard.SyncSubject(), Data: data,
+			Header: nats.Header{made: {"odd"}}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -94,8 +97,8 @@ func TestOddWorkItems(t *testing.T) {
 	if outcome("poison") != poison || outcome("stale") != stale {
 		t.Errorf("%d items were poison and %d stale, want %d and %d", outcome("poison"), outcome("stale"), poison, stale)
 	}
-	t.Logf("%d entries, %d copies of items, %d items done, %d given back, %v extents refused", entries, copies.Load(), outcome("done"),
-		outcome("abandoned"), m["dormouse_extents_refused_total"])
+	t.Logf("%d entries, %d copies of items, %d items done, %d given back, %v extents refused", entries, copies.Load(),
+		outcome("done"), outcome("abandoned"), m["dormouse_extents_refused_total"])
 	if n := int(copies.Load()); n == 0 || outcome("done") <= n {
 		t.Errorf("%d items were done, of which %d are copies: they did not get there", outcome("done"), n)
 	}

@@ -58,8 +58,9 @@ func TestADayOfAMillionLogs(t *testing.T) {
 		entries: 5 * dayLogs, distinct: dayLogs, perSegment: 220, margin: 100 * time.Millisecond, each: 200,
 	}
 	defaults := dayForm{
-		maxDelay: 5 * time.Second, tick: DefaultTick, from: 10 * time.Hour, length: 15 * time.Minute, flow: 45, burstEvery: 20,
-		entries: 40_000, distinct: 20_000, perSegment: 4, margin: 5 * time.Millisecond,
+		maxDelay: 5 * time.Second, tick: DefaultTick, from: 10 * time.Hour, length: 15 * time.Minute, flow: 45,
+		burstEvery: 20,
+		entries:    40_000, distinct: 20_000, perSegment: 4, margin: 5 * time.Millisecond,
 	}
 	if underRace() { // all logs and all day, with fewer entries in slots that are wider for it
 		wide.flow, wide.burstEvery, wide.tick, wide.entries = wide.flow/10, wide.burstEvery*10, wide.tick*5, 5*dayLogs/4
@@ -171,7 +172,8 @@ func newDay(t *testing.T, form dayForm) *day {
 	}
 	d.names = string(names)
 
-	s, err := New(Config{MaxDelay: form.maxDelay, Tick: form.tick, RequeueAfter: dayRequeue, MaxBytes: dayFull, Publish: d.publish})
+	s, err := New(Config{MaxDelay: form.maxDelay, Tick: form.tick, RequeueAfter: dayRequeue, MaxBytes: dayFull,
+		Publish: d.publish})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -396,7 +398,8 @@ func (d *day) drain(items [][]string) (logs []string) {
 	for _, name := range logs {
 		l := &d.mu.logs[d.find(name)]
 		p, ok := d.s.Pending(name)
-		if want := (Pending{First: l.rest.first, Last: p.Last, Count: uint64(l.rest.count), Bytes: l.rest.bytes}); !ok || p != want {
+		if want := (Pending{First: l.rest.first, Last: p.Last, Count: uint64(l.rest.count), Bytes: l.rest.bytes}); !ok ||
+			p != want {
 			d.wrong("%s has %+v, %v, want %+v", name, p, ok, want)
 		}
 		l.taken, l.rest = l.rest, pile{}
@@ -448,16 +451,19 @@ func (d *day) report(goroutines int, left int64) {
 		squares += n * n
 	}
 	ticks := int64(d.length / d.tick)
-	d.t.Logf("seed %d: %d entries, %.0f a second, of %d logs", daySeed, sum.seq, float64(sum.seq)/d.length.Seconds(), sum.distinct)
+	d.t.Logf("seed %d: %d entries, %.0f a second, of %d logs", daySeed, sum.seq, float64(sum.seq)/d.length.Seconds(),
+		sum.distinct)
 	d.t.Logf("logs: %d woken, %d armed again, %d full; ready in %d batches of %.1f", sum.woken, sum.armedAgain, sum.full,
 		sum.batches, ratio(sum.ready, sum.batches))
-	d.t.Logf("%d segments: %.1f logs on average, median %d, largest %d; %.0f where the average log is; %.2f entries an extent",
-		len(sum.segments), ratio(sum.ready, len(sum.segments)), sum.segments[len(sum.segments)/2], slices.Max(sum.segments),
+	d.t.Logf("%d segments: %.1f logs on average, median %d, largest %d; %.0f where the average log is; %.2f entries "+
+		"an extent", len(sum.segments), ratio(sum.ready, len(sum.segments)), sum.segments[len(sum.segments)/2],
+		slices.Max(sum.segments),
 		ratio(squares, sum.ready), float64(sum.committed)/float64(sum.ready))
-	d.t.Logf("worst: published %s after the deadline, committed %s after arrival; %d items in the queue", sum.late, sum.delay, sum.queue)
+	d.t.Logf("worst: published %s after the deadline, committed %s after arrival; %d items in the queue", sum.late,
+		sum.delay, sum.queue)
 	d.t.Logf("%d timers, %d fired, in %d ticks, for %d ready logs", d.timers.Load(), d.fired.Load(), ticks, sum.ready)
-	d.t.Logf("at most %d logs active, %d slots, %d states, %d goroutines (%d at the start); %d bytes for each of %d active logs; %d left at the end",
-		m.active, m.slots, m.states, sum.goroutines, goroutines,
+	d.t.Logf("at most %d logs active, %d slots, %d states, %d goroutines (%d at the start); %d bytes for each of %d "+
+		"active logs; %d left at the end", m.active, m.slots, m.states, sum.goroutines, goroutines,
 		m.each, m.sampled, left)
 }
 
@@ -474,25 +480,30 @@ func (d *day) judge(goroutines int, asleep Stats, left int64) {
 	}
 	check(d.mu.faults == 0, "%d faults", d.mu.faults)
 	check(sum.seq >= d.entries && sum.distinct >= d.distinct, "%d entries, of %d logs", sum.seq, sum.distinct)
-	check(sum.committed == sum.seq && asleep == Stats{}, "%d of %d entries were committed, left are %+v", sum.committed, sum.seq, asleep)
+	check(sum.committed == sum.seq && asleep == Stats{}, "%d of %d entries were committed, left are %+v", sum.committed,
+		sum.seq, asleep)
 	// Each deadline leads to one work item, and that to one extent.
-	check(sum.ready == sum.woken+sum.armedAgain, "%d logs were armed and %d published", sum.woken+sum.armedAgain, sum.ready)
+	check(sum.ready == sum.woken+sum.armedAgain, "%d logs were armed and %d published", sum.woken+sum.armedAgain,
+		sum.ready)
 	each := ratio(sum.ready, len(sum.segments))
 	check(each >= d.perSegment, "%.1f logs in a segment, want %.0f", each, d.perSegment)
 	// A slot's logs travel together, in one batch more than they fill, or two if they are published while it is served.
-	check(sum.batches <= int(d.fired.Load())+sum.full+2*sum.ready/wire.MaxItemLogs, "%d batches of %d logs", sum.batches, sum.ready)
+	check(sum.batches <= int(d.fired.Load())+sum.full+2*sum.ready/wire.MaxItemLogs, "%d batches of %d logs", sum.batches,
+		sum.ready)
 	check(sum.late <= d.tick+d.margin, "published %s after the deadline", sum.late)
 	check(sum.delay <= d.maxDelay+d.tick+3*time.Second, "committed %s after the arrival", sum.delay)
 	// A slot has one timer, and if it is for requeues a few hops.
 	ticks := int64(d.length / d.tick)
-	check(d.timers.Load() <= ticks+ticks/4 && d.fired.Load() <= d.timers.Load(), "%d timers, %d fired", d.timers.Load(), d.fired.Load())
+	check(d.timers.Load() <= ticks+ticks/4 && d.fired.Load() <= d.timers.Load(), "%d timers, %d fired", d.timers.Load(),
+		d.fired.Load())
 	check(sum.goroutines <= goroutines+10, "%d goroutines, %d at the start", sum.goroutines, goroutines)
 	check(d.each == 0 || m.sampled > 0 && m.each <= d.each, "%d bytes for each of %d active logs", m.each, m.sampled)
 	check(left <= 512<<10, "%d bytes of heap left", left)
 	d.s.mu.Lock()
 	defer d.s.mu.Unlock()
 	own := &d.s.mu
-	check(len(own.table.index) == 0 && own.table.used <= chunkStates && len(own.table.chunks) <= 1 && len(own.table.firsts.blocks) == 0,
-		"the table holds %d logs, %d states, %d chunks, %d blocks", len(own.table.index), own.table.used, len(own.table.chunks), len(own.table.firsts.blocks))
+	check(len(own.table.index) == 0 && own.table.used <= chunkStates && len(own.table.chunks) <= 1 &&
+		len(own.table.firsts.blocks) == 0, "the table holds %d logs, %d states, %d chunks, %d blocks", len(own.table.index),
+		own.table.used, len(own.table.chunks), len(own.table.firsts.blocks))
 	check(len(own.slots) == 0 && own.outbox == list{} && len(own.run.logs) == 0, "%d slots are left", len(own.slots))
 }

@@ -281,7 +281,8 @@ func TestPausesBeginAnew(t *testing.T) {
 
 // TestBounds of what is held at once.
 func TestBounds(t *testing.T) {
-	s, err := New(Config{MaxDelay: 10 * time.Hour, RequeueAfter: time.Hour, MaxBytes: 1, Publish: func(context.Context, []string) error { return nil }})
+	s, err := New(Config{MaxDelay: 10 * time.Hour, RequeueAfter: time.Hour, MaxBytes: 1,
+		Publish: func(context.Context, []string) error { return nil }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -302,7 +303,8 @@ func TestBounds(t *testing.T) {
 
 // TestLongNamesAreSorted: names that differ only behind the bytes that are compared first.
 func TestLongNamesAreSorted(t *testing.T) {
-	r := run{states: []uint32{1, 2, 3, 4}, logs: []string{"t.the.same.for.sixteen.bytes.b", "t.the.same.for.sixteen.bytes.a", "t.the.same.for.sixteen.bytes", "t.z"}}
+	r := run{states: []uint32{1, 2, 3, 4}, logs: []string{"t.the.same.for.sixteen.bytes.b",
+		"t.the.same.for.sixteen.bytes.a", "t.the.same.for.sixteen.bytes", "t.z"}}
 	r.sort()
 	if !slices.IsSorted(r.logs) || !slices.Equal(r.states, []uint32{3, 2, 1, 4}) {
 		t.Errorf("%v, %v", r.logs, r.states)
@@ -314,7 +316,8 @@ func TestNamesAreCloned(t *testing.T) {
 	s, _ := hourly(t, 1)
 	name := strings.Repeat("x", 1<<10)[:7]
 	s.Append([]Arrival{{Log: name, Seq: 1, Bytes: 1, Time: time.Now()}})
-	if kept := s.mu.table.get(s.mu.table.index[name]).id; kept != name || unsafe.StringData(kept) == unsafe.StringData(name) {
+	if kept := s.mu.table.get(s.mu.table.index[name]).id; kept != name ||
+		unsafe.StringData(kept) == unsafe.StringData(name) {
 		t.Errorf("%q shares the memory of the arrival", kept)
 	}
 }

@@ -20,8 +20,11 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Help:    "From a log's deadline to the acknowledgement of the work item that carries it.",
 			Buckets: []float64{.001, .0025, .005, .01, .0125, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300},
 		}),
-		rebuilds: f.NewCounter(prometheus.CounterOpts{Name: "dormouse_scheduler_wheel_rebuilds_total", Help: "Times the timing wheel was overdue and replaced."}),
-		failures: f.NewCounter(prometheus.CounterOpts{Name: "dormouse_queue_publish_failures_total", Help: "Work items that JetStream did not take; they are tried again."}),
-		requeued: f.NewCounter(prometheus.CounterOpts{Name: "dormouse_logs_requeued_total", Help: "Logs queued again because they were not committed in time."}),
+		rebuilds: f.NewCounter(prometheus.CounterOpts{Name: "dormouse_scheduler_wheel_rebuilds_total",
+			Help: "Times the timing wheel was overdue and replaced."}),
+		failures: f.NewCounter(prometheus.CounterOpts{Name: "dormouse_queue_publish_failures_total",
+			Help: "Work items that JetStream did not take; they are tried again."}),
+		requeued: f.NewCounter(prometheus.CounterOpts{Name: "dormouse_logs_requeued_total",
+			Help: "Logs queued again because they were not committed in time."}),
 	}
 }

@@ -155,7 +155,8 @@ func (g *rig) check() {
 	if size := unsafe.Sizeof(logState{}); size > 80 {
 		g.t.Fatalf("a state takes %d bytes", size)
 	}
-	if stats.Active != len(g.buffered) || stats.Entries != entries || stats.Bytes != bytes || stats.Armed+stats.Queued != stats.Active {
+	if stats.Active != len(g.buffered) || stats.Entries != entries || stats.Bytes != bytes ||
+		stats.Armed+stats.Queued != stats.Active {
 		g.t.Fatalf("stats %+v, want %d logs with %d entries of %d bytes", stats, len(g.buffered), entries, bytes)
 	}
 	oldest, ok := g.s.Oldest()

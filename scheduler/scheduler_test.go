@@ -34,7 +34,9 @@ func (g *rig) queued(log string) bool {
 // next is not 0, has that sequence and time.
 func commitOne(s *Scheduler, log string, count, bytes, next uint64, at time.Time) {
 	c := Commit{Log: log, Last: next - 1, Count: count, Bytes: bytes} // of next 0: all
-	if err := s.Committed([]Commit{c}, func(string, uint64) (uint64, time.Time, error) { return next, at, nil }); err != nil {
+	if err := s.Committed([]Commit{c}, func(string, uint64) (uint64, time.Time, error) {
+		return next, at, nil
+	}); err != nil {
 		panic(err) // the function above returns none
 	}
 }
@@ -72,7 +74,8 @@ func TestCommitsOfARecord(t *testing.T) {
 			t.Errorf("t.a is active: %v; asked for %q", active, asked)
 		}
 		before := g.s.Stats()
-		if err := g.s.Committed([]Commit{{Log: "t.c", Last: pending("t.c").First - 1}, all("t.d")}, rest); err == nil || g.s.Stats() != before {
+		if err := g.s.Committed([]Commit{{Log: "t.c", Last: pending("t.c").First - 1}, all("t.d")}, rest); err == nil ||
+			g.s.Stats() != before {
 			t.Errorf("%v, %+v, want %+v", err, g.s.Stats(), before)
 		}
 	})
@@ -108,7 +111,8 @@ func TestFullLogIsReadyAtOnce(t *testing.T) {
 
 func TestArrivalClocksAreNotTrusted(t *testing.T) {
 	bubble(t, func(g *rig) {
-		g.s.Append([]Arrival{{Log: "t.ahead", Seq: 1, Time: time.Now().Add(time.Hour)}, {Log: "t.old", Seq: 2, Time: time.Now().Add(-time.Hour)}})
+		g.s.Append([]Arrival{{Log: "t.ahead", Seq: 1, Time: time.Now().Add(time.Hour)},
+			{Log: "t.old", Seq: 2, Time: time.Now().Add(-time.Hour)}})
 		time.Sleep(2 * DefaultTick)
 		if !g.queued("t.old") || g.queued("t.ahead") {
 			t.Fatal("an entry from long ago is due at once, one from the future is not")
@@ -367,7 +371,8 @@ func heap() uint64 {
 // TestSleepingLogsLeaveNoMemory holds invariant 7: 300,000 logs that were active cost nothing once they sleep, and
 // while active each costs less than 250 bytes with its LogID.
 func TestSleepingLogsLeaveNoMemory(t *testing.T) {
-	s, err := New(Config{MaxDelay: time.Hour, RequeueAfter: time.Hour, MaxBytes: 1 << 20, Publish: func(context.Context, []string) error { return nil }})
+	s, err := New(Config{MaxDelay: time.Hour, RequeueAfter: time.Hour, MaxBytes: 1 << 20,
+		Publish: func(context.Context, []string) error { return nil }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -399,7 +404,8 @@ func TestSleepingLogsLeaveNoMemory(t *testing.T) {
 }
 
 func TestConfigIsChecked(t *testing.T) {
-	good := Config{MaxDelay: time.Second, RequeueAfter: time.Second, MaxBytes: 1, Publish: func(context.Context, []string) error { return nil }}
+	good := Config{MaxDelay: time.Second, RequeueAfter: time.Second, MaxBytes: 1,
+		Publish: func(context.Context, []string) error { return nil }}
 	for name, change := range map[string]func(*Config){
 		"no delay":   func(c *Config) { c.MaxDelay = 0 },
 		"no requeue": func(c *Config) { c.RequeueAfter = 0 },
@@ -419,7 +425,8 @@ func TestConfigIsChecked(t *testing.T) {
 }
 
 func BenchmarkArm(b *testing.B) {
-	s, err := New(Config{MaxDelay: time.Hour, RequeueAfter: time.Hour, MaxBytes: 1 << 40, Publish: func(context.Context, []string) error { return nil }})
+	s, err := New(Config{MaxDelay: time.Hour, RequeueAfter: time.Hour, MaxBytes: 1 << 40,
+		Publish: func(context.Context, []string) error { return nil }})
 	if err != nil {
 		b.Fatal(err)
 	}

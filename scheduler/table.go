@@ -26,10 +26,11 @@ type logState struct {
 	id          string
 	first, last uint64 // buffered sequences
 	bytes       uint64 // buffered payload and header bytes
-	due         int64  // deadline, nanoseconds since the scheduler's start; 0 once it is served, or ready for another reason
-	at          int64  // number of the slot or of the batch
-	count       uint32 // buffered entries
-	prev, next  uint32 // on the list of its place
+	// deadline, nanoseconds since the scheduler's start; 0 once it is served, or ready for another reason
+	due        int64
+	at         int64  // number of the slot or of the batch
+	count      uint32 // buffered entries
+	prev, next uint32 // on the list of its place
 
 	blockPrev, blockNext uint32 // on the list of its first's block
 

@@ -136,7 +136,8 @@ func advance(req *wire.DrainRequest, reply wire.DrainReply) error {
 	}
 	forward := reply.Skip > 0 || reply.After > req.After || reply.After == req.After && reply.Offset > req.Offset
 	if !forward {
-		return malformed("goes on at byte %d after %d, not beyond byte %d after %d", reply.Offset, reply.After, req.Offset, req.After)
+		return malformed("goes on at byte %d after %d, not beyond byte %d after %d", reply.Offset, reply.After, req.Offset,
+			req.After)
 	}
 	req.Logs, req.After, req.Offset = req.Logs[reply.Skip:], reply.After, reply.Offset
 	return nil

@@ -40,34 +40,41 @@ func TestSinkRefuses(t *testing.T) {
 		replies []wire.DrainReply
 		want    string
 	}{
-		"a log not asked for":       {[]wire.DrainReply{{Data: reprOf("a.z", one), Done: true}}, "not asked for"},
-		"entries out of order":      {[]wire.DrainReply{{Data: reprOf("a.b", two, one), Done: true}}, "out of order"},
-		"an entry twice":            {[]wire.DrainReply{{Data: good, After: 2}, {Data: good, Done: true}}, "out of order"},
-		"an entry twice in a row":   {[]wire.DrainReply{{Data: reprOf("a.b", two, two), Done: true}}, "out of order"},
-		"sequence 0":                {[]wire.DrainReply{{Data: reprOf("a.b", record{0, nil}), Done: true}}, "sequence 0"},
-		"a short batch":             {[]wire.DrainReply{{Data: good[:5], Done: true}}, "batch of 5 bytes"},
-		"a batch cut in a value":    {[]wire.DrainReply{{Data: good[:len(good)-1], Done: true}}, "ends in the value of record 1"},
-		"a batch cut in a key":      {[]wire.DrainReply{{Data: good[:14], Done: true}}, "ends in the key of record 0"},
-		"a batch cut at a kind":     {[]wire.DrainReply{{Data: good[:13], Done: true}}, "ends in the key of record 0"},
-		"a batch without its end":   {[]wire.DrainReply{{Data: miscounted, Done: true}}, "batch of 3 entries holds 2"},
-		"a record that is no Set":   {[]wire.DrainReply{{Data: deletion, Done: true}}, "kind"},
-		"a value that is no entry":  {[]wire.DrainReply{{Data: garbled.bytes(), Done: true}}, "version"},
-		"a key that is no entry's":  {[]wire.DrainReply{{Data: keyless.bytes(), Done: true}}, "key"},
-		"no progress":               {[]wire.DrainReply{{}}, "not beyond"},
-		"a step back":               {[]wire.DrainReply{{After: 5}, {After: 4, Offset: 7}}, "not beyond"},
-		"a log beyond the last":     {[]wire.DrainReply{{Skip: 2}}, "go on after 2 of 2 logs"},
-		"a negative log":            {[]wire.DrainReply{{Skip: -1}}, "go on after -1"},
-		"a negative offset":         {[]wire.DrainReply{{After: 1, Offset: -1}}, "byte -1"},
-		"an endless entry":          {[]wire.DrainReply{{Piece: part(0, maxEntry+1, "x"), Offset: 1}}, "an entry of 67108865 bytes"},
-		"an empty entry in parts":   {[]wire.DrainReply{{Piece: part(0, 0, ""), Offset: 1}}, "an entry of 0 bytes"},
-		"a part from the middle":    {[]wire.DrainReply{{Piece: part(3, 9, "xyz"), Offset: 6}}, "does not follow"},
-		"an empty part":             {[]wire.DrainReply{{Piece: part(0, 9, ""), Offset: 6}}, "does not follow"},
-		"a part that is too long":   {[]wire.DrainReply{{Piece: part(0, 2, "xyz"), Offset: 3}}, "does not follow"},
-		"a total that changes":      {[]wire.DrainReply{{Piece: part(0, 9, "xyz"), Offset: 3}, {Piece: part(3, 8, "xyz"), Offset: 6}}, "does not follow"},
-		"an entry that has no end":  {[]wire.DrainReply{{Piece: part(0, 9, "xyz"), Offset: 3}, {Done: true}}, "archived while"},
-		"entries amid another one":  {[]wire.DrainReply{{Piece: part(0, 9, "xyz"), Offset: 3}, {Data: good, After: 9}}, "archived while"},
-		"parts of two entries":      {[]wire.DrainReply{{Piece: part(0, 9, "xyz"), Offset: 3}, {Piece: other, Offset: 6}}, "archived while"},
-		"an entry amid another one": {[]wire.DrainReply{{Piece: part(0, 9, "xyz"), Offset: 3}, {Data: good, Done: true}}, "archived while"},
+		"a log not asked for":     {[]wire.DrainReply{{Data: reprOf("a.z", one), Done: true}}, "not asked for"},
+		"entries out of order":    {[]wire.DrainReply{{Data: reprOf("a.b", two, one), Done: true}}, "out of order"},
+		"an entry twice":          {[]wire.DrainReply{{Data: good, After: 2}, {Data: good, Done: true}}, "out of order"},
+		"an entry twice in a row": {[]wire.DrainReply{{Data: reprOf("a.b", two, two), Done: true}}, "out of order"},
+		"sequence 0":              {[]wire.DrainReply{{Data: reprOf("a.b", record{0, nil}), Done: true}}, "sequence 0"},
+		"a short batch":           {[]wire.DrainReply{{Data: good[:5], Done: true}}, "batch of 5 bytes"},
+		"a batch cut in a value": {[]wire.DrainReply{{Data: good[:len(good)-1], Done: true}},
+			"ends in the value of record 1"},
+		"a batch cut in a key":     {[]wire.DrainReply{{Data: good[:14], Done: true}}, "ends in the key of record 0"},
+		"a batch cut at a kind":    {[]wire.DrainReply{{Data: good[:13], Done: true}}, "ends in the key of record 0"},
+		"a batch without its end":  {[]wire.DrainReply{{Data: miscounted, Done: true}}, "batch of 3 entries holds 2"},
+		"a record that is no Set":  {[]wire.DrainReply{{Data: deletion, Done: true}}, "kind"},
+		"a value that is no entry": {[]wire.DrainReply{{Data: garbled.bytes(), Done: true}}, "version"},
+		"a key that is no entry's": {[]wire.DrainReply{{Data: keyless.bytes(), Done: true}}, "key"},
+		"no progress":              {[]wire.DrainReply{{}}, "not beyond"},
+		"a step back":              {[]wire.DrainReply{{After: 5}, {After: 4, Offset: 7}}, "not beyond"},
+		"a log beyond the last":    {[]wire.DrainReply{{Skip: 2}}, "go on after 2 of 2 logs"},
+		"a negative log":           {[]wire.DrainReply{{Skip: -1}}, "go on after -1"},
+		"a negative offset":        {[]wire.DrainReply{{After: 1, Offset: -1}}, "byte -1"},
+		"an endless entry": {[]wire.DrainReply{{Piece: part(0, maxEntry+1, "x"), Offset: 1}},
+			"an entry of 67108865 bytes"},
+		"an empty entry in parts": {[]wire.DrainReply{{Piece: part(0, 0, ""), Offset: 1}}, "an entry of 0 bytes"},
+		"a part from the middle":  {[]wire.DrainReply{{Piece: part(3, 9, "xyz"), Offset: 6}}, "does not follow"},
+		"an empty part":           {[]wire.DrainReply{{Piece: part(0, 9, ""), Offset: 6}}, "does not follow"},
+		"a part that is too long": {[]wire.DrainReply{{Piece: part(0, 2, "xyz"), Offset: 3}}, "does not follow"},
+		"a total that changes": {[]wire.DrainReply{{Piece: part(0, 9, "xyz"), Offset: 3},
+			{Piece: part(3, 8, "xyz"), Offset: 6}}, "does not follow"},
+		"an entry that has no end": {[]wire.DrainReply{{Piece: part(0, 9, "xyz"), Offset: 3}, {Done: true}},
+			"archived while"},
+		"entries amid another one": {[]wire.DrainReply{{Piece: part(0, 9, "xyz"), Offset: 3}, {Data: good, After: 9}},
+			"archived while"},
+		"parts of two entries": {[]wire.DrainReply{{Piece: part(0, 9, "xyz"), Offset: 3}, {Piece: other, Offset: 6}},
+			"archived while"},
+		"an entry amid another one": {[]wire.DrainReply{{Piece: part(0, 9, "xyz"), Offset: 3}, {Data: good, Done: true}},
+			"archived while"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := &sink{logs: []string{"a.b", "a.c"}, add: func([]byte, []byte) error { return nil }}
@@ -94,9 +101,11 @@ func FuzzDrainReply(f *testing.F) {
 	one, two := record{1, []byte("one")}, noise(2, 100)
 	whole := two.value()
 	key := entry.AppendKey(nil, "a.b", 2)
-	f.Add(encoded(wire.DrainReply{Data: reprOf("a.b", one), After: 1}), encoded(wire.DrainReply{Data: reprOf("a.b", two), Skip: 2, Done: true}))
-	f.Add(encoded(wire.DrainReply{Piece: &wire.Piece{Key: key, Total: len(whole), Bytes: whole[:50]}, After: 1, Offset: 50}),
-		encoded(wire.DrainReply{Piece: &wire.Piece{Key: key, Total: len(whole), Offset: 50, Bytes: whole[50:]}, After: 2}))
+	f.Add(encoded(wire.DrainReply{Data: reprOf("a.b", one), After: 1}),
+		encoded(wire.DrainReply{Data: reprOf("a.b", two), Skip: 2, Done: true}))
+	f.Add(encoded(wire.DrainReply{Piece: &wire.Piece{Key: key, Total: len(whole), Bytes: whole[:50]}, After: 1,
+		Offset: 50}), encoded(wire.DrainReply{Piece: &wire.Piece{Key: key, Total: len(whole), Offset: 50, Bytes: whole[50:]},
+		After: 2}))
 	f.Add(encoded(wire.DrainReply{Skip: 1}), encoded(wire.DrainReply{Data: reprOf("a.c", one, two), Done: true}))
 	f.Add([]byte{}, []byte("?"))
 	f.Fuzz(func(t *testing.T, first, second []byte) {

@@ -49,7 +49,8 @@ func TestFailingPutIsRepeatedUnderTheSameKey(t *testing.T) {
 			pool.join()
 			keys := s.bucket.keys()
 			if len(keys) < 2 || len(s.bucket.objects) != 1 || pool.retried("put") != len(keys)-1 || pool.count(done) != 1 {
-				t.Errorf("%d puts made %d objects, %d repeated, %d items done", len(keys), len(s.bucket.objects), pool.retried("put"), pool.count(done))
+				t.Errorf("%d puts made %d objects, %d repeated, %d items done", len(keys), len(s.bucket.objects),
+					pool.retried("put"), pool.count(done))
 			}
 			for _, key := range keys {
 				if key != keys[0] {
@@ -180,7 +181,8 @@ func TestOwnerIsGone(t *testing.T) {
 			s.check(now)
 			pool.join()
 			if pool.count(stale) != 1 || pool.count(done) != 1 || len(old.committed) != 0 {
-				t.Errorf("%d stale, %d done, %d committed in the old epoch", pool.count(stale), pool.count(done), len(old.committed))
+				t.Errorf("%d stale, %d done, %d committed in the old epoch", pool.count(stale), pool.count(done),
+					len(old.committed))
 			}
 		})
 	}
@@ -347,7 +349,8 @@ func TestItemOfADeadWorkerIsDeliveredAgain(t *testing.T) {
 
 // An owner that answers nonsense spoils only its own items.
 func TestMalformedReplies(t *testing.T) {
-	refusal, err := wire.Encode(wire.CommitReply{Status: wire.Status{Code: wire.BadRequest, Message: "as you never asked"}})
+	refusal, err := wire.Encode(wire.CommitReply{Status: wire.Status{Code: wire.BadRequest,
+		Message: "as you never asked"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -355,7 +358,8 @@ func TestMalformedReplies(t *testing.T) {
 	for name, tc := range map[string]struct {
 		op     wire.Operation
 		answer []byte
-	}{"drain": {wire.OpDrain, garbage}, "commit": {wire.OpCommit, garbage}, "a drain refused": {wire.OpDrain, refusal}, "a commit refused": {wire.OpCommit, refusal}} {
+	}{"drain": {wire.OpDrain, garbage}, "commit": {wire.OpCommit, garbage}, "a drain refused": {wire.OpDrain, refusal},
+		"a commit refused": {wire.OpCommit, refusal}} {
 		t.Run(name, func(t *testing.T) {
 			s := newSystem(t, settings{})
 			o, odd := s.own(0, 1, someLogs("acme", 3, 2)), s.own(5, 1, someLogs("odd", 1, 1))

@@ -19,17 +19,19 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		size: f.NewGauge(prometheus.GaugeOpts{Name: "dormouse_workers", Help: "Workers of this process."}),
 		busy: f.NewGauge(prometheus.GaugeOpts{Name: "dormouse_workers_busy", Help: "Workers with work in hand."}),
-		putSeconds: f.NewHistogram(prometheus.HistogramOpts{Name: "dormouse_segment_put_seconds", Help: "Time of a successful put.",
-			Buckets: prometheus.ExponentialBuckets(0.001, 2, 17)}),
+		putSeconds: f.NewHistogram(prometheus.HistogramOpts{Name: "dormouse_segment_put_seconds",
+			Help: "Time of a successful put.", Buckets: prometheus.ExponentialBuckets(0.001, 2, 17)}),
 		putBytes: f.NewHistogram(prometheus.HistogramOpts{Name: "dormouse_segment_bytes", Help: "Size of the segments put.",
 			Buckets: prometheus.ExponentialBuckets(1<<10, 4, 9)}),
 		packed: f.NewHistogram(prometheus.HistogramOpts{Name: "dormouse_segment_logs", Help: "Logs packed into one segment.",
 			Buckets: prometheus.ExponentialBuckets(1, 2, 13)}),
 		items: f.NewCounterVec(prometheus.CounterOpts{Name: "dormouse_work_items_total",
-			Help: "Work items by outcome: done, stale (their owner is gone), poison (impossible to work on), abandoned (to be tried later)."}, []string{"outcome"}),
+			Help: "Work items by outcome: done, stale (their owner is gone), poison (impossible to work on), abandoned (to be " +
+				"tried later)."}, []string{"outcome"}),
 		retries: f.NewCounterVec(prometheus.CounterOpts{Name: "dormouse_worker_retries_total",
 			Help: "Tries that failed and were repeated, by stage: fetch, drain, put, commit."}, []string{"stage"}),
-		orphans: f.NewCounter(prometheus.CounterOpts{Name: "dormouse_orphan_segments_total", Help: "Segments that were put and of which nothing was committed."}),
+		orphans: f.NewCounter(prometheus.CounterOpts{Name: "dormouse_orphan_segments_total",
+			Help: "Segments that were put and of which nothing was committed."}),
 	}
 	for _, what := range []outcome{done, stale, poison, abandoned} {
 		m.items.WithLabelValues(string(what))

@@ -39,14 +39,16 @@ type Config struct {
 	JS     jetstream.JetStream
 	Bucket Putter
 
-	BucketID func() string // says after a put which bucket has it, see store/identity; nil: none, for an owner that does not ask
+	// says after a put which bucket has it, see store/identity; nil: none, for an owner that does not ask
+	BucketID func() string
 
-	Size           int           // workers; 2 x GOMAXPROCS
-	SegmentBytes   int           // a segment is closed at this size; 8 MiB
-	ItemsPerFetch  int           // work items that a worker packs together, at most 8, the default
-	Linger         time.Duration // how long to wait for more items after the first; 100 ms
-	PutTimeout     time.Duration // of one try; 1 min
-	RequestTimeout time.Duration // of one exchange with an owner; after two of them its work is left to a later delivery; 5 s
+	Size          int           // workers; 2 x GOMAXPROCS
+	SegmentBytes  int           // a segment is closed at this size; 8 MiB
+	ItemsPerFetch int           // work items that a worker packs together, at most 8, the default
+	Linger        time.Duration // how long to wait for more items after the first; 100 ms
+	PutTimeout    time.Duration // of one try; 1 min
+	// of one exchange with an owner; after two of them its work is left to a later delivery; 5 s
+	RequestTimeout time.Duration
 	GiveUpAfter    time.Duration // of tries at one step, before the work is left to a later delivery; 1 min
 	Grace          time.Duration // how long work in hand may go on at the end; 10 s
 	Compression    string        // of segments, see package segment; zstd

@@ -128,7 +128,8 @@ func TestSmallMaxPayload(t *testing.T) {
 	for i := range 600 {
 		logs["acme."+strings.Repeat("x", 200)+fmt.Sprintf("%03d", i)] = []record{{uint64(i + 1), []byte("small")}}
 	}
-	logs["acme.huge"] = []record{{1000, []byte("before")}, noise(1001, 300<<10), noise(1002, 40<<10), {1003, []byte("after")}}
+	logs["acme.huge"] = []record{{1000, []byte("before")}, noise(1001, 300<<10), noise(1002, 40<<10),
+		{1003, []byte("after")}}
 	logs["acme.huger"] = []record{noise(2000, 500<<10)}
 	o := s.own(0, 1, logs)
 	for chunk := range slices.Chunk(o.names(), 150) {
@@ -139,7 +140,8 @@ func TestSmallMaxPayload(t *testing.T) {
 	s.check(o)
 	pool.join()
 	if pool.count(done) != 5 || pool.retried("drain")+pool.retried("commit") != 0 {
-		t.Errorf("%d items done, %d drains and %d commits repeated", pool.count(done), pool.retried("drain"), pool.retried("commit"))
+		t.Errorf("%d items done, %d drains and %d commits repeated", pool.count(done), pool.retried("drain"),
+			pool.retried("commit"))
 	}
 	if n := len(s.bucket.keys()); n < 6 {
 		t.Errorf("%d segments: a commit of more than 109 extents may not fit", n)

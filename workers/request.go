@@ -30,7 +30,8 @@ const messageMargin = 16 << 10
 
 // ask makes one exchange with the batch's owner, again and again until it succeeds, is pointless, the owner is silent,
 // or GiveUpAfter is over: an owner that says that it is busy lives, and is asked for longer than one that says nothing.
-func ask[R interface{ Err() error }](ctx context.Context, p *Pool, b *batch, op wire.Operation, request any) (R, error) {
+func ask[R interface{ Err() error }](ctx context.Context, p *Pool, b *batch, op wire.Operation, request any) (R,
+	error) {
 	var none R
 	data, err := wire.Encode(request)
 	if err != nil {
@@ -85,7 +86,8 @@ func (p *Pool) exchange(ctx context.Context, b *batch, subject string, data []by
 
 // again calls fn until it succeeds or fails for good, with growing pauses and jitter, for at most GiveUpAfter.
 func again[R any](ctx context.Context, p *Pool, stage string, fn func() (R, error)) (R, error) {
-	result, err := backoff.Retry(ctx, fn, backoff.WithBackOff(retry.Patient()), backoff.WithMaxElapsedTime(p.cfg.GiveUpAfter),
+	result, err := backoff.Retry(ctx, fn, backoff.WithBackOff(retry.Patient()),
+		backoff.WithMaxElapsedTime(p.cfg.GiveUpAfter),
 		backoff.WithNotify(func(err error, wait time.Duration) {
 			p.cfg.Metrics.retries.WithLabelValues(stage).Inc()
 			p.cfg.Logger.Debug("trying again", "stage", stage, "in", wait, "error", err)

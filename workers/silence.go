@@ -101,7 +101,8 @@ func (p *Pool) unanswered(b *batch) error {
 		return nil
 	}
 	if p.silence.begin(b.ownerID, time.Now()) {
-		p.cfg.Logger.Warn("an owner does not answer: its work items are given back for a while", "shard", b.shard, "epoch", b.epoch)
+		p.cfg.Logger.Warn("an owner does not answer: its work items are given back for a while", "shard", b.shard, "epoch",
+			b.epoch)
 	}
 	return fmt.Errorf("%w: shard %s, epoch %d", errSilent, b.shard, b.epoch)
 }

@@ -99,7 +99,8 @@ func TestBatchIsGivenUpWhenItsOwnerIsSilent(t *testing.T) {
 				t.Errorf("%d items given back, %d done", pool.count(abandoned), pool.count(done))
 			}
 			if n := len(s.bucket.keys()); n != tc.segments || o.requests(tc.op) < tc.atLeastAsks {
-				t.Errorf("%d segments, want %d; asked %d times, want at least %d", n, tc.segments, o.requests(tc.op), tc.atLeastAsks)
+				t.Errorf("%d segments, want %d; asked %d times, want at least %d", n, tc.segments, o.requests(tc.op),
+					tc.atLeastAsks)
 			}
 		})
 	}
@@ -209,7 +210,8 @@ func TestSilence(t *testing.T) {
 func TestLostConnectionIsNotTheOwnersSilence(t *testing.T) {
 	srv := natstest.Start(t)
 	nc, js := natstest.Dial(t, srv)
-	pool, err := New(Config{NC: nc, JS: js, Bucket: &fakeBucket{}, RequestTimeout: 20 * time.Millisecond, GiveUpAfter: 500 * time.Millisecond})
+	pool, err := New(Config{NC: nc, JS: js, Bucket: &fakeBucket{}, RequestTimeout: 20 * time.Millisecond,
+		GiveUpAfter: 500 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -219,7 +221,8 @@ func TestLostConnectionIsNotTheOwnersSilence(t *testing.T) {
 	}
 	b := &batch{ownerID: ownerID{0, 1}}
 	_, err = ask[wire.CommitReply](t.Context(), pool, b, wire.OpCommit, wire.CommitRequest{})
-	if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errSilent) || pool.silence.known(b.ownerID) || b.unanswered != 0 {
+	if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errSilent) || pool.silence.known(b.ownerID) ||
+		b.unanswered != 0 {
 		t.Errorf("got %v after %d unanswered", err, b.unanswered)
 	}
 }

@@ -23,9 +23,10 @@ func newBenchCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "bench [SCENARIO...]",
 		Short: "Measure this machine: sleeping logs, speed, lateness, packing, beside what others do",
-		Long: `Bench starts this program in processes of its own, in temporary directories, loads them and measures each from outside.
-Each figure is the median over --runs, beside a baseline of the same run where there is one, and what it was built to
-reach on 2 cores. The full run takes about an hour; do nothing else on the machine meanwhile. --short takes minutes.
+		Long: `Bench starts this program in processes of its own, in temporary directories, loads them and measures each from
+outside. Each figure is the median over --runs, beside a baseline of the same run where there is one, and what it was
+built to reach on 2 cores. The full run takes about an hour; do nothing else on the machine meanwhile. --short takes
+minutes.
 
 Scenarios:
 ` + scenarioList(cfg),
@@ -89,7 +90,8 @@ Scenarios:
 	f.DurationVar(&cfg.Steady, "steady", cfg.Steady, "how long the load of the delay scenario lasts")
 	f.StringVar(&cfg.Dir, "dir", "", "where temporary directories are made (default the system's)")
 	f.BoolVar(&cfg.Keep, "keep", false, "leave the temporary directories behind")
-	f.String("nats-url", "", "a NATS with JetStream and without Dormouse, instead of an embedded one; its streams are deleted after each run")
+	f.String("nats-url", "", "a NATS with JetStream and without Dormouse, instead of an embedded one; its streams are "+
+		"deleted after each run")
 	cmd.AddCommand(newBaselineCommand())
 	return cmd
 }
@@ -125,7 +127,8 @@ func newBaselineCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			baseline, ok := bench.Baselines[args[0]]
 			if !ok {
-				return usageErrorf("no baseline %q: there are %s", args[0], strings.Join(slices.Sorted(maps.Keys(bench.Baselines)), ", "))
+				return usageErrorf("no baseline %q: there are %s", args[0],
+					strings.Join(slices.Sorted(maps.Keys(bench.Baselines)), ", "))
 			}
 			return baseline(cmd.Context(), args[1], cmd.InOrStdin(), cmd.OutOrStdout())
 		},
@@ -152,7 +155,8 @@ func benchTable(out io.Writer) (report func([]bench.Figure) error, flush func() 
 					verdict = "MISSED"
 				}
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s %s\t%s\t%s\t%s\t%s\t%s\n", f.Scenario, f.Name, number(f.Value), f.Unit, between, baseline, ratio, f.Target, verdict)
+			fmt.Fprintf(w, "%s\t%s\t%s %s\t%s\t%s\t%s\t%s\t%s\n", f.Scenario, f.Name, number(f.Value), f.Unit, between, baseline,
+				ratio, f.Target, verdict)
 		}
 		fmt.Fprintln(w)
 		return w.Flush() // the first write error shows here

@@ -66,7 +66,8 @@ func (c *serveConfig) checkBounds() error {
 	for _, d := range []struct {
 		flag  string
 		value time.Duration
-	}{{"max-delay", c.maxDelay}, {"requeue-after", c.requeueAfter}, {"lease", c.lease}, {"grace", c.grace}, {"linger", c.linger}} {
+	}{{"max-delay", c.maxDelay}, {"requeue-after", c.requeueAfter}, {"lease", c.lease}, {"grace", c.grace},
+		{"linger", c.linger}} {
 		if d.value <= 0 {
 			return fmt.Errorf("--%s must be positive, it is %s", d.flag, d.value)
 		}

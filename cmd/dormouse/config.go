@@ -86,7 +86,8 @@ func checkKeys(root *cobra.Command, path string, keys []string) error {
 	slices.Sort(keys)
 	for _, key := range keys {
 		if !known[key] {
-			return usageErrorf("configuration file %s: unknown key %q; keys are the names of flags, see 'dormouse serve --help'", path, key)
+			return usageErrorf("configuration file %s: unknown key %q; keys are the names of flags, see 'dormouse serve --help'",
+				path, key)
 		}
 	}
 	return nil
@@ -142,7 +143,8 @@ func (c *choice) Type() string   { return strings.Join(c.allowed, "|") }
 func addChoice(cmd *cobra.Command, name, usage string, allowed ...string) *choice {
 	c := &choice{value: allowed[0], allowed: allowed}
 	cmd.Flags().Var(c, name, usage)
-	if err := cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(allowed, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+	if err := cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(allowed,
+		cobra.ShellCompDirectiveNoFileComp)); err != nil {
 		panic(err) // the flag was added a line above
 	}
 	return c

@@ -79,7 +79,8 @@ func TestFailuresExitWith1AndSayWhatToTry(t *testing.T) {
 			t.Errorf("%v: exit %d, %q", args, code, stderr)
 		}
 	}
-	code, _, stderr := runCommand(t, "serve", "--data", t.TempDir(), "--nats-listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--archive", "ftp://x")
+	code, _, stderr := runCommand(t, "serve", "--data", t.TempDir(), "--nats-listen", "127.0.0.1:0", "--http",
+		"127.0.0.1:0", "--archive", "ftp://x")
 	if code != exitFailed || !strings.Contains(stderr, "ftp") {
 		t.Errorf("a wrong archive: exit %d, %q", code, stderr)
 	}
@@ -92,7 +93,8 @@ func TestHelpHasExamples(t *testing.T) {
 			t.Errorf("%s --help: exit %d, %q", command, code, stdout)
 		}
 	}
-	if code, stdout, _ := runCommand(t, "__complete", "read", "a.b", "--output", ""); code != exitOK || !strings.Contains(stdout, "jsonl") {
+	if code, stdout, _ := runCommand(t, "__complete", "read", "a.b", "--output", ""); code != exitOK ||
+		!strings.Contains(stdout, "jsonl") {
 		t.Errorf("completion of --output: exit %d, %q", code, stdout)
 	}
 }
@@ -100,7 +102,8 @@ func TestHelpHasExamples(t *testing.T) {
 // TestPrecedence: the flag wins over the environment, and that over the file.
 func TestPrecedence(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "dormouse.yaml")
-	if err := os.WriteFile(file, []byte("max-delay: 1s\nmax-bytes: 2MiB\nworkers: 3\nroles: [worker]\nprefix: x\n"), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte("max-delay: 1s\nmax-bytes: 2MiB\nworkers: 3\nroles: [worker]\nprefix: x\n"),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("DORMOUSE_CONFIG", file)
@@ -114,7 +117,8 @@ func TestPrecedence(t *testing.T) {
 		}
 	}
 	serve.RunE = func(cmd *cobra.Command, _ []string) error {
-		for name, want := range map[string]string{"max-delay": "1s", "max-bytes": "4.0MiB", "workers": "7", "roles": "[worker]", "lease": "10s"} {
+		for name, want := range map[string]string{"max-delay": "1s", "max-bytes": "4.0MiB", "workers": "7",
+			"roles": "[worker]", "lease": "10s"} {
 			if got := cmd.Flag(name).Value.String(); got != want {
 				t.Errorf("%s is %s, want %s", name, got, want)
 			}
@@ -154,7 +158,8 @@ func TestSyncIntervals(t *testing.T) {
 	} {
 		c, err := serveConfigOf(t, tc.args)
 		if err != nil || c.syncInterval.String() != tc.sync || c.trimDelay.String() != tc.trails {
-			t.Errorf("%q: sync interval %s, trim delay %s, %v, want %s and %s", tc.args, c.syncInterval, c.trimDelay, err, tc.sync, tc.trails)
+			t.Errorf("%q: sync interval %s, trim delay %s, %v, want %s and %s", tc.args, c.syncInterval, c.trimDelay, err,
+				tc.sync, tc.trails)
 		}
 	}
 	if c, err := serveConfigOf(t, "--max-delay 5ms"); err != nil || c.tick > c.maxDelay {
@@ -166,25 +171,32 @@ func TestSyncIntervals(t *testing.T) {
 func TestVariables(t *testing.T) {
 	root := newRootCommand()
 	for name, meant := range map[string]string{
-		"DORMOUSE_ARCHVE": "DORMOUSE_ARCHIVE", "DORMOUSE_MAX_DEALY": "DORMOUSE_MAX_DELAY", "DORMOUSE_NATS_URLS": "DORMOUSE_NATS_URL",
-		"DORMOUSE_BUFERLIMIT": "DORMOUSE_BUFFER_LIMIT", "DORMOUSE_workers": "DORMOUSE_WORKERS", "DORMOUSE_MAX-DELAY": "DORMOUSE_MAX_DELAY",
-		"DORMOUSE_CONFIGS": "DORMOUSE_CONFIG", "DORMOUSE_TICKS": "DORMOUSE_TICK",
+		"DORMOUSE_ARCHVE": "DORMOUSE_ARCHIVE", "DORMOUSE_MAX_DEALY": "DORMOUSE_MAX_DELAY",
+		"DORMOUSE_NATS_URLS":  "DORMOUSE_NATS_URL",
+		"DORMOUSE_BUFERLIMIT": "DORMOUSE_BUFFER_LIMIT", "DORMOUSE_workers": "DORMOUSE_WORKERS",
+		"DORMOUSE_MAX-DELAY": "DORMOUSE_MAX_DELAY",
+		"DORMOUSE_CONFIGS":   "DORMOUSE_CONFIG", "DORMOUSE_TICKS": "DORMOUSE_TICK",
 	} {
-		if err := checkVariables(root, []string{name + "=x"}); err == nil || !strings.Contains(err.Error(), name+" is no setting: is "+meant+" meant") {
+		if err := checkVariables(root, []string{name + "=x"}); err == nil ||
+			!strings.Contains(err.Error(), name+" is no setting: is "+meant+" meant") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	free := []string{
 		"DORMOUSE_ARCHIVE=x", "DORMOUSE_CONFIG=x", "DORMOUSE_ARCHVE=", "dormouse_archve=x", "PATH=x", "DORMOUSE",
 		// What Kubernetes sets for Services named dormouse, dormouse-http and dormouse-nats.
-		"DORMOUSE_SERVICE_HOST=10.0.0.1", "DORMOUSE_SERVICE_PORT=9422", "DORMOUSE_SERVICE_PORT_HTTP=9422", "DORMOUSE_PORT=tcp://10.0.0.1:9422",
-		"DORMOUSE_PORT_9422_TCP=tcp://10.0.0.1:9422", "DORMOUSE_PORT_9422_TCP_PROTO=tcp", "DORMOUSE_PORT_9422_TCP_PORT=9422", "DORMOUSE_PORT_9422_TCP_ADDR=10.0.0.1",
-		"DORMOUSE_HTTP_SERVICE_HOST=10.0.0.1", "DORMOUSE_HTTP_PORT=tcp://10.0.0.1:9422", "DORMOUSE_NATS_SERVICE_PORT_CLIENT=4222",
+		"DORMOUSE_SERVICE_HOST=10.0.0.1", "DORMOUSE_SERVICE_PORT=9422", "DORMOUSE_SERVICE_PORT_HTTP=9422",
+		"DORMOUSE_PORT=tcp://10.0.0.1:9422",
+		"DORMOUSE_PORT_9422_TCP=tcp://10.0.0.1:9422", "DORMOUSE_PORT_9422_TCP_PROTO=tcp", "DORMOUSE_PORT_9422_TCP_PORT=9422",
+		"DORMOUSE_PORT_9422_TCP_ADDR=10.0.0.1",
+		"DORMOUSE_HTTP_SERVICE_HOST=10.0.0.1", "DORMOUSE_HTTP_PORT=tcp://10.0.0.1:9422",
+		"DORMOUSE_NATS_SERVICE_PORT_CLIENT=4222",
 	}
 	if stray := strayVariables(root, free); len(stray) > 0 {
 		t.Errorf("stray are %q", stray)
 	}
-	others := []string{"DORMOUSE_PASSWORD=x", "DORMOUSE_SEED=1", "DORMOUSE_CHAOS_TIME=1m", "DORMOUSE_CHAOS_SHARDS=4", "DORMOUSE_CRASH_RESTARTS=3"}
+	others := []string{"DORMOUSE_PASSWORD=x", "DORMOUSE_SEED=1", "DORMOUSE_CHAOS_TIME=1m", "DORMOUSE_CHAOS_SHARDS=4",
+		"DORMOUSE_CRASH_RESTARTS=3"}
 	if err := checkVariables(root, append(free, others...)); err != nil {
 		t.Error(err)
 	}

@@ -16,7 +16,8 @@ import (
 
 // addConnectFlags adds the flags that say which NATS to talk to.
 func addConnectFlags(cmd *cobra.Command) {
-	cmd.Flags().String("nats-url", "", "`URL` of NATS server(s), comma separated (default "+nats.DefaultURL+", for serve the embedded server)")
+	cmd.Flags().String("nats-url", "", "`URL` of NATS server(s), comma separated (default "+nats.DefaultURL+
+		", for serve the embedded server)")
 	cmd.Flags().String("nats-context", "", "`NAME` of the nats CLI's context to connect with")
 	cmd.Flags().String("nats-creds", "", "credentials `FILE` for NATS")
 }
@@ -73,8 +74,8 @@ func (t target) dial(name string, closed func(error), extra ...nats.Option) (nc 
 	url := cmp.Or(t.url, nats.DefaultURL)
 	nc, err = nats.Connect(url, options...)
 	if err != nil {
-		return nil, "", fmt.Errorf("connecting to NATS at %s: %w (is `dormouse serve` or a NATS server running there? set --nats-url, --nats-context or --nats-creds)",
-			publicServers(url), err)
+		return nil, "", fmt.Errorf("connecting to NATS at %s: %w (is `dormouse serve` or a NATS server running there? set "+
+			"--nats-url, --nats-context or --nats-creds)", publicServers(url), err)
 	}
 	return nc, jetstream.DefaultAPIPrefix, nil
 }
@@ -130,6 +131,6 @@ func serverOptions(log *slog.Logger, refused func(error)) []nats.Option {
 // refusedLogin reports whether a server did not take the credentials. It is asked again: that passes when they are
 // rotated.
 func refusedLogin(err error) bool {
-	return errors.Is(err, nats.ErrAuthorization) || errors.Is(err, nats.ErrAuthExpired) || errors.Is(err, nats.ErrAuthRevoked) ||
-		errors.Is(err, nats.ErrAccountAuthExpired)
+	return errors.Is(err, nats.ErrAuthorization) || errors.Is(err, nats.ErrAuthExpired) ||
+		errors.Is(err, nats.ErrAuthRevoked) || errors.Is(err, nats.ErrAccountAuthExpired)
 }

@@ -47,7 +47,8 @@ func TestFlagsOfServe(t *testing.T) {
 	}
 	want := flagTable(serve, serveFlags)
 	if golden.Update() {
-		if err := os.WriteFile(readme, slices.Concat([]byte(before), []byte(begin+want+end), []byte(after)), 0o644); err != nil {
+		if err := os.WriteFile(readme, slices.Concat([]byte(before), []byte(begin+want+end), []byte(after)),
+			0o644); err != nil {
 			t.Fatal(err)
 		}
 	} else if table != want {

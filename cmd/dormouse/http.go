@@ -34,12 +34,14 @@ const (
 	mostHTTP     = 64 // connections at a time; further ones wait, so that they take no files that the archive needs
 )
 
-func newHTTPServer(addr string, registry *prometheus.Registry, checks []check, remarks func() []string, log *slog.Logger) (*httpServer, error) {
+func newHTTPServer(addr string, registry *prometheus.Registry, checks []check, remarks func() []string,
+	log *slog.Logger) (*httpServer, error) {
 	listener, err := net.Listen("tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("listening for HTTP: %w (choose another --http)", err)
 	}
-	h := &httpServer{listener: netutil.LimitListener(listener, mostHTTP), health: newHealth(checks), remarks: remarks, log: log}
+	h := &httpServer{listener: netutil.LimitListener(listener, mostHTTP), health: newHealth(checks), remarks: remarks,
+		log: log}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{Registry: registry}))
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
@@ -108,10 +110,12 @@ func (h *httpServer) ready(w http.ResponseWriter, _ *http.Request) {
 
 var indexPage = template.Must(template.New("index").Parse(`<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Dormouse</title>
-<style>body{font:16px/1.5 system-ui,sans-serif;margin:3rem auto;max-width:40rem;padding:0 1rem}.bad{color:#b00}</style></head>
+<style>body{font:16px/1.5 system-ui,sans-serif;margin:3rem auto;max-width:40rem;padding:0 1rem}.bad{color:#b00}
+</style></head>
 <body><h1>Dormouse {{.Version}}</h1>
 <p>{{if .Problem}}<span class="bad">Not ready: {{.Problem}}</span>{{else}}Ready.{{end}}</p>
-<ul><li><a href="/metrics">/metrics</a>: Prometheus metrics</li><li><a href="/livez">/livez</a>, <a href="/readyz">/readyz</a>: health</li>
+<ul><li><a href="/metrics">/metrics</a>: Prometheus metrics</li>
+<li><a href="/livez">/livez</a>, <a href="/readyz">/readyz</a>: health</li>
 <li><a href="/debug/pprof/">/debug/pprof/</a>: profiles</li></ul></body></html>
 `))
 

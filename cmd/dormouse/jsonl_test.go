@@ -47,14 +47,16 @@ func unmarshalled(t *testing.T, text []byte) (headers map[string][]string, data 
 // TestHeadersThatAreNotUTF8 are told apart, and marked.
 func TestHeadersThatAreNotUTF8(t *testing.T) {
 	for _, headers := range []map[string][]string{
-		{"Name": {"J\xf6rg"}}, {"Name": {"J\xe4rg"}}, {"Name": {"Jörg", "\xff"}}, {"\xff": {"x"}, "\xfe": {"x"}, "A": {"text", ""}}, {"A": {"\ufffd"}},
+		{"Name": {"J\xf6rg"}}, {"Name": {"J\xe4rg"}}, {"Name": {"Jörg", "\xff"}},
+		{"\xff": {"x"}, "\xfe": {"x"}, "A": {"text", ""}}, {"A": {"\ufffd"}},
 	} {
 		text := printed(t, "jsonl", entry.Entry{Log: "a.b", Seq: 7, Time: time.Unix(0, 5), Headers: headers})
 		if got, _ := unmarshalled(t, []byte(text)); !reflect.DeepEqual(got, headers) {
 			t.Errorf("%q is printed as %s", headers, text)
 		}
 	}
-	got := printed(t, "jsonl", entry.Entry{Log: "a.b", Seq: 7, Time: time.Unix(0, 0).UTC(), Headers: map[string][]string{"A": {"1"}, "B": {"\xff"}}})
+	got := printed(t, "jsonl", entry.Entry{Log: "a.b", Seq: 7, Time: time.Unix(0, 0).UTC(),
+		Headers: map[string][]string{"A": {"1"}, "B": {"\xff"}}})
 	if want := `{"log":"a.b","seq":7,"time":"1970-01-01T00:00:00Z","headers":{"A":["1"]},"headers_base64":{"Qg==":["/w=="]},"data":""}` + "\n"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
@@ -64,7 +66,8 @@ func TestHeadersThatAreNotUTF8(t *testing.T) {
 // unchanged.
 func FuzzHeadersFromWireToJSONL(f *testing.F) {
 	for _, block := range []string{
-		"", "NATS/1.0\r\n\r\n", "NATS/1.0\r\nA: 1\r\na:2\r\nA: \xff\r\n\r\n", "NATS/1.0\r\n\xff: x\r\nB: \u2028<&>\r\n\r\n", "NATS/1.0\nA:   1\n\n", "NATS/1.0 404 x\r\nno colon\r\n\r\n",
+		"", "NATS/1.0\r\n\r\n", "NATS/1.0\r\nA: 1\r\na:2\r\nA: \xff\r\n\r\n", "NATS/1.0\r\n\xff: x\r\nB: \u2028<&>\r\n\r\n",
+		"NATS/1.0\nA:   1\n\n", "NATS/1.0 404 x\r\nno colon\r\n\r\n",
 		"NATS/1.0\r\nA:b\r\n\r\nx", "NATS/1.0\r\nA: \r\nA: \x00\r\r\n\r\n",
 	} {
 		f.Add([]byte(block), []byte("data\xff"))

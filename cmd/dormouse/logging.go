@@ -9,7 +9,8 @@ import (
 )
 
 // logLevels by their flag values.
-var logLevels = map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError}
+var logLevels = map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn,
+	"error": slog.LevelError}
 
 func newLogger(w io.Writer, format, level string) *slog.Logger {
 	options := &slog.HandlerOptions{Level: logLevels[level], ReplaceAttr: readable}

@@ -50,7 +50,8 @@ func TestJSONLog(t *testing.T) {
 	defer end()
 	code := make(chan int, 1)
 	go func() {
-		code <- run(ctx, []string{"serve", "--data", t.TempDir(), "--http", "127.0.0.1:0", "--nats-listen", "127.0.0.1:0", "--log-format", "json"}, nil, io.Discard, &said)
+		code <- run(ctx, []string{"serve", "--data", t.TempDir(), "--http", "127.0.0.1:0", "--nats-listen", "127.0.0.1:0",
+			"--log-format", "json"}, nil, io.Discard, &said)
 	}()
 	until(t, "the shard is owned", func() bool { return strings.Contains(said.String(), "owning the shard") })
 	end()
@@ -75,7 +76,8 @@ func TestJSONLog(t *testing.T) {
 	}
 	stopped := lines[len(lines)-1]
 	served, isText := stopped["served"].(string)
-	if d, err := time.ParseDuration(served); stopped["msg"] != "dormouse has stopped" || stopped["why"] != "told to end" || !isText || err != nil || d <= 0 {
+	if d, err := time.ParseDuration(served); stopped["msg"] != "dormouse has stopped" || stopped["why"] != "told to end" ||
+		!isText || err != nil || d <= 0 {
 		t.Errorf("the last line is %v", stopped)
 	}
 	if by["the shard is handed over"] == nil {
@@ -100,7 +102,8 @@ func TestErrorsAtStartAreJSON(t *testing.T) {
 		"two NATS":             {[]string{"--nats-url", "nats://a", "--nats-context", "b"}, exitUsage, "not both"},
 		"no NATS":              {[]string{"--nats-url", "nats://127.0.0.1:1"}, exitFailed, "nats://127.0.0.1:1"},
 	} {
-		args := append([]string{"serve", "--data", t.TempDir(), "--nats-listen", "127.0.0.1:0", "--http", "127.0.0.1:0"}, tc.args...)
+		args := append([]string{"serve", "--data", t.TempDir(), "--nats-listen", "127.0.0.1:0", "--http", "127.0.0.1:0"},
+			tc.args...)
 		got := command(t.Context(), nil, append(args, "--log-format", "json")...)
 		lines := jsonLines(t, got.errors)
 		if len(lines) == 0 || got.code != tc.code {
@@ -108,10 +111,12 @@ func TestErrorsAtStartAreJSON(t *testing.T) {
 			continue
 		}
 		last := lines[len(lines)-1]
-		if text, _ := last["error"].(string); last["level"] != "ERROR" || !strings.Contains(text, tc.says) || strings.Count(got.errors, tc.says) != 1 {
+		if text, _ := last["error"].(string); last["level"] != "ERROR" || !strings.Contains(text, tc.says) ||
+			strings.Count(got.errors, tc.says) != 1 {
 			t.Errorf("%s: %q", name, got.errors)
 		}
-		if got := command(t.Context(), nil, args...); got.code != tc.code || !strings.Contains(got.errors, "\ndormouse: ") && !strings.HasPrefix(got.errors, "dormouse: ") {
+		if got := command(t.Context(), nil, args...); got.code != tc.code || !strings.Contains(got.errors, "\ndormouse: ") &&
+			!strings.HasPrefix(got.errors, "dormouse: ") {
 			t.Errorf("%s, in text: %d, %q", name, got.code, got.errors)
 		}
 	}

@@ -67,13 +67,15 @@ func lsTable(w io.Writer) (show func(wire.LogInfo) error, flush func() error) {
 	rows := 0
 	show = func(l wire.LogInfo) error {
 		if rows == 0 {
-			if _, err := fmt.Fprintln(t, "LOGID\tENTRIES\tBYTES\tEXTENTS\tARCHIVED\tBUFFERED\tFIRST\tLAST\tFIRST TIME\tLAST TIME"); err != nil {
+			if _, err := fmt.Fprintln(t, "LOGID\tENTRIES\tBYTES\tEXTENTS\tARCHIVED\tBUFFERED\tFIRST\tLAST\tFIRST "+
+				"TIME\tLAST TIME"); err != nil {
 				return err
 			}
 		}
 		s := summaryOf(l)
-		_, err := fmt.Fprintf(t, "%s\t%d\t%s\t%d\t%d\t%d\t%d\t%d\t%s\t%s\n", s.Log, s.Entries, humanize.IBytes(s.Bytes), s.Extents,
-			s.Archived.Entries, s.Buffered.Entries, s.First, s.Last, s.FirstTime.Format(time.DateTime), s.LastTime.Format(time.DateTime))
+		_, err := fmt.Fprintf(t, "%s\t%d\t%s\t%d\t%d\t%d\t%d\t%d\t%s\t%s\n", s.Log, s.Entries, humanize.IBytes(s.Bytes),
+			s.Extents, s.Archived.Entries, s.Buffered.Entries, s.First, s.Last, s.FirstTime.Format(time.DateTime),
+			s.LastTime.Format(time.DateTime))
 		if rows++; err == nil && rows%alignedRows == 0 {
 			err = t.Flush()
 		}

@@ -17,9 +17,11 @@ const cgroupShare = 0.9
 
 // limitMemory takes Go's memory limit from the cgroup unless GOMEMLIMIT is set.
 func limitMemory(log *slog.Logger) error {
-	_, err := memlimit.SetGoMemLimitWithOpts(memlimit.WithRatio(cgroupShare), memlimit.WithProvider(memlimit.FromCgroup), memlimit.WithLogger(slog.New(slog.DiscardHandler)))
+	_, err := memlimit.SetGoMemLimitWithOpts(memlimit.WithRatio(cgroupShare), memlimit.WithProvider(memlimit.FromCgroup),
+		memlimit.WithLogger(slog.New(slog.DiscardHandler)))
 	switch {
-	case errors.Is(err, memlimit.ErrNoLimit), errors.Is(err, memlimit.ErrNoCgroup), errors.Is(err, memlimit.ErrCgroupsNotSupported):
+	case errors.Is(err, memlimit.ErrNoLimit), errors.Is(err, memlimit.ErrNoCgroup),
+		errors.Is(err, memlimit.ErrCgroupsNotSupported):
 		log.Debug("no memory limit of a container found", "reason", err)
 	case err != nil:
 		return fmt.Errorf("setting the memory limit: %w (set GOMEMLIMIT to choose it, or GOMEMLIMIT=off)", err)
@@ -64,7 +66,8 @@ func (p *program) heapRoom() room {
 // the heap.
 func (r room) part(mine, all int) room {
 	of := func(bytes uint64) uint64 { return bytes * uint64(mine) / uint64(max(all, 1)) }
-	return room{easy: max(leastEasy+sameForAll, of(r.easy+sameForAll)) - sameForAll, headroom: max(leastHeadroom, of(r.headroom))}
+	return room{easy: max(leastEasy+sameForAll, of(r.easy+sameForAll)) - sameForAll,
+		headroom: max(leastHeadroom, of(r.headroom))}
 }
 
 // paceCollector keeps the heap near what is used, unless GOGC is set.

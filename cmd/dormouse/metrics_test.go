@@ -97,7 +97,8 @@ func TestMetricsPage(t *testing.T) {
 	}
 	for name := range own {
 		if m, ok := metricdoc.Find(name); !ok || m.Question == "" {
-			t.Errorf("%s is not in internal/metricdoc: add it to list.go with the question that it answers, and run this test with -update", name)
+			t.Errorf("%s is not in internal/metricdoc: add it to list.go with the question that it answers, and run this test "+
+				"with -update", name)
 		}
 	}
 	want := metricdoc.Page(func(name string) string { return own[name].help })
@@ -147,7 +148,8 @@ func areOf(series []string, labels []metricdoc.Label) bool {
 func TestQueueLook(t *testing.T) {
 	srv := natstest.Start(t)
 	_, js := natstest.Dial(t, srv)
-	if _, err := topology.Ensure(t.Context(), js, topology.Config{RequeueAfter: time.Minute, Lease: 10 * time.Second}); err != nil {
+	if _, err := topology.Ensure(t.Context(), js, topology.Config{RequeueAfter: time.Minute,
+		Lease: 10 * time.Second}); err != nil {
 		t.Fatal(err)
 	}
 	for range 3 {
@@ -226,7 +228,8 @@ func TestConnectionShows(t *testing.T) {
 	}
 	shows := func(connected, reconnects float64) func() bool {
 		return func() bool {
-			return valueOf(t, p.registry, "dormouse_nats_connected") == connected && valueOf(t, p.registry, "dormouse_nats_reconnects_total") == reconnects
+			return valueOf(t, p.registry, "dormouse_nats_connected") == connected &&
+				valueOf(t, p.registry, "dormouse_nats_reconnects_total") == reconnects
 		}
 	}
 	until(t, "it to be connected", shows(1, 0))

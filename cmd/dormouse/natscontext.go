@@ -78,8 +78,10 @@ func checkContext(s natscontext.Settings) error {
 	if _, err := parseServers(s.URL); s.URL != "" && err != nil {
 		return fmt.Errorf("its url: %w", err)
 	}
-	if strings.ContainsAny(s.InboxPrefix, " \t\r\n*>") || strings.HasPrefix(s.InboxPrefix, ".") || strings.HasSuffix(s.InboxPrefix, ".") {
-		return fmt.Errorf("its inbox_prefix %q is no subject: give tokens with dots between them, as in _INBOX.web", s.InboxPrefix)
+	if strings.ContainsAny(s.InboxPrefix, " \t\r\n*>") || strings.HasPrefix(s.InboxPrefix, ".") ||
+		strings.HasSuffix(s.InboxPrefix, ".") {
+		return fmt.Errorf("its inbox_prefix %q is no subject: give tokens with dots between them, as in _INBOX.web",
+			s.InboxPrefix)
 	}
 	for name, file := range map[string]string{"creds": s.Creds, "nkey": s.NKey} {
 		if err := checkFileName(file); err != nil {

@@ -25,7 +25,8 @@ const natsPatience = 20 * time.Second
 func writeContext(t *testing.T, name, settings string) {
 	t.Helper()
 	folder := filepath.Join(os.Getenv("XDG_CONFIG_HOME"), "nats", "context")
-	if err := errors.Join(os.MkdirAll(folder, 0o700), os.WriteFile(filepath.Join(folder, name+".json"), []byte(settings), 0o600)); err != nil {
+	if err := errors.Join(os.MkdirAll(folder, 0o700),
+		os.WriteFile(filepath.Join(folder, name+".json"), []byte(settings), 0o600)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -50,7 +51,8 @@ func startDomains(t *testing.T) (hub, leaf jetstream.JetStream, url string) {
 	if !leafServer.ReadyForConnections(natsPatience) {
 		t.Fatal("the leaf node did not start")
 	}
-	for began := time.Now(); leafServer.NumLeafNodes() == 0 || hubServer.NumLeafNodes() == 0; time.Sleep(5 * time.Millisecond) {
+	for began := time.Now(); leafServer.NumLeafNodes() == 0 ||
+		hubServer.NumLeafNodes() == 0; time.Sleep(5 * time.Millisecond) {
 		if time.Since(began) > natsPatience {
 			t.Fatal("the leaf node does not find its hub")
 		}
@@ -64,7 +66,8 @@ func startDomains(t *testing.T) (hub, leaf jetstream.JetStream, url string) {
 // own.
 func TestContextSaysWhichJetStream(t *testing.T) {
 	for name, setting := range map[string]string{
-		"domain": `"jetstream_domain":"hub"`, "prefix": `"jetstream_api_prefix":"$JS.hub.API"`, "prefix with its dot": `"jetstream_api_prefix":"$JS.hub.API."`,
+		"domain": `"jetstream_domain":"hub"`, "prefix": `"jetstream_api_prefix":"$JS.hub.API"`,
+		"prefix with its dot": `"jetstream_api_prefix":"$JS.hub.API."`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			hub, leaf, url := startDomains(t)
@@ -140,11 +143,13 @@ func TestContextIsHonouredOrRefused(t *testing.T) {
 	const neutral, honoured, refused = "neutral", "honoured", "refused"
 	fate := map[string]string{
 		"name": neutral, "description": neutral, "color_scheme": neutral, "jetstream_event_prefix": neutral,
-		"url": honoured, "socks_proxy": honoured, "token": honoured, "user": honoured, "password": honoured, "creds": honoured, "nkey": honoured,
+		"url": honoured, "socks_proxy": honoured, "token": honoured, "user": honoured, "password": honoured,
+		"creds": honoured, "nkey": honoured,
 		"cert": honoured, "key": honoured, "ca": honoured, "tls_first": honoured,
 		"jetstream_domain": honoured, "jetstream_api_prefix": honoured, "inbox_prefix": honoured,
 		"nsc": refused, "user_jwt": refused, "windows_cert_store": refused,
-		"windows_cert_match_by": neutral, "windows_cert_match": neutral, "windows_ca_certs_match": neutral, // of windows_cert_store
+		// of windows_cert_store
+		"windows_cert_match_by": neutral, "windows_cert_match": neutral, "windows_ca_certs_match": neutral,
 	}
 	all, err := json.Marshal(natscontext.Settings{Name: "x"})
 	if err != nil {
@@ -168,8 +173,10 @@ func TestContextIsHonouredOrRefused(t *testing.T) {
 		}
 	}
 	for _, settings := range []string{
-		`{"jetstream_domain":"a","jetstream_api_prefix":"b"}`, `{"jetstream_domain":"a.b"}`, `{"jetstream_domain":"*"}`, `{"jetstream_api_prefix":"a b"}`,
-		`{"jetstream_api_prefix":"a..b"}`, `{"inbox_prefix":"a b"}`, `{"inbox_prefix":"a."}`, `{"jetstream_api_prefix":"."}`, `{"cert":"/x"}`, `{"key":"/x"}`, `{"url":"nats://h:x"}`, `{"url":`,
+		`{"jetstream_domain":"a","jetstream_api_prefix":"b"}`, `{"jetstream_domain":"a.b"}`, `{"jetstream_domain":"*"}`,
+		`{"jetstream_api_prefix":"a b"}`,
+		`{"jetstream_api_prefix":"a..b"}`, `{"inbox_prefix":"a b"}`, `{"inbox_prefix":"a."}`, `{"jetstream_api_prefix":"."}`,
+		`{"cert":"/x"}`, `{"key":"/x"}`, `{"url":"nats://h:x"}`, `{"url":`,
 	} {
 		writeContext(t, "x", settings)
 		if got := command(t.Context(), nil, "ls", "--nats-context", "x"); got.code != exitUsage ||
@@ -187,7 +194,10 @@ func TestContextIsHonouredOrRefused(t *testing.T) {
 // end while it waits for it.
 func TestWrongDomain(t *testing.T) {
 	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
-	srv := natstest.Start(t, func(o *server.Options) { o.DontListen, o.Host, o.Port = false, "127.0.0.1", server.RANDOM_PORT })
+	srv := natstest.Start(t, func(o *server.Options) {
+		o.DontListen, o.Host, o.Port = false, "127.0.0.1",
+			server.RANDOM_PORT
+	})
 	writeContext(t, "x", fmt.Sprintf(`{"url":%q,"jetstream_domain":"wrong"}`, srv.ClientURL()))
 	for _, line := range [][]string{{"ls"}, {"status"}, {"read", "a.b"}} {
 		got := command(t.Context(), strings.NewReader("one\n"), append(line, "--nats-context", "x")...)
@@ -195,11 +205,13 @@ func TestWrongDomain(t *testing.T) {
 			t.Errorf("%v: %+v", line, got)
 		}
 	}
-	served := background(t, "serve", "--nats-context", "x", "--data", t.TempDir(), "--http", "127.0.0.1:0", "--archive", "mem://")
+	served := background(t, "serve", "--nats-context", "x", "--data", t.TempDir(), "--http", "127.0.0.1:0", "--archive",
+		"mem://")
 	served.until("what it waits for", func() bool { return strings.Contains(served.errors.String(), "jetstream_domain") })
 	served.stop()
 	<-served.done
-	if log := served.errors.String(); served.code != exitOK || !strings.Contains(log, "waited_for") || !strings.Contains(log, "no responders") {
+	if log := served.errors.String(); served.code != exitOK || !strings.Contains(log, "waited_for") ||
+		!strings.Contains(log, "no responders") {
 		t.Errorf("exit %d\n%s", served.code, log)
 	}
 }

@@ -49,8 +49,10 @@ func TestLostOutputIsAFailure(t *testing.T) {
 	}
 	lost := errors.New("the output has no room")
 	for _, line := range []string{
-		"--help", "serve --help", "version", "--version", "help read", "completion bash", "completion zsh", "completion fish", "completion powershell",
-		"ls", "ls --output jsonl", "ls nothing", "stat a.b", "stat a.b --output json", "status", "status --output json", "read a.b",
+		"--help", "serve --help", "version", "--version", "help read", "completion bash", "completion zsh", "completion fish",
+		"completion powershell",
+		"ls", "ls --output jsonl", "ls nothing", "stat a.b", "stat a.b --output json", "status", "status --output json",
+		"read a.b",
 		"read a.b --output jsonl", "read a.b --follow", "verify", "publish a.c", "provision", "provision --output json",
 	} {
 		words := strings.Split(line, " ")
@@ -70,7 +72,8 @@ func TestLostOutputIsAFailure(t *testing.T) {
 				t.Errorf("%s with room for %d after %s: exit %d, %q", line, room, took, code, said.String())
 			}
 			said.Reset()
-			if code := run(t.Context(), words, strings.NewReader("x\n"), &fullOutput{room, syscall.EPIPE}, &said); code != exitOK ||
+			if code := run(t.Context(), words, strings.NewReader("x\n"), &fullOutput{room, syscall.EPIPE},
+				&said); code != exitOK ||
 				said.String() != "" {
 				t.Errorf("%s read by nobody: exit %d, %q", line, code, said.String())
 			}
@@ -81,7 +84,8 @@ func TestLostOutputIsAFailure(t *testing.T) {
 // TestPublishSaysWhatFailedFirst: that its output is lost as well does not hide why nothing was stored.
 func TestPublishSaysWhatFailedFirst(t *testing.T) {
 	js, url := startNATS(t)
-	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "OTHER", Subjects: []string{"other"}}); err != nil {
+	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "OTHER",
+		Subjects: []string{"other"}}); err != nil {
 		t.Fatal(err)
 	}
 	var said strings.Builder

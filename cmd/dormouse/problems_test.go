@@ -17,12 +17,15 @@ import (
 
 // healthy is a system of two processes and two shards in which all is well.
 func healthy() client.Status {
-	a := wire.Process{ID: "aaaaaaaa-1", Host: "web-1", Roles: []string{roleIngest, roleWorker}, Workers: 4, Archive: "s3://logs"}
+	a := wire.Process{ID: "aaaaaaaa-1", Host: "web-1", Roles: []string{roleIngest, roleWorker}, Workers: 4,
+		Archive: "s3://logs"}
 	b := wire.Process{ID: "bbbbbbbb-2", Host: "web-2", Roles: []string{roleIngest}, Archive: "s3://logs"}
 	owned := func(shard wire.Shard, p wire.Process) client.ShardStatus {
-		return client.ShardStatus{Source: topology.Source{Shard: shard}, Holder: p.ID, Name: p.Name(), Owner: &wire.ShardStatus{Shard: shard, State: wire.ShardOwned}}
+		return client.ShardStatus{Source: topology.Source{Shard: shard}, Holder: p.ID, Name: p.Name(),
+			Owner: &wire.ShardStatus{Shard: shard, State: wire.ShardOwned}}
 	}
-	return client.Status{Processes: []wire.Process{a, b}, Shards: []client.ShardStatus{owned(0, a), owned(1, b)}, Queue: client.QueueStatus{Items: 3}}
+	return client.Status{Processes: []wire.Process{a, b}, Shards: []client.ShardStatus{owned(0, a), owned(1, b)},
+		Queue: client.QueueStatus{Items: 3}}
 }
 
 // TestProblems breaks one thing at a time: each has its line, with what to try, and nothing else has.
@@ -34,7 +37,8 @@ func TestProblems(t *testing.T) {
 		breaks func(*client.Status)
 		says   []string
 	}{
-		"no owner": {func(s *client.Status) { s.Shards[1].Owner, s.Shards[1].Holder = nil, "" }, []string{"shard 1 has no owner", "/readyz"}},
+		"no owner": {func(s *client.Status) { s.Shards[1].Owner, s.Shards[1].Holder = nil, "" },
+			[]string{"shard 1 has no owner", "/readyz"}},
 		"no owner, and nobody to be it": {func(s *client.Status) {
 			s.Processes[0].Roles, s.Processes[1].Roles = []string{roleWorker}, nil
 			for i := range s.Shards {
@@ -46,7 +50,8 @@ func TestProblems(t *testing.T) {
 		},
 			[]string{"shard 0 is being taken over by web-1/aaaaaaaa, 12 manifest records"}},
 		"a shard that is stuck": {func(s *client.Status) {
-			s.Processes[1].Shards = []wire.ShardStatus{{Shard: 1, Stuck: &wire.Stuck{Seq: 7, Subject: "logs.a\x00b", Reason: "taking entries in", Suspect: true}}}
+			s.Processes[1].Shards = []wire.ShardStatus{{Shard: 1,
+				Stuck: &wire.Stuck{Seq: 7, Subject: "logs.a\x00b", Reason: "taking entries in", Suspect: true}}}
 		}, []string{"shard 1 is stuck at sequence 7", `logs.a\x00b`, "taking entries in", "provision --skip 1:7"}},
 		"a shard that is stuck at nothing": {func(s *client.Status) {
 			reason := "claiming the shard: " + strings.Repeat("because ", 60) + "restore it"
@@ -56,11 +61,16 @@ func TestProblems(t *testing.T) {
 			s.Silent = []client.Silent{{ID: "cccccccc", Name: "web-3/cccccccc", Shards: []wire.Shard{1}}}
 			s.Shards[1].Owner = nil // its lease is held
 		}, []string{"process web-3/cccccccc does not answer", "lease of shard 1", "frozen or cut off"}},
-		"a bucket":         {func(s *client.Status) { s.Processes[1].Bucket = "no\x1b such bucket" }, []string{"bucket of process web-2/bbbbbbbb fails: no? such bucket", "credentials"}},
-		"not ready":        {func(s *client.Status) { s.Processes[1].NotReady = "nats: not connected" }, []string{"web-2/bbbbbbbb is not ready: nats: not connected"}},
-		"two archives":     {func(s *client.Status) { s.Processes[1].Archive = "file:///b" }, []string{"file:///b (web-2/bbbbbbbb), s3://logs (web-1/aaaaaaaa)", "same --archive"}},
-		"no worker":        {func(s *client.Status) { s.Processes[0].Workers = 0 }, []string{"3 work items wait", "serve --roles worker"}},
-		"a copied data":    {func(s *client.Status) { s.Processes[1].ID = s.Processes[0].ID }, []string{"two processes are called", "node-id"}},
+		"a bucket": {func(s *client.Status) { s.Processes[1].Bucket = "no\x1b such bucket" },
+			[]string{"bucket of process web-2/bbbbbbbb fails: no? such bucket", "credentials"}},
+		"not ready": {func(s *client.Status) { s.Processes[1].NotReady = "nats: not connected" },
+			[]string{"web-2/bbbbbbbb is not ready: nats: not connected"}},
+		"two archives": {func(s *client.Status) { s.Processes[1].Archive = "file:///b" },
+			[]string{"file:///b (web-2/bbbbbbbb), s3://logs (web-1/aaaaaaaa)", "same --archive"}},
+		"no worker": {func(s *client.Status) { s.Processes[0].Workers = 0 },
+			[]string{"3 work items wait", "serve --roles worker"}},
+		"a copied data": {func(s *client.Status) { s.Processes[1].ID = s.Processes[0].ID },
+			[]string{"two processes are called", "node-id"}},
 		"an older version": {func(s *client.Status) { s.Processes[1].Archive = "" }, nil},
 	} {
 		s := healthy()
@@ -87,7 +97,8 @@ func TestProblemsAreBounded(t *testing.T) {
 	}
 	s.Processes[0].Bucket = "gone"
 	got := problemsOf(s)
-	if len(got) != 1+mostOfAKind+1+1 || !strings.Contains(got[0], "and 990 more have no owner") || !strings.Contains(got[mostOfAKind+1], "and 990 more of that kind") ||
+	if len(got) != 1+mostOfAKind+1+1 || !strings.Contains(got[0], "and 990 more have no owner") ||
+		!strings.Contains(got[mostOfAKind+1], "and 990 more of that kind") ||
 		!strings.Contains(got[mostOfAKind+2], "gone") {
 		t.Errorf("%d problems: %q", len(got), got)
 	}
@@ -120,7 +131,11 @@ func TestHealthIsTold(t *testing.T) {
 // TestHealthEnds: looks do not outlive their process.
 func TestHealthEnds(t *testing.T) {
 	var ended atomic.Bool
-	h := newHealth([]check{{"archive", func(ctx context.Context) error { <-ctx.Done(); ended.Store(true); return ctx.Err() }}})
+	h := newHealth([]check{{"archive", func(ctx context.Context) error {
+		<-ctx.Done()
+		ended.Store(true)
+		return ctx.Err()
+	}}})
 	var p wire.Process
 	h.tell(&p)
 	if h.close(); !ended.Load() {
@@ -140,11 +155,13 @@ func TestStatusTellsProblemsFirst(t *testing.T) {
 	if err := report.print(&out); err != nil {
 		t.Fatal(err)
 	}
-	if first, rest, _ := strings.Cut(out.String(), "\n"); !strings.HasPrefix(first, "PROBLEM: the bucket of process web-1/aaaaaaaa fails: gone") ||
+	first, rest, _ := strings.Cut(out.String(), "\n")
+	if !strings.HasPrefix(first, "PROBLEM: the bucket of process web-1/aaaaaaaa fails: gone") ||
 		!strings.HasPrefix(rest, "\nPROCESS") || !strings.Contains(rest, "web-2/bbbbbbbb") {
 		t.Errorf("it prints\n%s", out.String())
 	}
-	if !slices.Equal(report.Problems, problemsOf(s)) || problemsError(report.Problems) == nil || problemsError(nil) != nil {
+	if !slices.Equal(report.Problems, problemsOf(s)) || problemsError(report.Problems) == nil ||
+		problemsError(nil) != nil {
 		t.Errorf("the problems are %q", report.Problems)
 	}
 	if report.Processes[0].Ready || !report.Processes[1].Ready {

@@ -56,8 +56,8 @@ func newProgram(ctx context.Context, cfg *serveConfig, log *slog.Logger) (*progr
 	p := &program{cfg: cfg, log: log, registry: prometheus.NewRegistry(),
 		closed: make(chan error, 1), refused: refusals{first: make(chan error, 1)}}
 	p.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	steps := []func(context.Context) error{p.lockData, p.takeName, p.openNATS, p.openBucket, p.openStreams, p.openIdentity, p.openMetrics,
-		p.openIngest, p.openWorkers, p.openHTTP, p.openStatus}
+	steps := []func(context.Context) error{p.lockData, p.takeName, p.openNATS, p.openBucket, p.openStreams, p.openIdentity,
+		p.openMetrics, p.openIngest, p.openWorkers, p.openHTTP, p.openStatus}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return nil, errors.Join(err, p.close())
@@ -141,8 +141,9 @@ func (p *program) openIngest(context.Context) error {
 	}
 	p.onClose(db.Close)
 	p.node, err = ingest.New(ingest.Config{
-		NC: p.nc, JS: p.js, DB: db, Bucket: p.ours, Accepts: p.ours.Accepts, NodeID: p.id, Host: p.host, ArchiveURL: p.bucket.URL(),
-		MaxDelay: p.cfg.maxDelay, RequeueAfter: p.cfg.requeueAfter, Tick: p.cfg.tick, Lease: p.cfg.lease,
+		NC: p.nc, JS: p.js, DB: db, Bucket: p.ours, Accepts: p.ours.Accepts, NodeID: p.id, Host: p.host,
+		ArchiveURL: p.bucket.URL(),
+		MaxDelay:   p.cfg.maxDelay, RequeueAfter: p.cfg.requeueAfter, Tick: p.cfg.tick, Lease: p.cfg.lease,
 		MaxBytes: uint64(p.cfg.maxBytes), BufferLimit: uint64(p.cfg.bufferLimit),
 		Trim: ingest.Trim(p.cfg.trim.value), TrimDelay: p.cfg.trimDelay,
 		Registerer: p.registry, Logger: p.log,
@@ -182,7 +183,8 @@ func (p *program) openWorkers(context.Context) error {
 }
 
 func (p *program) openHTTP(context.Context) error {
-	checks := []check{{"nats", p.checkNATS}, {"archive", p.ours.Check}, {"puts", func(context.Context) error { return p.ours.Failing() }}}
+	checks := []check{{"nats", p.checkNATS}, {"archive", p.ours.Check},
+		{"puts", func(context.Context) error { return p.ours.Failing() }}}
 	remarks := func() []string { return nil }
 	if p.node != nil {
 		checks = append(checks, check{"ingest", func(context.Context) error { return p.node.Ready() }})
@@ -198,8 +200,8 @@ func (p *program) openHTTP(context.Context) error {
 
 // openStatus answers those who ask what processes there are.
 func (p *program) openStatus(context.Context) error {
-	self := wire.Process{ID: p.id, Host: p.host, Version: buildVersion(), Roles: p.cfg.roles, Started: time.Now(), HTTP: p.http.addr(),
-		Archive: p.bucket.URL()}
+	self := wire.Process{ID: p.id, Host: p.host, Version: buildVersion(), Roles: p.cfg.roles, Started: time.Now(),
+		HTTP: p.http.addr(), Archive: p.bucket.URL()}
 	sub, err := p.nc.Subscribe(wire.StatusSubject, func(msg *nats.Msg) {
 		now := self
 		if p.node != nil {

@@ -37,8 +37,9 @@ func get(t *testing.T, url string) (int, string) {
 // testConfig is of a process with everything in it, on free ports.
 func testConfig(t *testing.T) *serveConfig {
 	t.Helper()
-	c := &serveConfig{data: t.TempDir(), natsListen: "127.0.0.1:0", http: "127.0.0.1:0", roles: []string{roleIngest, roleWorker}, workers: 2,
-		maxDelay: time.Second, requeueAfter: time.Minute, tick: 10 * time.Millisecond, lease: 10 * time.Second, linger: time.Millisecond,
+	c := &serveConfig{data: t.TempDir(), natsListen: "127.0.0.1:0", http: "127.0.0.1:0",
+		roles: []string{roleIngest, roleWorker}, workers: 2, maxDelay: time.Second, requeueAfter: time.Minute,
+		tick: 10 * time.Millisecond, lease: 10 * time.Second, linger: time.Millisecond,
 		syncInterval: time.Second, grace: time.Second, maxBytes: 1 << 20, bufferLimit: 1 << 20, segmentBytes: 1 << 20,
 		trim: &choice{value: "auto"}, compression: &choice{value: "zstd"}, replicas: 1}
 	if err := c.complete(""); err != nil {
@@ -64,14 +65,16 @@ func TestProgramServesAndStops(t *testing.T) {
 			t.Fatalf("never ready: %s", body)
 		}
 	}
-	for path, want := range map[string]string{"/livez": "ok", "/": "Ready.", "/debug/pprof/": "goroutine", "/debug/pprof/cmdline": "test"} {
+	for path, want := range map[string]string{"/livez": "ok", "/": "Ready.", "/debug/pprof/": "goroutine",
+		"/debug/pprof/cmdline": "test"} {
 		if code, body := get(t, base+path); code != http.StatusOK || !strings.Contains(body, want) {
 			t.Errorf("%s: %d, %q", path, code, body)
 		}
 	}
 	_, metrics := get(t, base+"/metrics")
-	for _, name := range []string{"dormouse_logs_active", "dormouse_entries_ingested_total", "dormouse_entries_synced_total",
-		"dormouse_segments_committed_total", "dormouse_buffer_bytes", "dormouse_deadline_lateness_seconds_count",
+	for _, name := range []string{"dormouse_logs_active", "dormouse_entries_ingested_total",
+		"dormouse_entries_synced_total", "dormouse_segments_committed_total", "dormouse_buffer_bytes",
+		"dormouse_deadline_lateness_seconds_count",
 		"dormouse_sync_delay_seconds_count", "dormouse_workers_busy", "go_goroutines", "process_resident_memory_bytes"} {
 		if !strings.Contains(metrics, "\n"+name+" ") {
 			t.Errorf("no metric %s", name)
@@ -99,7 +102,8 @@ func TestReadinessNamesWhatIsWrong(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- h.run(ctx) }()
 	code, body := get(t, "http://"+h.addr()+"/readyz")
-	if code != http.StatusServiceUnavailable || !strings.Contains(body, "archive: no such bucket") || strings.Contains(body, "nats") {
+	if code != http.StatusServiceUnavailable || !strings.Contains(body, "archive: no such bucket") ||
+		strings.Contains(body, "nats") {
 		t.Errorf("%d, %q", code, body)
 	}
 	if code, _ := get(t, "http://"+h.addr()+"/livez"); code != http.StatusOK {
@@ -135,7 +139,8 @@ func TestLasting(t *testing.T) {
 
 // TestEndBeforeServing: to end is what the process was told, also while it waits for JetStream.
 func TestEndBeforeServing(t *testing.T) {
-	ns, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoLog: true, NoSigs: true}) // without JetStream
+	// without JetStream
+	ns, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoLog: true, NoSigs: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,7 +153,8 @@ func TestEndBeforeServing(t *testing.T) {
 	defer end()
 	defer time.AfterFunc(300*time.Millisecond, end).Stop()
 	var said strings.Builder
-	code := run(ctx, []string{"serve", "--nats-url", ns.ClientURL(), "--data", t.TempDir(), "--http", "127.0.0.1:0"}, nil, io.Discard, &said)
+	code := run(ctx, []string{"serve", "--nats-url", ns.ClientURL(), "--data", t.TempDir(), "--http", "127.0.0.1:0"}, nil,
+		io.Discard, &said)
 	if code != exitOK {
 		t.Fatalf("exit %d:\n%s", code, said.String())
 	}

@@ -15,8 +15,9 @@ func progress(cmd *cobra.Command, what string) (show func(done, total uint64), e
 	if !ok || !term.IsTerminal(int(f.Fd())) {
 		return func(uint64, uint64) {}, func() {}
 	}
-	bar := progressbar.NewOptions64(-1, progressbar.OptionSetWriter(cmd.ErrOrStderr()), progressbar.OptionSetDescription(what),
-		progressbar.OptionShowCount(), progressbar.OptionClearOnFinish(), progressbar.OptionThrottle(100*time.Millisecond))
+	bar := progressbar.NewOptions64(-1, progressbar.OptionSetWriter(cmd.ErrOrStderr()),
+		progressbar.OptionSetDescription(what), progressbar.OptionShowCount(), progressbar.OptionClearOnFinish(),
+		progressbar.OptionThrottle(100*time.Millisecond))
 	show = func(done, total uint64) {
 		if total > 0 && bar.GetMax64() != int64(total) {
 			bar.ChangeMax64(int64(total))
@@ -33,6 +34,7 @@ func steps(cmd *cobra.Command) (step func(string), end func()) {
 		return func(what string) { fmt.Fprintln(cmd.ErrOrStderr(), time.Now().Format(time.TimeOnly), what) }, func() {}
 	}
 	bar := progressbar.NewOptions64(-1, progressbar.OptionSetWriter(cmd.ErrOrStderr()), progressbar.OptionSpinnerType(14),
-		progressbar.OptionSetElapsedTime(true), progressbar.OptionClearOnFinish(), progressbar.OptionSetSpinnerChangeInterval(200*time.Millisecond))
+		progressbar.OptionSetElapsedTime(true), progressbar.OptionClearOnFinish(),
+		progressbar.OptionSetSpinnerChangeInterval(200*time.Millisecond))
 	return func(what string) { bar.Describe(what) }, func() { _ = bar.Finish() }
 }

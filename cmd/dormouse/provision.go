@@ -32,25 +32,26 @@ func newProvisionCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "provision",
 		Short: "Make a system's streams, and print the account mapping that spreads tenants over shards",
-		Long: `Provision makes what is missing of a system on a NATS server or cluster: the source streams (shards), the queue, the
-manifest, the leases. What exists is checked and left as it is, so that it can be run again.
+		Long: `Provision makes what is missing of a system on a NATS server or cluster: the source streams (shards), the
+queue, the manifest, the leases. What exists is checked and left as it is, so that it can be run again.
 
-With --shards above 1 tenants are spread over so many streams. Servers do that by a subject mapping of the account, which
-provision prints, to be added to their configuration or to the account's JWT; until then nothing takes what is published
-below logs. The number is fixed when the shards are made.
+With --shards above 1 tenants are spread over so many streams. Servers do that by a subject mapping of the account,
+which provision prints, to be added to their configuration or to the account's JWT; until then nothing takes what is
+published below logs. The number is fixed when the shards are made.
 
-With --add-stream a stream that exists becomes a shard: its messages are archived, under the LogID that follows the prefix
-of the subject under which they are stored, which a subject transform may have changed. A prefix under which there never was
-a log is put right by adding the stream again with another one: it is archived anew then, from its beginning. Dormouse does
-not trim such a stream, unless serve is told --trim always. A tenant must be in one shard only.
+With --add-stream a stream that exists becomes a shard: its messages are archived, under the LogID that follows the
+prefix of the subject under which they are stored, which a subject transform may have changed. A prefix under which
+there never was a log is put right by adding the stream again with another one: it is archived anew then, from its
+beginning. Dormouse does not trim such a stream, unless serve is told --trim always. A tenant must be in one shard only.
 
-With --skip it makes nothing: it moves one message that a shard does not get past, as the log, /readyz and dormouse status
-name it, from the shard's stream to DORMOUSE_REJECTED, whole and with the reason "skipped by an operator". The owner, if one
-runs, steps over it at once. What is archived, or taken in, is refused.
+With --skip it makes nothing: it moves one message that a shard does not get past, as the log, /readyz and dormouse
+status name it, from the shard's stream to DORMOUSE_REJECTED, whole and with the reason "skipped by an operator". The
+owner, if one runs, steps over it at once. What is archived, or taken in, is refused.
 
-With --check it makes nothing. It checks that all is there, and where what tenants publish goes: to logs.dormouse-check-... it
-publishes a message for each shard that expects a stream which does not exist, so that the stream which would have stored it
-refuses it. Exit codes: 0 all is well, 1 there are problems, which come first, with what to add, 2 wrong usage.`,
+With --check it makes nothing. It checks that all is there, and where what tenants publish goes: to
+logs.dormouse-check-... it publishes a message for each shard that expects a stream which does not exist, so that the
+stream which would have stored it refuses it. Exit codes: 0 all is well, 1 there are problems, which come first, with
+what to add, 2 wrong usage.`,
 		Example: `  dormouse provision --shards 8 --replicas 3 --nats-context prod
   dormouse provision --add-stream ORDERS --add-stream METRICS=edge.metrics
   dormouse provision --check --nats-context prod
@@ -61,11 +62,15 @@ refuses it. Exit codes: 0 all is well, 1 there are problems, which come first, w
 		RunE:              func(cmd *cobra.Command, _ []string) error { return p.run(cmd) },
 	}
 	f := cmd.Flags()
-	f.IntVar(&p.Shards, "shards", 0, "source streams that tenants are spread over, fixed when they are made (default what there is, or 1)")
+	f.IntVar(&p.Shards, "shards", 0, "source streams that tenants are spread over, fixed when they are made (default "+
+		"what there is, or 1)")
 	f.IntVar(&p.Replicas, "replicas", 1, "replicas of the streams that are made: 1, 3 or 5")
-	f.StringSliceVar(&p.add, "add-stream", nil, "make an existing stream a shard: NAME, or NAME=PREFIX with what stands before the LogIDs; repeatable")
-	f.StringSliceVar(&p.skip, "skip", nil, "put one message aside that a shard does not get past: SHARD:SEQUENCE; repeatable")
-	f.BoolVar(&p.look, "check", false, "make nothing, and check that all is there and that tenants' entries go where they must")
+	f.StringSliceVar(&p.add, "add-stream", nil, "make an existing stream a shard: NAME, or NAME=PREFIX with what stands "+
+		"before the LogIDs; repeatable")
+	f.StringSliceVar(&p.skip, "skip", nil, "put one message aside that a shard does not get past: SHARD:SEQUENCE; "+
+		"repeatable")
+	f.BoolVar(&p.look, "check", false, "make nothing, and check that all is there and that tenants' entries go where "+
+		"they must")
 	f.DurationVar(&p.RequeueAfter, "requeue-after", time.Minute, "as in serve")
 	f.DurationVar(&p.Lease, "lease", 10*time.Second, "as in serve")
 	p.output = addChoice(cmd, "output", "output format", "text", "json")
@@ -74,7 +79,8 @@ refuses it. Exit codes: 0 all is well, 1 there are problems, which come first, w
 }
 
 func (p *provisioning) run(cmd *cobra.Command) error {
-	if err := errors.Join(checkSystem(p.Replicas, p.Shards), checkBounds(sharedBounds(p.RequeueAfter, p.Lease)...)); err != nil {
+	if err := errors.Join(checkSystem(p.Replicas, p.Shards),
+		checkBounds(sharedBounds(p.RequeueAfter, p.Lease)...)); err != nil {
 		return usageError{err}
 	}
 	if p.look && len(p.add)+len(p.skip) > 0 {
@@ -95,7 +101,9 @@ func (p *provisioning) run(cmd *cobra.Command) error {
 	p.HasArchive = func(ctx context.Context, shard wire.Shard) (bool, error) { return hasArchive(ctx, js, shard) }
 	warn := func(what string, err error) { fmt.Fprintf(cmd.ErrOrStderr(), "dormouse: warning: %s: %v\n", what, err) }
 	list := func() ([]topology.Source, error) {
-		return retryStreams(ctx, provisionPatience, warn, func() ([]topology.Source, error) { return topology.Sources(ctx, js) })
+		return retryStreams(ctx, provisionPatience, warn, func() ([]topology.Source, error) {
+			return topology.Sources(ctx, js)
+		})
 	}
 	before, err := list()
 	if err != nil {
@@ -226,9 +234,11 @@ func (r provisionReport) print(w io.Writer) error {
 		return err
 	}
 	_, err := fmt.Fprintf(w, `
-Servers spread the tenants over the shards by this subject mapping. The server that dormouse serve embeds has it already.
+Servers spread the tenants over the shards by this subject mapping. The server that dormouse serve embeds has it
+already.
 
-In the configuration of the servers, at the top or, with accounts, inside of the account (then nats-server --signal reload):
+In the configuration of the servers, at the top or, with accounts, inside of the account (then nats-server --signal
+reload):
 
   mappings = {
     %[1]q: %[2]q

@@ -19,7 +19,10 @@ import (
 // does for good when there are too few. The server here does so with the answers of a test in the way of one request.
 func TestProvisionWaitsForPeers(t *testing.T) {
 	const refusals = 2
-	srv := natstest.Start(t, func(o *server.Options) { o.DontListen, o.Host, o.Port = false, "127.0.0.1", server.RANDOM_PORT })
+	srv := natstest.Start(t, func(o *server.Options) {
+		o.DontListen, o.Host, o.Port = false, "127.0.0.1",
+			server.RANDOM_PORT
+	})
 	if !srv.ReadyForConnections(10 * time.Second) {
 		t.Fatal("the NATS server did not start")
 	}
@@ -33,7 +36,8 @@ func TestProvisionWaitsForPeers(t *testing.T) {
 		if asked.Add(1) == refusals {
 			srv.GlobalAccount().RemoveMapping(create) // before the answer, so that the next try gets through
 		}
-		_ = msg.Respond([]byte(`{"type":"io.nats.jetstream.api.v1.stream_create_response","error":{"code":400,"err_code":10005,"description":"no suitable peers"}}`))
+		_ = msg.Respond(
+			[]byte(`{"type":"io.nats.jetstream.api.v1.stream_create_response","error":{"code":400,"err_code":10005,"description":"no suitable peers"}}`))
 	})
 	if err == nil {
 		err = nc.Flush()
@@ -53,7 +57,8 @@ func TestProvisionWaitsForPeers(t *testing.T) {
 		t.Errorf("sources %+v, %v", sources, err)
 	}
 	for _, s := range sources { // also the shard that an earlier try had made
-		if row := fmt.Sprintf("%s  ", s.Stream); !strings.Contains(got.out, row) || strings.Count(got.out, "made") != len(sources) {
+		if row := fmt.Sprintf("%s  ", s.Stream); !strings.Contains(got.out, row) ||
+			strings.Count(got.out, "made") != len(sources) {
 			t.Errorf("the output does not say that %s was made: %s", s.Stream, got.out)
 		}
 	}

@@ -52,7 +52,10 @@ func TestReadLine(t *testing.T) {
 // startNATS starts a server on a free port and returns a JetStream client of it, and its URL.
 func startNATS(t *testing.T) (jetstream.JetStream, string) {
 	t.Helper()
-	srv := natstest.Start(t, func(o *server.Options) { o.DontListen, o.Host, o.Port = false, "127.0.0.1", server.RANDOM_PORT })
+	srv := natstest.Start(t, func(o *server.Options) {
+		o.DontListen, o.Host, o.Port = false, "127.0.0.1",
+			server.RANDOM_PORT
+	})
 	if !srv.ReadyForConnections(10 * time.Second) {
 		t.Fatal("the NATS server did not start")
 	}
@@ -83,7 +86,8 @@ func TestPublish(t *testing.T) {
 	}
 	got := command(t.Context(), strings.NewReader(input.String()+"no newline"), "publish", "a.b", "--nats-url", url)
 	n := uint64(3*publishWindow + 1)
-	if want := fmt.Sprintf("%d entries, last sequence %d\n", n, n); got.code != exitOK || got.out != want || got.errors != "" {
+	if want := fmt.Sprintf("%d entries, last sequence %d\n", n, n); got.code != exitOK || got.out != want ||
+		got.errors != "" {
 		t.Fatalf("got %+v, want %q", got, want)
 	}
 	for seq := uint64(1); seq <= n; seq++ {
@@ -100,7 +104,8 @@ func TestPublish(t *testing.T) {
 
 func TestPublishFails(t *testing.T) {
 	js, url := startNATS(t)
-	_, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "LOGS", Subjects: []string{"logs.>"}, MaxMsgs: 10, Discard: jetstream.DiscardNew})
+	_, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "LOGS", Subjects: []string{"logs.>"}, MaxMsgs: 10,
+		Discard: jetstream.DiscardNew})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,10 +118,14 @@ func TestPublishFails(t *testing.T) {
 		says  []string
 	}{
 		{"no log", "x", []string{"publish", "nolog"}, exitUsage, "", []string{"nolog"}},
-		{"no stream", "x\ny\n", []string{"publish", "a.b", "--prefix", "other"}, exitFailed, "0 entries", []string{"line 1 ", "other.a.b"}},
-		{"long line", "x\n" + strings.Repeat("y", 2<<20), []string{"publish", "a.b"}, exitFailed, "1 entries", []string{"line 2:", "1048576"}},
-		{"stream full", strings.Repeat("x\n", 20), []string{"publish", "a.c"}, exitFailed, " entries", []string{"not stored", "full"}},
-		{"nobody there", "x", []string{"publish", "a.b", "--nats-url", "nats://127.0.0.1:1"}, exitFailed, "", []string{"--nats-url"}},
+		{"no stream", "x\ny\n", []string{"publish", "a.b", "--prefix", "other"}, exitFailed, "0 entries",
+			[]string{"line 1 ", "other.a.b"}},
+		{"long line", "x\n" + strings.Repeat("y", 2<<20), []string{"publish", "a.b"}, exitFailed, "1 entries",
+			[]string{"line 2:", "1048576"}},
+		{"stream full", strings.Repeat("x\n", 20), []string{"publish", "a.c"}, exitFailed, " entries",
+			[]string{"not stored", "full"}},
+		{"nobody there", "x", []string{"publish", "a.b", "--nats-url", "nats://127.0.0.1:1"}, exitFailed, "",
+			[]string{"--nats-url"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			args := tc.args
@@ -156,7 +165,8 @@ func TestPublishInterrupted(t *testing.T) {
 	})
 	interrupt()
 	got := <-done
-	if got.code != exitFailed || got.out != "2 entries, last sequence 2\n" || !strings.Contains(got.errors, "interrupted") {
+	if got.code != exitFailed || got.out != "2 entries, last sequence 2\n" ||
+		!strings.Contains(got.errors, "interrupted") {
 		t.Errorf("got %+v", got)
 	}
 	if err := writer.Close(); err != nil { // lets the reading goroutine go

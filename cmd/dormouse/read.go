@@ -26,12 +26,13 @@ func newReadCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "read LOGID",
 		Short: "Print the entries of a log: archived ones, then those still in the stream",
-		Long: `Read prints each entry of a log once, in the order of its sequences, whether it is archived or not yet. It asks NATS for what is
-where, and fetches what is archived from the bucket, whose credentials it needs as well. --archive is another way to the
-same bucket, for where the address that the server names does not lead to it.
+		Long: `Read prints each entry of a log once, in the order of its sequences, whether it is archived or not yet. It
+asks NATS for what is where, and fetches what is archived from the bucket, whose credentials it needs as well.
+--archive is another way to the same bucket, for where the address that the server names does not lead to it.
 
-raw prints payload and newline; jsonl prints {"log","seq","time","headers","data"}. What is not UTF-8 is in base64, and says
-so: a payload by "encoding":"base64"; headers, with all their values, by being in "headers_base64" instead of "headers".`,
+raw prints payload and newline; jsonl prints {"log","seq","time","headers","data"}. What is not UTF-8 is in base64, and
+says so: a payload by "encoding":"base64"; headers, with all their values, by being in "headers_base64" instead of
+"headers".`,
 		Example: `  dormouse read acme.web
   dormouse read acme.web --from 2026-01-31T08:00:00Z --to 15m --output jsonl
   dormouse read acme.web --from 10m --follow`,
@@ -128,8 +129,8 @@ func anotherWay(cmd *cobra.Command, err error) error {
 	if archiveURL(cmd) != "" || !errors.As(err, new(identity.ElsewhereError)) {
 		return err
 	}
-	return fmt.Errorf("%w (this is the bucket as the server names it: if it is reached in another way from here, or with other "+
-		"credentials, give that way with --archive, and those in the environment)", err)
+	return fmt.Errorf("%w (this is the bucket as the server names it: if it is reached in another way from here, or "+
+		"with other "+"credentials, give that way with --archive, and those in the environment)", err)
 }
 
 // printer writes entries, buffered; while following it flushes when nothing more comes at once.

@@ -61,7 +61,8 @@ func TestPrint(t *testing.T) {
 	if got := printed(t, "jsonl", text); got != want {
 		t.Errorf("jsonl: %s\nwant   %s", got, want)
 	}
-	binary := entry.Entry{Log: "a.b", Seq: 8, Time: at, Headers: map[string][]string{"K": {"v", "w"}}, Data: []byte{0xff, 0, '\n'}}
+	binary := entry.Entry{Log: "a.b", Seq: 8, Time: at, Headers: map[string][]string{"K": {"v", "w"}},
+		Data: []byte{0xff, 0, '\n'}}
 	var line struct {
 		Headers        map[string][]string
 		Data, Encoding string
@@ -69,7 +70,8 @@ func TestPrint(t *testing.T) {
 	if err := json.Unmarshal([]byte(printed(t, "jsonl", binary)), &line); err != nil {
 		t.Fatal(err)
 	}
-	if data, err := base64.StdEncoding.DecodeString(line.Data); err != nil || !bytes.Equal(data, binary.Data) || line.Encoding != "base64" || len(line.Headers["K"]) != 2 {
+	if data, err := base64.StdEncoding.DecodeString(line.Data); err != nil || !bytes.Equal(data, binary.Data) ||
+		line.Encoding != "base64" || len(line.Headers["K"]) != 2 {
 		t.Errorf("binary: %+v, %v", line, err)
 	}
 	if got := printed(t, "raw", binary); got != "\xff\x00\n\n" {
@@ -136,15 +138,18 @@ func TestListing(t *testing.T) {
 	at := time.Date(2026, 1, 31, 8, 0, 0, 0, time.UTC)
 	both := wire.LogInfo{Log: "a.b", Extents: 2,
 		Archived: wire.Part{Entries: 3, Bytes: 2048, First: 4, Last: 9, MinTime: at.UnixNano(), MaxTime: at.UnixNano() + 1},
-		Buffered: wire.Part{Entries: 1, Bytes: 10, First: 12, Last: 12, MinTime: at.UnixNano() + 2, MaxTime: at.UnixNano() + 3}}
+		Buffered: wire.Part{Entries: 1, Bytes: 10, First: 12, Last: 12, MinTime: at.UnixNano() + 2,
+			MaxTime: at.UnixNano() + 3}}
 	s := summaryOf(both)
-	if s.Entries != 4 || s.Bytes != 2058 || s.First != 4 || s.Last != 12 || !s.FirstTime.Equal(at) || !s.LastTime.Equal(at.Add(3)) {
+	if s.Entries != 4 || s.Bytes != 2058 || s.First != 4 || s.Last != 12 || !s.FirstTime.Equal(at) ||
+		!s.LastTime.Equal(at.Add(3)) {
 		t.Errorf("both: %+v", s)
 	}
 	if s := summaryOf(wire.LogInfo{Archived: both.Archived}); s.First != 4 || s.Last != 9 || !s.LastTime.Equal(at.Add(1)) {
 		t.Errorf("archived: %+v", s)
 	}
-	if s := summaryOf(wire.LogInfo{Buffered: both.Buffered}); s.First != 12 || s.Last != 12 || !s.FirstTime.Equal(at.Add(2)) {
+	if s := summaryOf(wire.LogInfo{Buffered: both.Buffered}); s.First != 12 || s.Last != 12 ||
+		!s.FirstTime.Equal(at.Add(2)) {
 		t.Errorf("buffered: %+v", s)
 	}
 	var out bytes.Buffer
@@ -153,12 +158,14 @@ func TestListing(t *testing.T) {
 		t.Fatal(err)
 	}
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
-	if len(lines) != 3 || strings.Join(strings.Fields(lines[0]), " ") != "LOGID ENTRIES BYTES EXTENTS ARCHIVED BUFFERED FIRST LAST FIRST TIME LAST TIME" ||
+	if len(lines) != 3 || strings.Join(strings.Fields(lines[0]), " ") != "LOGID ENTRIES BYTES EXTENTS ARCHIVED BUFFERED "+
+		"FIRST LAST FIRST TIME LAST TIME" ||
 		strings.Join(strings.Fields(lines[1]), " ") != "a.b 4 2.0 KiB 2 3 1 4 12 2026-01-31 08:00:00 2026-01-31 08:00:00" {
 		t.Errorf("table:\n%s", out.String())
 	}
 	out.Reset()
-	if err := printStat(&out, s); err != nil || !strings.Contains(out.String(), "4 to 12") || !strings.Contains(out.String(), "in 2 extents") {
+	if err := printStat(&out, s); err != nil || !strings.Contains(out.String(), "4 to 12") ||
+		!strings.Contains(out.String(), "in 2 extents") {
 		t.Errorf("stat: %v\n%s", err, out.String())
 	}
 }

@@ -123,7 +123,8 @@ func TestNoCommandPrintsASecret(t *testing.T) {
 	for _, url := range []string{
 		"nats://u:s3cret@127.0.0.1:1", "nats://s3cret@127.0.0.1:1", "u:s3cret@127.0.0.1:1", "nats://u:%73%33cret@127.0.0.1:1",
 		"nats://127.0.0.1:1,nats://u:s3cret@127.0.0.1:1", "nats://u:s3cret@" + refusing, "s3cret@" + refusing,
-		"nats://u:s3cret@127.0.0.1:port", "nats://u:s3cret%zz@h", "nats://u:p,s3cret@127.0.0.1:1", "nats://u:12/s3cret@127.0.0.1:1",
+		"nats://u:s3cret@127.0.0.1:port", "nats://u:s3cret%zz@h", "nats://u:p,s3cret@127.0.0.1:1",
+		"nats://u:12/s3cret@127.0.0.1:1",
 		"nats://u:12,s3cret@127.0.0.1:1", "nats://u:s3cret:12", "nats://u:p s3cret@127.0.0.1:1",
 	} {
 		for _, line := range lines {
@@ -157,8 +158,10 @@ func TestNoCommandPrintsASecret(t *testing.T) {
 		}
 	}
 	file := filepath.Join(t.TempDir(), "dormouse.yaml")
-	for _, text := range []string{"nats-url: nats://u:s3cret@127.0.0.1:1\n", "nats://u:s3cret@h", "u:s3cret@h", "u:s3cret\n", "- u:s3cret@h\n",
-		"nats-url: [nats://u:s3cret@h:port]\n", "nats://u:s3cret@h: x\n", "nats-url: nats://u:s3cret@h: 4222\n", "max-delay: nats://u:s3cret@h\nnats-url: nats://h:port"} {
+	for _, text := range []string{"nats-url: nats://u:s3cret@127.0.0.1:1\n", "nats://u:s3cret@h", "u:s3cret@h",
+		"u:s3cret\n", "- u:s3cret@h\n",
+		"nats-url: [nats://u:s3cret@h:port]\n", "nats://u:s3cret@h: x\n", "nats-url: nats://u:s3cret@h: 4222\n",
+		"max-delay: nats://u:s3cret@h\nnats-url: nats://h:port"} {
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -166,8 +169,10 @@ func TestNoCommandPrintsASecret(t *testing.T) {
 		try(text, append(serveHere(t), "serve", "--config", file)...)
 	}
 	for _, line := range []string{
-		"nats://u:s3cret@h", "ls nats://u:s3cret@h x", "serve u:s3cret@h", "read nats://u:s3cret@h", "stat u:s3cret@h", "ls --nats://u:s3cret@h",
-		"serve --max-delay nats://u:s3cret@h", "serve --roles u:s3cret@h", "serve --archive s3://k:s3cret@b", "serve --archive k:s3cret@b",
+		"nats://u:s3cret@h", "ls nats://u:s3cret@h x", "serve u:s3cret@h", "read nats://u:s3cret@h", "stat u:s3cret@h",
+		"ls --nats://u:s3cret@h",
+		"serve --max-delay nats://u:s3cret@h", "serve --roles u:s3cret@h", "serve --archive s3://k:s3cret@b",
+		"serve --archive k:s3cret@b",
 		"serve --nats-creds -----BEGIN\ns3cret --nats-url nats://127.0.0.1:1", "serve --http u:s3cret@h:x",
 	} {
 		words := strings.Split(line, " ")

@@ -68,31 +68,39 @@ JetStream, to which clients connect.`,
 	f.StringVar(&c.data, "data", "./data", "`DIR` for the state of this process, which locks it: a second one is refused")
 	addConnectFlags(cmd)
 	f.StringVar(&c.natsListen, "nats-listen", "127.0.0.1:4222", "`ADDR` of the embedded NATS server for clients")
-	f.IntVar(&c.shards, "shards", 0, "`N` source streams that tenants are spread over, fixed when they are made (default what there is, or 1)")
+	f.IntVar(&c.shards, "shards", 0, "`N` source streams that tenants are spread over, fixed when they are made "+
+		"(default what there is, or 1)")
 	f.IntVar(&c.replicas, "replicas", 1, "replicas, 1, 3 or 5, of the streams that dormouse makes; `N` servers at least")
 
-	addArchiveFlag(cmd, "`URL` of the bucket: file://DIR, s3://BUCKET/PREFIX?region=..&endpoint=.., gs://, azblob:// or mem:// "+
+	addArchiveFlag(cmd, "`URL` of the bucket: file://DIR, s3://BUCKET/PREFIX?region=..&endpoint=.., gs://, azblob:// "+
+		"or mem:// "+
 		"(default file://DATA/archive)")
 	c.compression = addChoice(cmd, "compression", "compression of segments", "zstd", "snappy", "none")
-	f.Var(&c.segmentBytes, "segment-bytes", "a segment is closed at this `size`; each worker holds about one in memory, and up to "+
-		"eight messages of the largest size that NATS takes")
+	f.Var(&c.segmentBytes, "segment-bytes", "a segment is closed at this `size`; each worker holds about one in memory, "+
+		"and up to "+"eight messages of the largest size that NATS takes")
 
 	f.DurationVar(&c.maxDelay, "max-delay", 5*time.Second, "bound from an entry's arrival to its archive commit being due")
 	f.Var(&c.maxBytes, "max-bytes", "a log with this `size` buffered is ready at once")
-	f.DurationVar(&c.requeueAfter, "requeue-after", time.Minute, "a ready log that is not committed by then is queued again")
+	f.DurationVar(&c.requeueAfter, "requeue-after", time.Minute,
+		"a ready log that is not committed by then is queued again")
 	f.DurationVar(&c.lease, "lease", 10*time.Second, "how long a silent owner keeps others from taking its shard")
-	f.DurationVar(&c.grace, "grace", 10*time.Second, "how long work in hand may go on after SIGTERM; a second signal ends at once")
+	f.DurationVar(&c.grace, "grace", 10*time.Second,
+		"how long work in hand may go on after SIGTERM; a second signal ends at once")
 
 	c.trim = addChoice(cmd, "trim", "shorten the source stream behind the archive; auto: only a stream that dormouse made",
 		string(ingest.TrimAuto), string(ingest.TrimAlways), string(ingest.TrimNever))
-	f.DurationVar(&c.trimDelay, "trim-delay", 0, "how far trimming trails the archive; must exceed --sync-interval, and 10s in a "+
-		"cluster (default 5s embedded, 3m otherwise, or twice --sync-interval if that is more)")
-	f.DurationVar(&c.syncInterval, "sync-interval", 0, "how often the embedded NATS server syncs its files, or outside ones do as their "+
-		"configuration says: what a power failure can take (default 1s embedded, 2m otherwise)")
-	f.BoolVar(&c.syncAlways, "sync-always", false, "the embedded NATS server syncs before every ack, or outside ones do as their configuration says")
+	f.DurationVar(&c.trimDelay, "trim-delay", 0, "how far trimming trails the archive; must exceed --sync-interval, and "+
+		"10s in a "+"cluster (default 5s embedded, 3m otherwise, or twice --sync-interval if that is more)")
+	f.DurationVar(&c.syncInterval, "sync-interval", 0,
+		"how often the embedded NATS server syncs its files, or outside ones do as their "+"configuration says: what a "+
+			"power failure can take (default 1s embedded, 2m otherwise)")
+	f.BoolVar(&c.syncAlways, "sync-always", false, "the embedded NATS server syncs before every ack, or outside ones do "+
+		"as their configuration says")
 
-	f.IntVar(&c.workers, "workers", 2*runtime.GOMAXPROCS(0), "`N` workers in the pool; a slow bucket wants more, since they wait for it")
-	f.DurationVar(&c.linger, "linger", 100*time.Millisecond, "how long a worker waits for more ready logs to pack together")
+	f.IntVar(&c.workers, "workers", 2*runtime.GOMAXPROCS(0),
+		"`N` workers in the pool; a slow bucket wants more, since they wait for it")
+	f.DurationVar(&c.linger, "linger", 100*time.Millisecond,
+		"how long a worker waits for more ready logs to pack together")
 	f.Var(&c.bufferLimit, "buffer-limit", "buffered `size` above which this process stops pulling")
 	f.DurationVar(&c.tick, "tick", scheduler.DefaultTick, "width of a scheduler slot")
 
@@ -139,7 +147,8 @@ func (c *serveConfig) complete(archive string) error {
 	}
 	switch {
 	case c.embedded() && c.replicas > 1:
-		return fmt.Errorf("--replicas %d needs as many NATS servers, and the embedded one is alone: give --nats-url, or leave --replicas out", c.replicas)
+		return fmt.Errorf("--replicas %d needs as many NATS servers, and the embedded one is alone: give --nats-url, or "+
+			"leave --replicas out", c.replicas)
 	case c.embedded() && c.target.creds != "":
 		return fmt.Errorf("--nats-creds is for an outside NATS: give --nats-url too")
 	case len(c.roles) == 0:
@@ -172,8 +181,9 @@ func (c *serveConfig) warn(root *cobra.Command, log *slog.Logger) {
 		log.Warn("an environment variable is no setting of dormouse and is ignored", "variable", name)
 	}
 	if !c.embedded() && c.has(roleIngest) && c.trimDelay <= deposedLeader {
-		log.Warn("--trim-delay is shorter than a NATS server may take that leads a stream and was cut off from its cluster: reads may miss "+
-			"what was trimmed meanwhile. Beside a single server that is no matter", "trim_delay", c.trimDelay, "want_above", deposedLeader)
+		log.Warn("--trim-delay is shorter than a NATS server may take that leads a stream and was cut off from its "+
+			"cluster: reads may miss "+"what was trimmed meanwhile. Beside a single server that is no matter", "trim_delay",
+			c.trimDelay, "want_above", deposedLeader)
 	}
 	if room := debug.SetMemoryLimit(-1); c.has(roleWorker) && int64(c.segmentBytes) > room/2/int64(c.workers) {
 		log.Warn("the workers' segments can take more than half of the memory; lower --workers or --segment-bytes",

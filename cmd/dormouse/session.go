@@ -77,7 +77,8 @@ func refusalOf(err error) error {
 		}
 		what = fmt.Sprintf("%s %q", do, found[2])
 	}
-	return fmt.Errorf("NATS does not permit these credentials to %s (have it permitted, or use others: %s)", what, otherCredentials)
+	return fmt.Errorf("NATS does not permit these credentials to %s (have it permitted, or use others: %s)", what,
+		otherCredentials)
 }
 
 // advise adds to an error what may be done about it, where the error itself does not know.
@@ -87,8 +88,8 @@ func advise(err error) error {
 			err, otherCredentials)
 	}
 	if errors.Is(err, nats.ErrNoResponders) && !errors.Is(err, client.ErrNoOwner) {
-		return fmt.Errorf("%w: JetStream does not answer (is it enabled on the servers? are jetstream_domain and jetstream_api_prefix "+
-			"of the context right? others: %s)", err, otherCredentials)
+		return fmt.Errorf("%w: JetStream does not answer (is it enabled on the servers? are jetstream_domain and "+
+			"jetstream_api_prefix "+"of the context right? others: %s)", err, otherCredentials)
 	}
 	return err
 }

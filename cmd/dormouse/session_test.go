@@ -221,8 +221,8 @@ func TestRefusedSubjectEndsAtOnce(t *testing.T) {
 		for who, names := range map[string]string{"none": `publish to "`, "deaf": `subscribe to "_INBOX.`} {
 			began := time.Now()
 			got := command(t.Context(), strings.NewReader("x\n"), append(line, "--nats-url", g.url(who))...)
-			if took := time.Since(began); got.code != exitFailed || !strings.Contains(got.errors, names) || took > 3*time.Second ||
-				strings.Contains(got.errors, "full") ||
+			if took := time.Since(began); got.code != exitFailed || !strings.Contains(got.errors, names) ||
+				took > 3*time.Second || strings.Contains(got.errors, "full") ||
 				line[0] != "serve" && strings.Count(got.errors, "\n") != 1 {
 				t.Errorf("%s as %s, after %s: %+v", line[0], who, took, got)
 			}

@@ -28,7 +28,10 @@ type skipping struct {
 
 func newSkipping(t *testing.T) *skipping {
 	t.Helper()
-	srv := natstest.Start(t, func(o *server.Options) { o.DontListen, o.Host, o.Port = false, "127.0.0.1", server.RANDOM_PORT })
+	srv := natstest.Start(t, func(o *server.Options) {
+		o.DontListen, o.Host, o.Port = false, "127.0.0.1",
+			server.RANDOM_PORT
+	})
 	if !srv.ReadyForConnections(10 * time.Second) {
 		t.Fatal("the NATS server did not start")
 	}
@@ -49,7 +52,8 @@ func (s *skipping) skip(code int, says string, args ...string) {
 
 func (s *skipping) publish(subject string, header nats.Header, payload string) {
 	s.t.Helper()
-	if _, err := s.js.PublishMsg(s.t.Context(), &nats.Msg{Subject: subject, Header: header, Data: []byte(payload)}); err != nil {
+	if _, err := s.js.PublishMsg(s.t.Context(), &nats.Msg{Subject: subject, Header: header,
+		Data: []byte(payload)}); err != nil {
 		s.t.Fatal(err)
 	}
 }
@@ -57,8 +61,9 @@ func (s *skipping) publish(subject string, header nats.Header, payload string) {
 // start starts the program, until the test ends.
 func (s *skipping) start() {
 	s.t.Helper()
-	c := &serveConfig{data: s.t.TempDir(), target: target{url: s.srv.ClientURL()}, http: "127.0.0.1:0", roles: []string{roleIngest}, workers: 1,
-		maxDelay: time.Hour, requeueAfter: 2 * time.Hour, tick: 10 * time.Millisecond, lease: time.Second, linger: time.Millisecond, trimDelay: time.Minute,
+	c := &serveConfig{data: s.t.TempDir(), target: target{url: s.srv.ClientURL()}, http: "127.0.0.1:0",
+		roles: []string{roleIngest}, workers: 1, maxDelay: time.Hour, requeueAfter: 2 * time.Hour,
+		tick: 10 * time.Millisecond, lease: time.Second, linger: time.Millisecond, trimDelay: time.Minute,
 		syncInterval: time.Second, grace: time.Second, maxBytes: 1 << 20, bufferLimit: 1 << 20, segmentBytes: 1 << 20,
 		trim: &choice{value: "auto"}, compression: &choice{value: "zstd"}, replicas: 1}
 	if err := c.complete(""); err != nil {

@@ -22,13 +22,14 @@ func newStatusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show processes, shards, owners and the queue",
-		Long: `Status asks every process of a system and JetStream, and shows the processes that answer, for each shard its owner, its
-epoch and how far the archive is behind the stream, and the queue of logs that wait for workers. LAG counts the sequences
-that are not archived, OLDEST is the age of the first of them; <= marks what is known without an owner.
+		Long: `Status asks every process of a system and JetStream, and shows the processes that answer, for each shard its
+owner, its epoch and how far the archive is behind the stream, and the queue of logs that wait for workers. LAG counts
+the sequences that are not archived, OLDEST is the age of the first of them; <= marks what is known without an owner.
 
-What is wrong comes first, a line each with what to try: a shard without an owner, a process that is dead, frozen or cut off
-and so does not answer, a bucket that fails, processes with different archives, a subject mapping that is missing. To see
-whether tenants' entries arrive it publishes messages to logs.dormouse-check-... that no stream stores, if it may.
+What is wrong comes first, a line each with what to try: a shard without an owner, a process that is dead, frozen or
+cut off and so does not answer, a bucket that fails, processes with different archives, a subject mapping that is
+missing. To see whether tenants' entries arrive it publishes messages to logs.dormouse-check-... that no stream stores,
+if it may.
 
 Exit codes: 0 all is well, 1 there are problems (or no answer from NATS), 2 wrong usage.`,
 		Example: `  dormouse status
@@ -67,7 +68,8 @@ type statusReport struct {
 	Processes []processReport `json:"processes"`
 	Shards    []shardReport   `json:"shards"`
 	Queue     queueReport     `json:"queue"`
-	Mapping   string          `json:"mapping,omitempty"` // whether tenants' entries reach their shards; "" where there is only one
+	// whether tenants' entries reach their shards; "" where there is only one
+	Mapping string `json:"mapping,omitempty"`
 }
 
 type processReport struct {
@@ -130,10 +132,11 @@ type queueReport struct {
 }
 
 func reportOf(s client.Status, now time.Time) statusReport {
-	r := statusReport{Problems: problemsOf(s), Processes: []processReport{}, Shards: []shardReport{}, Queue: queueReport(s.Queue)}
+	r := statusReport{Problems: problemsOf(s), Processes: []processReport{}, Shards: []shardReport{},
+		Queue: queueReport(s.Queue)}
 	for _, p := range s.Processes {
-		one := processReport{ID: p.ID, Name: p.Name(), Archive: p.Archive, Ready: p.Bucket == "" && p.NotReady == "" && !p.Looking,
-			Host: p.Host, Roles: p.Roles, Version: p.Version, Started: p.Started, HTTP: p.HTTP,
+		one := processReport{ID: p.ID, Name: p.Name(), Archive: p.Archive, Ready: p.Bucket == "" && p.NotReady == "" &&
+			!p.Looking, Host: p.Host, Roles: p.Roles, Version: p.Version, Started: p.Started, HTTP: p.HTTP,
 			Workers: p.Workers, Busy: p.Busy, up: now.Sub(p.Started)}
 		for _, shard := range p.Shards {
 			if shard.State == wire.ShardOwned {
@@ -143,8 +146,9 @@ func reportOf(s client.Status, now time.Time) statusReport {
 		r.Processes = append(r.Processes, one)
 	}
 	for _, shard := range s.Shards {
-		one := shardReport{Shard: shard.Source.Shard, Stream: shard.Source.Stream, Leader: shard.Leader, Replicas: shard.Replicas,
-			State: "unowned", Holder: shard.Holder, Name: shard.Name, Epoch: shard.Epoch, Messages: shard.Messages, Bytes: shard.Bytes,
+		one := shardReport{Shard: shard.Source.Shard, Stream: shard.Source.Stream, Leader: shard.Leader,
+			Replicas: shard.Replicas, State: "unowned", Holder: shard.Holder, Name: shard.Name, Epoch: shard.Epoch,
+			Messages: shard.Messages, Bytes: shard.Bytes,
 			Last: shard.Last, Floor: shard.Floor, Lag: shard.Lag, Bound: shard.Bound, Queued: shard.Queued}
 		switch owner := shard.Owner; {
 		case owner != nil:
@@ -191,8 +195,9 @@ func (r statusReport) print(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "PROCESS\tROLES\tVERSION\tUP\tSHARDS\tWORKERS\tBUSY\tHTTP\tARCHIVE")
 	for _, p := range r.Processes {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%d\t%d\t%s\t%s\n", p.Name, wire.Printable(strings.Join(p.Roles, ",")), wire.Printable(p.Version),
-			p.up.Round(time.Second), p.Shards, p.Workers, p.Busy, wire.Printable(p.HTTP), wire.Printable(p.Archive))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%d\t%d\t%s\t%s\n", p.Name, wire.Printable(strings.Join(p.Roles, ",")),
+			wire.Printable(p.Version), p.up.Round(time.Second), p.Shards, p.Workers, p.Busy, wire.Printable(p.HTTP),
+			wire.Printable(p.Archive))
 	}
 	fmt.Fprintln(t, "\nSHARD\tSTREAM\tSTATE\tOWNER\tEPOCH\tMESSAGES\tFLOOR\tLAG\tLOGS\tBUFFERED\tQUEUED\tOLDEST\t")
 	for _, s := range r.Shards {
@@ -215,10 +220,11 @@ func (r statusReport) print(w io.Writer) error {
 		case s.Owner == "" && s.Holder != "":
 			note = "its owner does not answer"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%d\t%d\t%s%d\t%d\t%d\t%d\t%s\t%s\n", s.Shard, s.Stream, wire.Printable(s.State), cmp.Or(s.Name, "-"), s.Epoch,
-			s.Messages, s.Floor, bound, s.Lag, s.Logs, s.Buffered, s.Queued, oldest, note)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%d\t%d\t%s%d\t%d\t%d\t%d\t%s\t%s\n", s.Shard, s.Stream, wire.Printable(s.State),
+			cmp.Or(s.Name, "-"), s.Epoch, s.Messages, s.Floor, bound, s.Lag, s.Logs, s.Buffered, s.Queued, oldest, note)
 	}
-	fmt.Fprintf(t, "\nQUEUE\tITEMS\tIN WORK\tWAITING PULLS\n\t%d\t%d\t%d\n", r.Queue.Items, r.Queue.InWork, r.Queue.Waiting)
+	fmt.Fprintf(t, "\nQUEUE\tITEMS\tIN WORK\tWAITING PULLS\n\t%d\t%d\t%d\n", r.Queue.Items, r.Queue.InWork,
+		r.Queue.Waiting)
 	if err := t.Flush(); err != nil || r.Mapping == "" { // tabwriter reports the errors of the writes here
 		return err
 	}

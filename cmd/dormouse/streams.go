@@ -38,7 +38,8 @@ func lasting(err error) bool {
 
 // retryStreams does what makes or looks for streams until it succeeds, fails for good, or ctx ends; within bounds how
 // long, 0 is no bound. warn hears of each failure that may pass, with what somebody may have to do about it.
-func retryStreams[T any](ctx context.Context, within time.Duration, warn func(what string, err error), do func() (T, error)) (T, error) {
+func retryStreams[T any](ctx context.Context, within time.Duration, warn func(what string, err error),
+	do func() (T, error)) (T, error) {
 	var last error
 	result, err := backoff.Retry(ctx, func() (T, error) {
 		result, err := do()
@@ -48,7 +49,8 @@ func retryStreams[T any](ctx context.Context, within time.Duration, warn func(wh
 		var api *jetstream.APIError
 		switch {
 		case err == nil || ctx.Err() != nil:
-		case lasting(err), within > 0 && errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount): // who waits can see to it
+		// who waits can see to it
+		case lasting(err), within > 0 && errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
 			err = backoff.Permanent(err)
 		case errors.Is(err, nats.ErrNoResponders), errors.Is(err, jetstream.ErrJetStreamNotEnabled),
 			errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
@@ -57,7 +59,8 @@ func retryStreams[T any](ctx context.Context, within time.Duration, warn func(wh
 		case errors.As(err, &api) && api.ErrorCode == errCodePeers:
 			warn("JetStream has too few servers for the streams, are as many up as --replicas says? Trying again", err)
 		case errors.As(err, &api) && api.ErrorCode == errCodeStorage:
-			warn("JetStream has no room to reserve for the streams, free 256 MiB on its disk or raise its limits; trying again", err)
+			warn("JetStream has no room to reserve for the streams, free 256 MiB on its disk or raise its limits; trying again",
+				err)
 		default:
 			warn("the streams are not ready; trying again", err)
 		}

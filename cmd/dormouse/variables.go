@@ -9,7 +9,8 @@ import (
 )
 
 // serviceVariable matches what Kubernetes sets in every container for a Service whose name begins with dormouse.
-var serviceVariable = regexp.MustCompile(`_SERVICE_(HOST|PORT(_\w+)?)$|_PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?$`)
+var serviceVariable = regexp.MustCompile(
+	`_SERVICE_(HOST|PORT(_\w+)?)$|_PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?$`)
 
 // checkVariables refuses an environment variable that is nearly the name of a flag: a misspelt setting must not be
 // ignored. What is nothing like a flag may be somebody else's, see strayVariables.
@@ -54,7 +55,8 @@ func nearest(name string, flags map[string]bool) (variable string) {
 	}
 	for flag := range flags {
 		wanted := variableOf(flag)
-		if n := changes(strings.ToUpper(name), strings.TrimPrefix(wanted, envPrefix+"_")); n < least || n == least && variable != "" && wanted < variable {
+		if n := changes(strings.ToUpper(name), strings.TrimPrefix(wanted, envPrefix+"_")); n < least || n == least &&
+			variable != "" && wanted < variable {
 			variable, least = wanted, n
 		}
 	}

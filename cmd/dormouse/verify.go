@@ -15,8 +15,8 @@ func newVerifyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify [LOGID]",
 		Short: "Read segments again and compare them with the record of them",
-		Long: `Verify reads every segment of the archive, or those of one log, and checks block checksums, the order and number of
-entries, and that the extents of each log follow each other without overlap. It exits 1 naming
+		Long: `Verify reads every segment of the archive, or those of one log, and checks block checksums, the order and
+number of entries, and that the extents of each log follow each other without overlap. It exits 1 naming
 each object that is bad, or that the bucket does not give.`,
 		Example: `  dormouse verify
   dormouse verify acme.web`,
@@ -76,7 +76,8 @@ func verifyArchive(cmd *cobra.Command, log string) error {
 		errs = append(errs, fmt.Errorf("%d objects or logs are bad, see above", report.Bad))
 	}
 	if report.Unread > 0 {
-		errs = append(errs, fmt.Errorf("%d objects could not be read, see above: they may be sound, verify again", report.Unread))
+		errs = append(errs, fmt.Errorf("%d objects could not be read, see above: they may be sound, verify again",
+			report.Unread))
 	}
 	return errors.Join(errs...)
 }

@@ -58,7 +58,8 @@ func drainOnce(ctx context.Context, r *run, flags ...string) (rate, bare float64
 }
 
 // archiveBacklog starts the program on a backlog of entries and waits until it is committed.
-func (r *run) archiveBacklog(ctx context.Context, mark uint64, entries int, flags ...string) (h history, peak usage, err error) {
+func (r *run) archiveBacklog(ctx context.Context, mark uint64, entries int, flags ...string) (h history, peak usage,
+	err error) {
 	p, err := r.serve(ctx, flags...)
 	if err != nil {
 		return h, peak, err
@@ -116,7 +117,8 @@ func hot(ctx context.Context, r *run) error {
 		return err
 	}
 	n := float64(l.count)
-	r.compare("published while archiving", "entries/s", n/took.Seconds(), "nobody consuming", n/alone.Seconds(), ratioAtLeast(0.6))
+	r.compare("published while archiving", "entries/s", n/took.Seconds(), "nobody consuming", n/alone.Seconds(),
+		ratioAtLeast(0.6))
 	r.add("first publish to last commit", "entries/s", n/h.last.Sub(began).Seconds(), nil)
 	r.add("peak memory", "MiB", peak.resident, nil)
 	return nil
@@ -168,7 +170,8 @@ func delayAt(ctx context.Context, r *run, share string, rate float64, limit *tar
 	if len(h.delays) == 0 {
 		return errNoSamples
 	}
-	r.compare(share+": rate that was published", "entries/s", float64(l.count)/took.Seconds(), share+" of the drain rate", l.rate, nil)
+	r.compare(share+": rate that was published", "entries/s", float64(l.count)/took.Seconds(), share+" of the drain rate",
+		l.rate, nil)
 	r.add(share+": arrival to commit, median", "s", quantile(h.delays, 0.5), nil)
 	r.add(share+": arrival to commit, 99%", "s", quantile(h.delays, 0.99), limit)
 	r.add(share+": arrival to commit, worst", "s", quantile(h.delays, 1), nil)

@@ -82,7 +82,8 @@ type consumed struct {
 // with it, over an in-process connection to an embedded server: the least that anything that reads the stream has to
 // do.
 func bareConsumer(ctx context.Context, arg string, _ io.Reader, out io.Writer) (err error) {
-	server, err := natsserver.Start(natsserver.Config{Dir: filepath.Join(arg, "nats"), Listen: "127.0.0.1:0", Logger: slog.New(slog.DiscardHandler)})
+	server, err := natsserver.Start(natsserver.Config{Dir: filepath.Join(arg, "nats"), Listen: "127.0.0.1:0",
+		Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
 	}

@@ -38,7 +38,8 @@ func Short() Config {
 
 // Full is the run whose figures are worth quoting.
 func Full() Config {
-	return Config{Logs: []int{100_000, 1_000_000}, Entries: 500_000, Runs: 3, Idle: 30 * time.Second, Steady: 20 * time.Second}
+	return Config{Logs: []int{100_000, 1_000_000}, Entries: 500_000, Runs: 3, Idle: 30 * time.Second,
+		Steady: 20 * time.Second}
 }
 
 // Check returns what is wrong with a configuration or with the names of scenarios.

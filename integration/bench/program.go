@@ -44,7 +44,8 @@ func (r *run) add(name, unit string, value float64, t *target) {
 }
 
 func (r *run) compare(name, unit string, value float64, baselineName string, baseline float64, t *target) {
-	r.samples = append(r.samples, sample{name: name, unit: unit, value: value, baselineName: baselineName, baseline: baseline, target: t})
+	r.samples = append(r.samples, sample{name: name, unit: unit, value: value, baselineName: baselineName,
+		baseline: baseline, target: t})
 }
 
 // program is a running `dormouse serve`.
@@ -161,14 +162,17 @@ func (p *program) start(ctx context.Context, command []string, data string, args
 	if p.proc, err = process.NewProcess(int32(p.cmd.Process.Pid)); err != nil {
 		return err
 	}
-	if err := p.until(ctx, "readiness", 20*time.Millisecond, func() (bool, error) { return p.ready(ctx), nil }); err != nil {
+	if err := p.until(ctx, "readiness", 20*time.Millisecond, func() (bool, error) {
+		return p.ready(ctx), nil
+	}); err != nil {
 		return err
 	}
 	if p.nc, err = nats.Connect(p.url, nats.Name("dormouse bench")); err != nil {
 		return err
 	}
-	p.js, err = jetstream.New(p.nc, jetstream.WithPublishAsyncMaxPending(publishWindow), jetstream.WithPublishAsyncErrHandler(
-		func(jetstream.JetStream, *nats.Msg, error) {})) // publish looks at every future itself
+	p.js, err = jetstream.New(p.nc, jetstream.WithPublishAsyncMaxPending(publishWindow),
+		jetstream.WithPublishAsyncErrHandler(
+			func(jetstream.JetStream, *nats.Msg, error) {})) // publish looks at every future itself
 	return err
 }
 
@@ -186,7 +190,8 @@ func (r *run) checkUnused(ctx context.Context) error {
 	for _, name := range ownStreams {
 		_, err := js.Stream(ctx, name)
 		if err == nil {
-			return fmt.Errorf("the NATS at %s has a stream %s: benchmark on one without Dormouse, since its streams are deleted after each run", r.NATSURL, name)
+			return fmt.Errorf("the NATS at %s has a stream %s: benchmark on one without Dormouse, since its streams are "+
+				"deleted after each run", r.NATSURL, name)
 		}
 		if !errors.Is(err, jetstream.ErrStreamNotFound) {
 			return fmt.Errorf("looking at the NATS at %s: %w", r.NATSURL, err)
@@ -195,7 +200,8 @@ func (r *run) checkUnused(ctx context.Context) error {
 	return nil
 }
 
-var ownStreams = []string{wire.DefaultSource, wire.SyncQueueStream, wire.ManifestStream, wire.RejectedStream, "KV_" + wire.LeaseBucket}
+var ownStreams = []string{wire.DefaultSource, wire.SyncQueueStream, wire.ManifestStream, wire.RejectedStream,
+	"KV_" + wire.LeaseBucket}
 
 // close stops what runs, and deletes the streams on a NATS that is not ours.
 func (r *run) close(ctx context.Context) error {

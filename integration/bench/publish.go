@@ -19,11 +19,13 @@ const publishPatience = time.Minute
 // as real ones do.
 func payloads(size int) func(i int) []byte {
 	rng := rand.New(rand.NewPCG(1, uint64(size)))
-	words := []string{"request", "served", "cache", "miss", "upstream", "timeout", "retry", "GET", "POST", "/api/v1/items", "/healthz",
-		"200", "404", "503", "user", "session", "latency_ms", "bytes", "eu-central-1", "info", "warn", "connection", "closed"}
+	words := []string{"request", "served", "cache", "miss", "upstream", "timeout", "retry", "GET", "POST", "/api/v1/items",
+		"/healthz", "200", "404", "503", "user", "session", "latency_ms", "bytes", "eu-central-1", "info", "warn",
+		"connection", "closed"}
 	lines := make([][]byte, 1024)
 	for i := range lines {
-		line := fmt.Appendf(nil, "2026-01-31T08:%02d:%02d.%06dZ id=%016x", rng.IntN(60), rng.IntN(60), rng.IntN(1e6), rng.Uint64())
+		line := fmt.Appendf(nil, "2026-01-31T08:%02d:%02d.%06dZ id=%016x", rng.IntN(60), rng.IntN(60), rng.IntN(1e6),
+			rng.Uint64())
 		for len(line) < size {
 			line = append(append(line, ' '), words[rng.IntN(len(words))]...)
 			if rng.IntN(3) == 0 {

@@ -18,7 +18,8 @@ import (
 func read(ctx context.Context, r *run) error {
 	const long, rounds = 10_000, 10
 	others := min(drainLogs, 2*r.Entries)
-	p, err := r.serve(ctx, "--max-delay", "2s") // long enough for a round to be published; what is measured comes after them
+	// long enough for a round to be published; what is measured comes after them
+	p, err := r.serve(ctx, "--max-delay", "2s")
 	if err != nil {
 		return err
 	}
@@ -27,7 +28,9 @@ func read(ctx context.Context, r *run) error {
 	r.step(fmt.Sprintf("archiving %d logs and one of %d entries", others, long))
 	for round := range rounds {
 		first := round * others / rounds
-		if _, err := p.publish(ctx, load{count: others / rounds, data: data, subject: func(i int) string { return subjectOf(first + i) }}); err != nil {
+		if _, err := p.publish(ctx, load{count: others / rounds, data: data, subject: func(i int) string {
+			return subjectOf(first + i)
+		}}); err != nil {
 			return err
 		}
 		_, err := p.publish(ctx, load{count: long / rounds, data: func(i int) []byte { return data(round*long/rounds + i) },

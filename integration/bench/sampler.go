@@ -28,7 +28,8 @@ func (p *program) resident() (float64, error) {
 
 // private returns the resident memory that is the process's alone. Where the system does not tell, it is all of it.
 func (p *program) private() (float64, error) {
-	statm, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", p.proc.Pid)) // proc(5): pages in all, resident, of those in files
+	// proc(5): pages in all, resident, of those in files
+	statm, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", p.proc.Pid))
 	if err != nil {
 		return p.resident()
 	}

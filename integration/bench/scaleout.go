@@ -40,7 +40,8 @@ func scaleWorkers(ctx context.Context, r *run) error {
 			return err
 		}
 		for i := range workers {
-			if _, err := r.join(ctx, fmt.Sprintf("worker%d", i), "--roles", "worker", "--archive", archive, "--workers", "1", "--segment-bytes", segmentBytes); err != nil {
+			if _, err := r.join(ctx, fmt.Sprintf("worker%d", i), "--roles", "worker", "--archive", archive, "--workers", "1",
+				"--segment-bytes", segmentBytes); err != nil {
 				return err
 			}
 		}
@@ -79,7 +80,8 @@ func (h history) rateOfSecondHalf() float64 {
 
 const (
 	scaleShards = 8
-	scaleTimes  = 3 // the entries of the other scenarios: so many that a process has its share of the memory for most of the time
+	// the entries of the other scenarios: so many that a process has its share of the memory for most of the time
+	scaleTimes = 3
 )
 
 // scaleOwners archives a backlog of several shards with one ingest process and with two, beside the same workers and
@@ -155,7 +157,8 @@ func scaleOwners(ctx context.Context, r *run) error {
 		}
 		r.compare("2 ingest processes", "entries/s", rate, "one", rateOfOne, ratioAtLeast(0.9))
 		r.compare("2 ingest processes: peak memory of the larger", "MiB", peak.resident, "one", memoryOfOne.resident, nil)
-		r.compare("2 ingest processes: of that its own", "MiB", peak.private, "one", memoryOfOne.private, &target{atMost: true, ofRatio: true, bound: 0.5})
+		r.compare("2 ingest processes: of that its own", "MiB", peak.private, "one", memoryOfOne.private,
+			&target{atMost: true, ofRatio: true, bound: 0.5})
 	}
 	return nil
 }
@@ -247,7 +250,9 @@ func failOnce(ctx context.Context, r *run, p *program, owners []*program, end fu
 	if err != nil {
 		return 0, err
 	}
-	if err := other.until(ctx, "the other to stand by", 50*time.Millisecond, func() (bool, error) { return other.ready(ctx), nil }); err != nil {
+	if err := other.until(ctx, "the other to stand by", 50*time.Millisecond, func() (bool, error) {
+		return other.ready(ctx), nil
+	}); err != nil {
 		return 0, err
 	}
 	commits, err := p.followFromHere(ctx)

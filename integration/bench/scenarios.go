@@ -78,7 +78,8 @@ func choose(cfg Config, names []string) (chosen []scenario, err error) {
 	for _, name := range names {
 		i := slices.IndexFunc(all, func(sc scenario) bool { return sc.name == name })
 		if i < 0 {
-			return nil, fmt.Errorf("no scenario %q: there are %s", name, strings.ReplaceAll(strings.Join(Names(cfg), ", "), "\t", ": "))
+			return nil, fmt.Errorf("no scenario %q: there are %s", name,
+				strings.ReplaceAll(strings.Join(Names(cfg), ", "), "\t", ": "))
 		}
 		chosen = append(chosen, all[i])
 	}

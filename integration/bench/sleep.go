@@ -88,7 +88,8 @@ func wake(ctx context.Context, r *run, p *program, once load) error {
 	}
 	last := h.last.Sub(began)
 	r.add("wake: time to publish", "s", published.Seconds(), nil)
-	r.add("wake: last entry acked to last commit", "s", (last - published).Seconds(), atMost((maxDelay + wakeMargin).Seconds()))
+	r.add("wake: last entry acked to last commit", "s", (last - published).Seconds(),
+		atMost((maxDelay + wakeMargin).Seconds()))
 	r.add("wake: first publish to last commit", "s", last.Seconds(), nil)
 	r.add("wake: peak goroutines", "", peak.goroutines, atMost(200))
 	r.add("wake: peak memory", "MiB", peak.resident, atMost(1024))

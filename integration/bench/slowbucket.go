@@ -25,11 +25,13 @@ func slowBucket(ctx context.Context, r *run) error {
 			return err
 		}
 		r.step(fmt.Sprintf("archiving it with %d workers", workers))
-		h, _, err := r.archiveBacklog(ctx, mark, logs, "--archive", server.of(fmt.Sprint(workers)), "--workers", fmt.Sprint(workers), "--segment-bytes", segmentBytes)
+		h, _, err := r.archiveBacklog(ctx, mark, logs, "--archive", server.of(fmt.Sprint(workers)), "--workers",
+			fmt.Sprint(workers), "--segment-bytes", segmentBytes)
 		if err != nil {
 			return err
 		}
-		rate := float64(logs-h.opening) / h.last.Sub(h.first).Seconds() // before the first commit, nobody waits for the bucket
+		// before the first commit, nobody waits for the bucket
+		rate := float64(logs-h.opening) / h.last.Sub(h.first).Seconds()
 		if workers == 1 {
 			one = rate
 		}

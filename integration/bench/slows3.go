@@ -38,14 +38,16 @@ func newSlowS3(bucket string, latency time.Duration) (*slowS3, error) {
 		return nil, err
 	}
 	s := &slowS3{
-		url: fmt.Sprintf("s3://%s?endpoint=http://%s&region=us-east-1&use_path_style=true&anonymous=true", bucket, listener.Addr()),
-		server: &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
-			select {
-			case <-time.After(latency):
-			case <-request.Context().Done():
-			}
-			fake.ServeHTTP(w, request)
-		})},
+		url: fmt.Sprintf("s3://%s?endpoint=http://%s&region=us-east-1&use_path_style=true&anonymous=true", bucket,
+			listener.Addr()),
+		server: &http.Server{ReadHeaderTimeout: time.Minute,
+			Handler: http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+				select {
+				case <-time.After(latency):
+				case <-request.Context().Done():
+				}
+				fake.ServeHTTP(w, request)
+			})},
 		served: make(chan error, 1),
 	}
 	go func() { s.served <- s.server.Serve(listener) }()

@@ -77,7 +77,8 @@ func TestChaos(t *testing.T) {
 	shards := setting(t, "DORMOUSE_CHAOS_SHARDS", 4, strconv.Atoi)
 	p := partsOf(ingestCount, workerCount, serverCount, publisherCount)
 	f := &figures{seed: seed, length: length, shards: shards, faults: plan(seed, p, length, count), oracle: newOracle()}
-	t.Logf("DORMOUSE_SEED=%d DORMOUSE_CHAOS_TIME=%s DORMOUSE_CHAOS_FAULTS=%d DORMOUSE_CHAOS_SHARDS=%d", seed, length, count, shards)
+	t.Logf("DORMOUSE_SEED=%d DORMOUSE_CHAOS_TIME=%s DORMOUSE_CHAOS_FAULTS=%d DORMOUSE_CHAOS_SHARDS=%d", seed, length,
+		count, shards)
 
 	c := newCluster(t, p, shards, length, keptIfFailed(t), stateDir(t))
 	c.start()
@@ -111,7 +112,8 @@ func (c *cluster) judge(f *figures, load *programtest.Background) {
 	for _, err := range f.history.wrong {
 		c.t.Error(err)
 	}
-	if named := fmt.Sprintf("verified %d segments", len(f.history.segments)); f.history.missed == 0 && !strings.HasPrefix(f.verified, named+",") {
+	if named := fmt.Sprintf("verified %d segments", len(f.history.segments)); f.history.missed == 0 &&
+		!strings.HasPrefix(f.verified, named+",") {
 		c.t.Errorf("the manifest named %d segments, but %s", len(f.history.segments), f.verified)
 	}
 	f.temporary = c.unfinishedPuts()
@@ -168,7 +170,8 @@ func (c *cluster) awaitArchived(o *oracle) time.Duration {
 		}
 		for name, state := range states {
 			if state.Msgs > 0 || state.LastSeq < o.Last(name) {
-				return fmt.Sprintf("stream %s has %d entries from %d to %d, acked up to %d", name, state.Msgs, state.FirstSeq, state.LastSeq, o.Last(name))
+				return fmt.Sprintf("stream %s has %d entries from %d to %d, acked up to %d", name, state.Msgs, state.FirstSeq,
+					state.LastSeq, o.Last(name))
 			}
 		}
 		return ""

@@ -28,9 +28,10 @@ import (
 const lease = 2 * time.Second
 
 // flags with which things happen within test time.
-var flags = []string{"--lease", lease.String(), "--max-delay", "200ms", "--requeue-after", requeueAfter.String(), "--sync-interval", "1s", "--trim-delay", "1100ms",
-	"--linger", "20ms",
-	"--grace", grace.String(), "--max-bytes", "4KiB", "--segment-bytes", "64KiB", "--workers", "2", "--replicas", strconv.Itoa(replicas), "--log-level", "debug"}
+var flags = []string{"--lease", lease.String(), "--max-delay", "200ms", "--requeue-after", requeueAfter.String(),
+	"--sync-interval", "1s", "--trim-delay", "1100ms", "--linger", "20ms",
+	"--grace", grace.String(), "--max-bytes", "4KiB", "--segment-bytes", "64KiB", "--workers", "2", "--replicas",
+	strconv.Itoa(replicas), "--log-level", "debug"}
 
 const (
 	requeueAfter = 3 * time.Second
@@ -65,14 +66,16 @@ func partsOf(ingests, workers, servers, publishers int) parts {
 		}
 		return all
 	}
-	return parts{ingests: names("ingest", ingests), workers: names("worker", workers), servers: names("nats", servers), publishers: names("publisher", publishers)}
+	return parts{ingests: names("ingest", ingests), workers: names("worker", workers), servers: names("nats", servers),
+		publishers: names("publisher", publishers)}
 }
 
 // newCluster prepares files, addresses and relays; nothing runs but the relays.
 func newCluster(t *testing.T, p parts, shards int, length time.Duration, logs, state string) *cluster {
 	t.Helper()
-	c := &cluster{t: t, parts: p, shards: shards, length: length, logs: logs, state: state, archive: filepath.Join(state, "archive"),
-		procs: make(map[string]*process), http: make(map[string]string), clients: make(map[string]string), relays: make(map[link]*relay.Relay), taken: make(map[string]bool)}
+	c := &cluster{t: t, parts: p, shards: shards, length: length, logs: logs, state: state,
+		archive: filepath.Join(state, "archive"), procs: make(map[string]*process), http: make(map[string]string),
+		clients: make(map[string]string), relays: make(map[link]*relay.Relay), taken: make(map[string]bool)}
 	t.Cleanup(c.end)
 	routes := make(map[string]string)
 	for _, name := range p.servers {
@@ -101,7 +104,8 @@ func newCluster(t *testing.T, p parts, shards int, length time.Duration, logs, s
 		if slices.Contains(p.workers, name) {
 			role = "worker"
 		}
-		c.add(name, programs.dormouse, append([]string{"serve", "--roles", role, "--data", c.dataOf(name), "--http", c.http[name],
+		c.add(name, programs.dormouse, append([]string{"serve", "--roles", role, "--data", c.dataOf(name), "--http",
+			c.http[name],
 			"--nats-url", c.urlsFor(name), "--archive", "file://" + c.archive}, flags...)...)
 	}
 	return c
@@ -110,7 +114,8 @@ func newCluster(t *testing.T, p parts, shards int, length time.Duration, logs, s
 func (c *cluster) dataOf(name string) string { return filepath.Join(c.state, name) }
 
 func (c *cluster) add(name, program string, args ...string) {
-	c.procs[name] = &process{Process: programtest.Process{Log: filepath.Join(c.logs, name+".log")}, name: name, program: program, args: args}
+	c.procs[name] = &process{Process: programtest.Process{Log: filepath.Join(c.logs, name+".log")}, name: name,
+		program: program, args: args}
 }
 
 func (c *cluster) addRelay(l link, target string) {
@@ -197,7 +202,8 @@ func (c *cluster) start() {
 	}
 	c.until("the NATS servers", c.serversReady)
 	if c.shards > 0 {
-		out := c.run("provision", "--shards", strconv.Itoa(c.shards), "--replicas", strconv.Itoa(replicas), "--lease", lease.String(), "--requeue-after", requeueAfter.String())
+		out := c.run("provision", "--shards", strconv.Itoa(c.shards), "--replicas", strconv.Itoa(replicas), "--lease",
+			lease.String(), "--requeue-after", requeueAfter.String())
 		if out.Code != 0 {
 			c.t.Fatalf("dormouse provision: exit %d, %s", out.Code, out.Err)
 		}

@@ -83,7 +83,8 @@ func (r *reader) read(ctx context.Context, c *cluster, o *oracle, log string) {
 		r.good++
 		if err := o.Compare(log, out.Out, want, false); err != nil {
 			err = fmt.Errorf("between %s and %s: %w", began, stamp(time.Now()), err)
-			r.wrong = append(r.wrong, errors.Join(err, os.WriteFile(filepath.Join(c.logs, "during-"+log+".jsonl"), []byte(out.Out), 0o600)))
+			r.wrong = append(r.wrong, errors.Join(err, os.WriteFile(filepath.Join(c.logs, "during-"+log+".jsonl"),
+				[]byte(out.Out), 0o600)))
 		}
 	}
 }

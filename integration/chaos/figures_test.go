@@ -42,8 +42,8 @@ func (g *gaps) String() string {
 	}
 	sorted := slices.SortedFunc(slices.Values(g.stalls), func(a, b stall) int { return cmp.Compare(a.long, b.long) })
 	longest := sorted[len(sorted)-1]
-	return fmt.Sprintf("%d above %s, median %s, longest %s from %s", len(sorted), stalled, round(sorted[len(sorted)/2].long),
-		round(longest.long), stamp(longest.from))
+	return fmt.Sprintf("%d above %s, median %s, longest %s from %s", len(sorted), stalled,
+		round(sorted[len(sorted)/2].long), round(longest.long), stamp(longest.from))
 }
 
 // counters are those that are watched, and that start at zero again with their process.

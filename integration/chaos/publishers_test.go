@@ -25,7 +25,8 @@ func startPublishers(c *cluster, o *oracle, seed uint64, length time.Duration) *
 	slower := max(int(length/unhurried), 1)
 	var loops []func(context.Context)
 	for i, name := range c.parts.publishers {
-		nc, js := programtest.Dial(c.t, c.urlsFor(name), nats.Name(name), nats.Timeout(time.Second), nats.PingInterval(time.Second), nats.MaxPingsOutstanding(2))
+		nc, js := programtest.Dial(c.t, c.urlsFor(name), nats.Name(name), nats.Timeout(time.Second),
+			nats.PingInterval(time.Second), nats.MaxPingsOutstanding(2))
 		r := rand.New(rand.NewPCG(seed, uint64(i)+1))
 		p := &programtest.Publisher{Number: i, Burst: burst, Size: 300, Random: r, Tell: o.tell,
 			Send: func(subject string, data []byte) (jetstream.PubAckFuture, error) {

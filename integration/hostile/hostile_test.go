@@ -57,7 +57,9 @@ func setting[T any](t *testing.T, name string, def T, parse func(string) (T, err
 
 // TestHostilePublisher: DORMOUSE_SEED replays what is published, DORMOUSE_HOSTILE_TIME is how long.
 func TestHostilePublisher(t *testing.T) {
-	seed := setting(t, "DORMOUSE_SEED", uint64(time.Now().UnixNano()), func(s string) (uint64, error) { return strconv.ParseUint(s, 10, 64) })
+	seed := setting(t, "DORMOUSE_SEED", uint64(time.Now().UnixNano()), func(s string) (uint64, error) {
+		return strconv.ParseUint(s, 10, 64)
+	})
 	length := setting(t, "DORMOUSE_HOSTILE_TIME", shortTime, time.ParseDuration)
 	t.Logf("DORMOUSE_SEED=%d DORMOUSE_HOSTILE_TIME=%s", seed, length)
 	s := startSystem(t)
@@ -81,13 +83,16 @@ func TestHostilePublisher(t *testing.T) {
 		t.Errorf("dormouse verify: exit %d, %s%s", out.Code, out.Out, out.Err)
 	}
 	acked, _ := honest.Counts()
-	t.Logf("%d honest entries; %d hostile publications, of which %d were acked, %d of them trimmed at once, %d are readable and %d rejected",
-		acked, hostile.sent, len(hostile.acked)+len(hostile.gone), len(hostile.gone), readable, len(hostile.rejected))
+	t.Logf("%d honest entries; %d hostile publications, of which %d were acked, %d of them trimmed at once, %d are "+
+		"readable and %d rejected", acked, hostile.sent, len(hostile.acked)+len(hostile.gone), len(hostile.gone), readable,
+		len(hostile.rejected))
 	if acked == 0 || readable == 0 || len(hostile.rejected) == 0 {
 		t.Error("the load shows nothing")
 	}
-	if m := programtest.Metrics(t.Context(), s.http); m["dormouse_entries_lost_total"] != 0 || m["dormouse_shard_stuck"] != 0 {
-		t.Errorf("%v entries are counted as lost, %v shards are stuck", m["dormouse_entries_lost_total"], m["dormouse_shard_stuck"])
+	if m := programtest.Metrics(t.Context(), s.http); m["dormouse_entries_lost_total"] != 0 ||
+		m["dormouse_shard_stuck"] != 0 {
+		t.Errorf("%v entries are counted as lost, %v shards are stuck", m["dormouse_entries_lost_total"],
+			m["dormouse_shard_stuck"])
 	}
 }
 

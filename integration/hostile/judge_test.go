@@ -29,7 +29,8 @@ type judge struct {
 }
 
 func newJudge() *judge {
-	return &judge{acked: make(map[uint64]publication), gone: make(map[uint64]publication), rejected: make(map[uint64][]*nats.Msg)}
+	return &judge{acked: make(map[uint64]publication), gone: make(map[uint64]publication),
+		rejected: make(map[uint64][]*nats.Msg)}
 }
 
 // tell takes the answers to publications. stored returns a message as the stream has it, which is what counts: the
@@ -126,7 +127,8 @@ func (j *judge) compare(read map[uint64]string) (readable int, err error) {
 			err = errors.New("it is nowhere")
 		}
 		if err != nil && len(errs) < 10 {
-			errs = append(errs, fmt.Errorf("entry %d, subject %.100q, headers %.200q, %d bytes: %w", seq, p.subject, p.block, len(p.payload), err))
+			errs = append(errs, fmt.Errorf("entry %d, subject %.100q, headers %.200q, %d bytes: %w", seq, p.subject, p.block,
+				len(p.payload), err))
 		}
 	}
 	return readable, errors.Join(errs...)
@@ -222,13 +224,15 @@ func oneCopy(kept []*nats.Msg) ([]*nats.Msg, error) {
 	if _, all, ok := strings.Cut(kept[0].Header.Get("Dormouse-Part"), "/"); ok {
 		var err error
 		if parts, err = strconv.Atoi(all); err != nil || parts < 1 || len(kept)%parts != 0 {
-			return nil, fmt.Errorf("rejected in %d messages, the first of which is %q", len(kept), kept[0].Header.Get("Dormouse-Part"))
+			return nil, fmt.Errorf("rejected in %d messages, the first of which is %q", len(kept),
+				kept[0].Header.Get("Dormouse-Part"))
 		}
 	}
 	for i, msg := range kept {
 		first := kept[i%parts]
 		if msg.Header.Get("Nats-Msg-Id") != first.Header.Get("Nats-Msg-Id") || !bytes.Equal(msg.Data, first.Data) {
-			return nil, fmt.Errorf("rejected in %d messages, of which the %d. is another one than the %d.", len(kept), i+1, i%parts+1)
+			return nil, fmt.Errorf("rejected in %d messages, of which the %d. is another one than the %d.", len(kept), i+1,
+				i%parts+1)
 		}
 	}
 	return kept[:parts], nil

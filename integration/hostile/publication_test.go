@@ -65,9 +65,12 @@ func (g *generator) log() string {
 // subject is one that the protocol allows; the server may refuse it.
 func (g *generator) subject() string {
 	return "logs." + g.tenant + pick(g, []string{
-		".*", ".>", ".a*b", ".a>b", ".*x", ".x>", ".a.*.b", ".a.>.b", ".>.>", "..x", ".x..y", ".x.", ".", "", ".$JS.API", ".$KV.x", "._INBOX.x",
-		".\x01", ".a\x00b", ".a\x7f", ".\xff\xfe", ".\u00a0", ".\u2028x", ".\ufeffbom", ".\u202ertl", ".\U0001f9ed", ".{{x}}", ".%s%n", ".a/b", `.a\b`, `.a"b`, ".'", ".;rm", ".<b>",
-		"." + strings.Repeat("l", 240), "." + strings.Repeat("l", 250), "." + strings.Repeat("t.", 120) + "t", "." + strings.Repeat("m", 3000), ".dormouse.rejected.0",
+		".*", ".>", ".a*b", ".a>b", ".*x", ".x>", ".a.*.b", ".a.>.b", ".>.>", "..x", ".x..y", ".x.", ".", "", ".$JS.API",
+		".$KV.x", "._INBOX.x",
+		".\x01", ".a\x00b", ".a\x7f", ".\xff\xfe", ".\u00a0", ".\u2028x", ".\ufeffbom", ".\u202ertl", ".\U0001f9ed", ".{{x}}",
+		".%s%n", ".a/b", `.a\b`, `.a"b`, ".'", ".;rm", ".<b>",
+		"." + strings.Repeat("l", 240), "." + strings.Repeat("l", 250), "." + strings.Repeat("t.", 120) + "t",
+		"." + strings.Repeat("m", 3000), ".dormouse.rejected.0",
 	})
 }
 
@@ -111,11 +114,15 @@ var controls = []string{
 // names of headers: such as the server and Dormouse use, and such as nobody should.
 var names = []string{
 	"A", "a", "Trace-Id", "Status", "Description", "X", "Content-Type",
-	"Nats-Msg-Id", "Nats-Expected-Stream", "Nats-Expected-Last-Sequence", "Nats-Expected-Last-Subject-Sequence", "Nats-Expected-Last-Msg-Id", "Nats-Rollup",
-	"Nats-TTL", "Nats-Schedule", "Nats-Schedule-Target", "Nats-Schedule-TTL", "Nats-Incr", "Nats-Marker-Reason", "Nats-Batch-Sequence", "Nats-Required-Api-Level",
-	"Nats-Stream", "Nats-Subject", "Nats-Sequence", "Nats-Time-Stamp", "Nats-Last-Sequence", "Nats-Num-Pending", "Nats-Stream-Source", "Nats-Pin-Id",
+	"Nats-Msg-Id", "Nats-Expected-Stream", "Nats-Expected-Last-Sequence", "Nats-Expected-Last-Subject-Sequence",
+	"Nats-Expected-Last-Msg-Id", "Nats-Rollup",
+	"Nats-TTL", "Nats-Schedule", "Nats-Schedule-Target", "Nats-Schedule-TTL", "Nats-Incr", "Nats-Marker-Reason",
+	"Nats-Batch-Sequence", "Nats-Required-Api-Level",
+	"Nats-Stream", "Nats-Subject", "Nats-Sequence", "Nats-Time-Stamp", "Nats-Last-Sequence", "Nats-Num-Pending",
+	"Nats-Stream-Source", "Nats-Pin-Id",
 	"Nats-Request-Info", "Nats-Service-Error", "nats-msg-id", "NATS-TTL",
-	"Dormouse-Reason", "Dormouse-Subject", "Dormouse-Sequence", "Dormouse-Time", "Dormouse-Part", "Dormouse-Block", "Dormouse-Original-A", "Dormouse-Epoch",
+	"Dormouse-Reason", "Dormouse-Subject", "Dormouse-Sequence", "Dormouse-Time", "Dormouse-Part", "Dormouse-Block",
+	"Dormouse-Original-A", "Dormouse-Epoch",
 	"Dormouse-Source-Seq", "dormouse-part",
 	"", " ", " A", "A ", "A\tB", "\xff", "Ключ", "a(b)", "\x00", "\r", strings.Repeat("N", 2000),
 }
@@ -126,8 +133,10 @@ func (g *generator) value() string {
 		return fmt.Sprintf("%s/%d", g.tenant, g.ids)
 	}
 	return pick(g, []string{
-		"", " ", "v", "v ", "\tv", "  v  ", "1", "0", "18446744073709551615", "-1", "LOGS", "logs.globex.web", "sub", "all", "1s", "never", "@every 1s", "1/1", "9/9",
-		"2026-01-01T00:00:00Z", "J\xf6rg", "J\xe4rg", "\xff\xfe", "\u2028", "\x00", "a\rb", "\r", "a:b", ":", `{"a":1}`, "Dormouse-Reason: x", strings.Repeat("v", 3000),
+		"", " ", "v", "v ", "\tv", "  v  ", "1", "0", "18446744073709551615", "-1", "LOGS", "logs.globex.web", "sub", "all",
+		"1s", "never", "@every 1s", "1/1", "9/9",
+		"2026-01-01T00:00:00Z", "J\xf6rg", "J\xe4rg", "\xff\xfe", "\u2028", "\x00", "a\rb", "\r", "a:b", ":", `{"a":1}`,
+		"Dormouse-Reason: x", strings.Repeat("v", 3000),
 	})
 }
 
@@ -147,7 +156,8 @@ func (g *generator) block() string {
 	var b strings.Builder
 	first := "NATS/1.0\r\n"
 	if g.r.IntN(8) == 0 {
-		first = pick(g, []string{"NATS/1.0\n", "NATS/1.0 \r\n", "NATS/1.0 404\r\n", "NATS/1.0 404 x y \r\n", "NATS/1.0404\r\n", "NATS/1.1\r\n", "nats/1.0\r\n", "", "HTTP/1.1 200 OK\r\n", "NATS/1.0 \xff\xff\xff\r\n"})
+		first = pick(g, []string{"NATS/1.0\n", "NATS/1.0 \r\n", "NATS/1.0 404\r\n", "NATS/1.0 404 x y \r\n",
+			"NATS/1.0404\r\n", "NATS/1.1\r\n", "nats/1.0\r\n", "", "HTTP/1.1 200 OK\r\n", "NATS/1.0 \xff\xff\xff\r\n"})
 	}
 	b.WriteString(first)
 	for range g.r.IntN(6) {

@@ -37,7 +37,9 @@ func dialRaw(addr, user, password, inbox string) (*rawConn, error) {
 	}
 	c := &rawConn{Conn: conn, in: bufio.NewReaderSize(conn, 64<<10), inbox: inbox}
 	if _, err = c.in.ReadString('\n'); err == nil { // INFO
-		_, err = fmt.Fprintf(c, "CONNECT {\"verbose\":false,\"headers\":true,\"no_responders\":true,\"user\":%q,\"pass\":%q}\r\nSUB %s.* 1\r\n", user, password, inbox)
+		_, err = fmt.Fprintf(c,
+			"CONNECT {\"verbose\":false,\"headers\":true,\"no_responders\":true,\"user\":%q,\"pass\":%q}\r\nSUB %s.* 1\r\n",
+			user, password, inbox)
 	}
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
@@ -98,7 +100,8 @@ func (c *rawConn) receive(acks map[int]ack) error {
 		c.pings++
 		return nil
 	case fields[0] == "-ERR":
-		if strings.Contains(text, "Permissions Violation") || strings.Contains(text, "Invalid Publish Subject") { // the connection lives on
+		// the connection lives on
+		if strings.Contains(text, "Permissions Violation") || strings.Contains(text, "Invalid Publish Subject") {
 			return nil
 		}
 		return errors.New(strings.TrimSpace(text))

@@ -52,7 +52,8 @@ func startSystem(t *testing.T) *system {
 	if !srv.ReadyForConnections(patience) {
 		t.Fatal("the server is not ready")
 	}
-	s := &system{Process: programtest.Process{Log: filepath.Join(t.TempDir(), "output")}, t: t, srv: srv, data: t.TempDir(), http: freeAddr(t)}
+	s := &system{Process: programtest.Process{Log: filepath.Join(t.TempDir(), "output")}, t: t, srv: srv,
+		data: t.TempDir(), http: freeAddr(t)}
 	_, s.js = programtest.Dial(t, s.url("dormouse"))
 	s.start()
 	t.Cleanup(func() {
@@ -89,8 +90,9 @@ func (s *system) cli() programtest.CLI {
 // start starts the program and waits until it is ready.
 func (s *system) start() {
 	s.t.Helper()
-	cmd := s.cli().Command(context.WithoutCancel(s.t.Context()), "serve", "--data", s.data, "--http", s.http, "--nats-url", s.url("dormouse"),
-		"--max-delay", "200ms", "--linger", "20ms", "--lease", "2s", "--requeue-after", "3s", "--trim-delay", "3s", "--sync-interval", "1s",
+	cmd := s.cli().Command(context.WithoutCancel(s.t.Context()), "serve", "--data", s.data, "--http", s.http, "--nats-url",
+		s.url("dormouse"), "--max-delay", "200ms", "--linger", "20ms", "--lease", "2s", "--requeue-after", "3s",
+		"--trim-delay", "3s", "--sync-interval", "1s",
 		"--grace", "5s")
 	if err := s.Start(cmd); err != nil {
 		s.t.Fatal(err)

@@ -16,9 +16,11 @@ func TestNothingEscapesTheJudge(t *testing.T) {
 		"another's log": `{"log":"acme.db","seq":7,"headers":{},"data":"p"}`,
 	}
 	aside := map[string]*nats.Msg{
-		"aside":            {Header: nats.Header{"Dormouse-Sequence": {"7"}, "Dormouse-Subject": {"logs.acme.web"}}, Data: []byte("p")},
-		"aside, cut":       {Header: nats.Header{"Dormouse-Sequence": {"7"}, "Dormouse-Subject": {"logs.acme.web"}}},
-		"another's, aside": {Header: nats.Header{"Dormouse-Sequence": {"7"}, "Dormouse-Subject": {"logs.acme.db"}}, Data: []byte("p")},
+		"aside": {Header: nats.Header{"Dormouse-Sequence": {"7"}, "Dormouse-Subject": {"logs.acme.web"}},
+			Data: []byte("p")},
+		"aside, cut": {Header: nats.Header{"Dormouse-Sequence": {"7"}, "Dormouse-Subject": {"logs.acme.web"}}},
+		"another's, aside": {Header: nats.Header{"Dormouse-Sequence": {"7"}, "Dormouse-Subject": {"logs.acme.db"}},
+			Data: []byte("p")},
 	}
 	for name, fine := range map[string]bool{"kept": true, "kept, cut": false, "another's log": false, "nowhere": false,
 		"aside": true, "aside, cut": false, "another's, aside": false} {

@@ -34,7 +34,8 @@ func TestOneHolder(t *testing.T) {
 
 // TestNameOfTheHolder: what stands in the file is a help and no more, whatever it is.
 func TestNameOfTheHolder(t *testing.T) {
-	for text, want := range map[string]string{"17\n": " (17)", "": "", "x": "", strings.Repeat("7", 100): "", "\x00\x1b[31m": ""} {
+	for text, want := range map[string]string{"17\n": " (17)", "": "", "x": "", strings.Repeat("7", 100): "",
+		"\x00\x1b[31m": ""} {
 		name := filepath.Join(t.TempDir(), "LOCK")
 		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
 			t.Fatal(err)

@@ -64,7 +64,8 @@ func FuzzDecodeValue(f *testing.F) {
 			t.Fatalf("Measure says %v, %d, %v; DecodeValue %v, %d", at, n, merr, v.Time, v.Bytes)
 		}
 		again, err := DecodeValue(AppendValue(nil, v.Time, v.Headers, v.Data))
-		if err != nil || !again.Time.Equal(v.Time) || !bytes.Equal(again.Data, v.Data) || len(again.Headers) != len(v.Headers) {
+		if err != nil || !again.Time.Equal(v.Time) || !bytes.Equal(again.Data, v.Data) ||
+			len(again.Headers) != len(v.Headers) {
 			t.Fatalf("decoded %+v, encoded and decoded again %+v, %v", v, again, err)
 		}
 	})

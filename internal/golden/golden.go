@@ -15,7 +15,8 @@ import (
 	"time"
 )
 
-var update = flag.Bool("update", false, "write what is generated anew: golden files, docs/metrics.md, the flags in README.md")
+var update = flag.Bool("update", false, "write what is generated anew: golden files, docs/metrics.md, the flags in "+
+	"README.md")
 
 // Update reports whether files are to be written rather than compared.
 func Update() bool { return *update }
@@ -37,8 +38,8 @@ func Bytes(t *testing.T, name string, today []byte) []byte {
 		t.Fatal(err)
 	}
 	if dump := hex.Dump(today); dump != string(text) {
-		t.Errorf("%s: what is written today is another one:\n%sIf that is meant, give the format a new version, keep the file, "+
-			"and add one", file, dump)
+		t.Errorf("%s: what is written today is another one:\n%sIf that is meant, give the format a new version, keep "+
+			"the file, "+"and add one", file, dump)
 	}
 	return parse(t, string(text))
 }

@@ -16,8 +16,8 @@ import (
 // those in args, and -run with their names.
 func longForms(args []string) ([]string, error) {
 	isPackage := func(arg string) bool { return strings.HasPrefix(arg, "./") }
-	list := exec.Command("go", slices.Concat([]string{"list", "-f", "{{.ImportPath}} {{.Dir}}"}, slices.DeleteFunc(slices.Clone(args),
-		func(arg string) bool { return !isPackage(arg) }))...)
+	list := exec.Command("go", slices.Concat([]string{"list", "-f", "{{.ImportPath}} {{.Dir}}"},
+		slices.DeleteFunc(slices.Clone(args), func(arg string) bool { return !isPackage(arg) }))...)
 	listed, err := list.Output()
 	if err != nil {
 		return nil, fmt.Errorf("listing packages: %w", err)

@@ -47,7 +47,8 @@ type pkg struct {
 
 // report prints what comes of the events until they end, and reports whether something failed.
 func report(events io.Reader, out io.Writer) (failed bool) {
-	p := &progress{out: out, began: time.Now(), said: time.Now(), now: time.Now, pkgs: make(map[string]*pkg), builds: make(map[string]*strings.Builder)}
+	p := &progress{out: out, began: time.Now(), said: time.Now(), now: time.Now, pkgs: make(map[string]*pkg),
+		builds: make(map[string]*strings.Builder)}
 	lines := make(chan string)
 	go func() {
 		defer close(lines)

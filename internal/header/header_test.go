@@ -19,8 +19,10 @@ var blocks = []struct {
 	{"NATS/1.0\r\nA:1\r\nB:2\r\n\r\n", map[string][]string{"A": {"1"}, "B": {"2"}}},
 	{"NATS/1.0\nA: 1\n\n", map[string][]string{"A": {"1"}}},
 	{"NATS/1.0\r\nA: \t 1 \t\r\nB:\r\nC: \r\n\r\n", map[string][]string{"A": {"1 \t"}, "B": {""}, "C": {""}}},
-	{"NATS/1.0\r\nA: J\xf6rg\r\n\xff: \x00\r\r\n b c: :\r\n\r\n", map[string][]string{"A": {"J\xf6rg"}, "\xff": {"\x00\r"}, " b c": {":"}}},
-	{"NATS/1.0 404 Not  Found \r\nA: 1\r\n\r\n", map[string][]string{"A": {"1"}, "Status": {"404"}, "Description": {"Not  Found"}}},
+	{"NATS/1.0\r\nA: J\xf6rg\r\n\xff: \x00\r\r\n b c: :\r\n\r\n",
+		map[string][]string{"A": {"J\xf6rg"}, "\xff": {"\x00\r"}, " b c": {":"}}},
+	{"NATS/1.0 404 Not  Found \r\nA: 1\r\n\r\n", map[string][]string{"A": {"1"}, "Status": {"404"},
+		"Description": {"Not  Found"}}},
 	{"NATS/1.0  503\r\n\r\n", map[string][]string{"Status": {"503"}}},
 	{"NATS/1.0\r\nStatus: 404\r\nDescription: x\r\n\r\n", map[string][]string{"Status": {"404"}, "Description": {"x"}}},
 
@@ -49,7 +51,8 @@ var blocks = []struct {
 func TestParse(t *testing.T) {
 	for _, tc := range blocks {
 		got, err := Parse([]byte(tc.block))
-		if tc.want == nil && !errors.Is(err, ErrMalformed) || tc.want != nil && (err != nil || !reflect.DeepEqual(got, tc.want)) {
+		if tc.want == nil && !errors.Is(err, ErrMalformed) || tc.want != nil &&
+			(err != nil || !reflect.DeepEqual(got, tc.want)) {
 			t.Errorf("%q: %q, %v, want %q", tc.block, got, err, tc.want)
 		}
 		read, err := nats.DecodeHeadersMsg([]byte(tc.block))
@@ -65,7 +68,8 @@ func TestParse(t *testing.T) {
 // TestFits: blocks as clients write them need no second look.
 func TestFits(t *testing.T) {
 	for _, block := range []string{
-		"", "NATS/1.0\r\n\r\n", "NATS/1.0\r\nA: 1\r\nA: \r\nb: J\xf6rg\r\n\r\n", "NATS/1.0\r\nA:1\r\nA:\r\n\r\n", "NATS/1.0\r\nStatus: 404\r\n\r\n",
+		"", "NATS/1.0\r\n\r\n", "NATS/1.0\r\nA: 1\r\nA: \r\nb: J\xf6rg\r\n\r\n", "NATS/1.0\r\nA:1\r\nA:\r\n\r\n",
+		"NATS/1.0\r\nStatus: 404\r\n\r\n",
 	} {
 		read, err := nats.DecodeHeadersMsg([]byte(block))
 		if !Fits(len(block), read) {

@@ -48,7 +48,8 @@ func GetLast(ctx context.Context, js jetstream.JetStream, stream, subject string
 
 // GetBack returns the last message at or below a sequence that is of a subject without wildcards and accepted. It asks
 // for each message of the stream on the way.
-func GetBack(ctx context.Context, js jetstream.JetStream, stream, subject string, from uint64, accept func(Message) bool) (Message, error) {
+func GetBack(ctx context.Context, js jetstream.JetStream, stream, subject string, from uint64,
+	accept func(Message) bool) (Message, error) {
 	for seq := from; ; seq-- {
 		msg, err := Get(ctx, js, stream, seq)
 		switch {
@@ -62,7 +63,8 @@ func GetBack(ctx context.Context, js jetstream.JetStream, stream, subject string
 
 // GetLastThat returns the last message of a subject without wildcards that is accepted, see GetBack, and the sequence
 // of the subject's last message of all; 0 without one.
-func GetLastThat(ctx context.Context, js jetstream.JetStream, stream, subject string, accept func(Message) bool) (Message, uint64, error) {
+func GetLastThat(ctx context.Context, js jetstream.JetStream, stream, subject string,
+	accept func(Message) bool) (Message, uint64, error) {
 	msg, err := GetLast(ctx, js, stream, subject)
 	last := msg.Sequence
 	if err == nil && !accept(msg) {

@@ -76,7 +76,8 @@ func FuzzFromSubject(f *testing.F) {
 func TestFaults(t *testing.T) {
 	for subject, want := range map[string]string{
 		"logs.acme": "no_log_token", "other.acme.web": "outside_prefix", "logs.acme..web": "empty", "logs.acme.>": "wildcard",
-		"logs.acme.a b": "bad_character", "logs.acme.\xff": "bad_character", "logs.acme." + strings.Repeat("b", MaxBytes): "too_long",
+		"logs.acme.a b": "bad_character", "logs.acme.\xff": "bad_character",
+		"logs.acme." + strings.Repeat("b", MaxBytes): "too_long",
 	} {
 		_, err := FromSubject("logs", subject)
 		if got := FaultOf(err); got != want || !slices.Contains(Faults(), got) {

@@ -30,7 +30,8 @@ type Label struct {
 func Find(series string) (Metric, bool) {
 	for _, group := range Groups {
 		for _, m := range group.Metrics {
-			if m.Name == series || m.Type == "histogram" && slices.Contains([]string{m.Name + "_bucket", m.Name + "_count", m.Name + "_sum"}, series) {
+			if m.Name == series || m.Type == "histogram" &&
+				slices.Contains([]string{m.Name + "_bucket", m.Name + "_count", m.Name + "_sum"}, series) {
 				return m, true
 			}
 		}
@@ -49,12 +50,14 @@ const pageHead = `# Metrics
 What ` + "`/metrics` of `--http`" + ` tells, in Prometheus' format. This page is made from the program by
 ` + "`go test ./cmd/dormouse -run TestMetricsPage -update`" + `; a test holds it against what a process registers.
 
-All series exist from the start, with 0. None has a label that grows with logs or tenants. Times are in seconds, sizes in bytes.
-Unless it says otherwise a process tells of itself: sum over the processes. A process has only the metrics of its roles.
+All series exist from the start, with 0. None has a label that grows with logs or tenants. Times are in seconds, sizes
+in bytes. Unless it says otherwise a process tells of itself: sum over the processes. A process has only the metrics
+of its roles.
 
 Besides these there are those of the Go runtime and of the process (` + "`go_*`, `process_*`" + `). Of those,
-` + "`process_start_time_seconds`" + ` (when did it start?), ` + "`process_resident_memory_bytes`, `process_open_fds` and `process_cpu_seconds_total`" + `
-answer the first questions. ` + "`promhttp_metric_handler_errors_total`" + ` counts scrapes that failed.
+` + "`process_start_time_seconds`" + ` (when did it start?), ` + "`process_resident_memory_bytes`," + `
+` + "`process_open_fds`" + ` and ` + "`process_cpu_seconds_total`" + ` answer the first questions.
+` + "`promhttp_metric_handler_errors_total`" + ` counts scrapes that failed.
 `
 
 // Page returns the page. help returns what the program itself says of a metric.
@@ -62,7 +65,8 @@ func Page(help func(name string) string) string {
 	var b strings.Builder
 	b.WriteString(pageHead)
 	for _, group := range Groups {
-		fmt.Fprintf(&b, "\n## %s\n\n| metric | type | role | what it is | the question that it answers |\n| --- | --- | --- | --- | --- |\n", group.Title)
+		fmt.Fprintf(&b, "\n## %s\n\n| metric | type | role | what it is | the question that it answers |\n| --- | --- | "+
+			"--- | --- | --- |\n", group.Title)
 		for _, m := range group.Metrics {
 			role := m.Role
 			if role == "" {

@@ -80,7 +80,8 @@ func start(cfg Config, host string, port int, failed chan error) (*server.Server
 	if port != server.RANDOM_PORT { // the server itself would end the process on a taken port
 		l, err := net.Listen("tcp", cfg.Listen)
 		if err != nil {
-			return nil, fmt.Errorf("listening for NATS clients on %s: %w: %w (choose another --nats-listen, or use that server with --nats-url)", cfg.Listen, ErrInUse, err)
+			return nil, fmt.Errorf("listening for NATS clients on %s: %w: %w (choose another --nats-listen, or use that "+
+				"server with --nats-url)", cfg.Listen, ErrInUse, err)
 		}
 		if err := l.Close(); err != nil {
 			return nil, err
@@ -88,8 +89,9 @@ func start(cfg Config, host string, port int, failed chan error) (*server.Server
 	}
 	s, err := server.NewServer(&server.Options{
 		ServerName: "dormouse", Host: host, Port: port,
-		MaxConn: mostClients(), JetStream: true, StoreDir: cfg.Dir, SyncInterval: cfg.SyncInterval, SyncAlways: cfg.SyncAlways,
-		NoSigs: true, DisableShortFirstPing: true,
+		MaxConn: mostClients(), JetStream: true, StoreDir: cfg.Dir, SyncInterval: cfg.SyncInterval,
+		SyncAlways: cfg.SyncAlways,
+		NoSigs:     true, DisableShortFirstPing: true,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("configuring the embedded NATS server: %w", err)

@@ -65,7 +65,8 @@ func TestDirectoryAndAddressBelongToOne(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	if _, err := Start(Config{Dir: dir, Listen: "127.0.0.1:0"}); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), "--data") {
+	if _, err := Start(Config{Dir: dir, Listen: "127.0.0.1:0"}); !errors.Is(err, ErrInUse) ||
+		!strings.Contains(err.Error(), "--data") {
 		t.Errorf("a second server on the directory: %v", err)
 	}
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
@@ -74,7 +75,8 @@ func TestDirectoryAndAddressBelongToOne(t *testing.T) {
 	}
 	defer taken.Close()
 	other := t.TempDir()
-	if _, err := Start(Config{Dir: other, Listen: taken.Addr().String()}); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), "--nats-listen") {
+	if _, err := Start(Config{Dir: other, Listen: taken.Addr().String()}); !errors.Is(err, ErrInUse) ||
+		!strings.Contains(err.Error(), "--nats-listen") {
 		t.Errorf("a taken address: %v", err)
 	}
 	again, err := Start(Config{Dir: other, Listen: "127.0.0.1:0"}) // the failed start must have let go of it
@@ -88,7 +90,8 @@ func TestDirectoryAndAddressBelongToOne(t *testing.T) {
 
 func TestBadAddresses(t *testing.T) {
 	for _, addr := range []string{"", "4222", "localhost", "127.0.0.1:x"} {
-		if _, err := Start(Config{Dir: t.TempDir(), Listen: addr}); err == nil || !strings.Contains(err.Error(), "host:port") {
+		if _, err := Start(Config{Dir: t.TempDir(), Listen: addr}); err == nil ||
+			!strings.Contains(err.Error(), "host:port") {
 			t.Errorf("%q: %v", addr, err)
 		}
 	}
@@ -143,8 +146,10 @@ func TestWhatIsAFailure(t *testing.T) {
 		{"Filestore [LOGS] Critical write error: %v", "write 1.blk: no space left on device", "make room"},
 		{"RAFT [x - _meta_] Critical write error: %v", "disk quota exceeded", "make room"},
 		{"JetStream stream '%s > LOGS' critical write error: %v", "open 2.blk: too many open files", "open files"},
-		{"JetStream consumer '%s > LOGS > workers' critical write error: %v", "sync: input/output error", "look after the disk"},
-		{"Filestore [LOGS] File system permission denied when flushing stream state, disabling JetStream: %v", "permission denied", "writable"},
+		{"JetStream consumer '%s > LOGS > workers' critical write error: %v", "sync: input/output error",
+			"look after the disk"},
+		{"Filestore [LOGS] File system permission denied when flushing stream state, disabling JetStream: %v",
+			"permission denied", "writable"},
 		{"Filesystem permission denied while writing msg, disabling JetStream: %v", "permission denied", "writable"},
 		{"File system permission denied while writing, disabling JetStream", "", "writable"},
 		{"JetStream out of resources, will be DISABLED", "", "make room"},
@@ -155,7 +160,8 @@ func TestWhatIsAFailure(t *testing.T) {
 		for range 3 { // the log repeats itself, and nobody may be listening
 			l.Errorf(tc.format, "$G", tc.says)
 		}
-		if err := <-failed; !errors.Is(err, ErrFailed) || !strings.Contains(err.Error(), "/data") || !strings.Contains(err.Error(), tc.remedy) {
+		if err := <-failed; !errors.Is(err, ErrFailed) || !strings.Contains(err.Error(), "/data") ||
+			!strings.Contains(err.Error(), tc.remedy) {
 			t.Errorf("%s: %v", tc.format, err)
 		}
 	}
@@ -167,7 +173,8 @@ func TestWhatIsNoFailure(t *testing.T) {
 	l := newLogger(slog.New(slog.DiscardHandler), "/data", failed)
 	l.Warnf("stream %q is slow", "S")
 	l.Debugf("Filestore [S] Critical write error: %v", "no space left on device")
-	l.Errorf(`127.0.0.1:5 - cid:7 - "JetStream out of space, will be DISABLED" - client parser ERROR, proto='%s...'`, "no space left on device")
+	l.Errorf(`127.0.0.1:5 - cid:7 - "JetStream out of space, will be DISABLED" - client parser ERROR, proto='%s...'`,
+		"no space left on device")
 	l.Errorf("Temporary %s Accept Error(%v), sleeping %dms", "Client", "too many open files", 10)
 	l.Errorf("%s", "JetStream failed to store a msg on stream '$G > S': no space left on device")
 	if len(failed) != 0 {
@@ -192,8 +199,8 @@ func TestClientsSayNoFailure(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	says := `CONNECT {"lang":"Filestore [x] Critical write error: %v","version":"JetStream out of space, will be DISABLED"}` +
-		"\r\nx: no space left on device, will be DISABLED\r\n"
+	says := `CONNECT {"lang":"Filestore [x] Critical write error: %v",` +
+		`"version":"JetStream out of space, will be DISABLED"}` + "\r\nx: no space left on device, will be DISABLED\r\n"
 	if _, err := io.WriteString(conn, says); err != nil {
 		t.Fatal(err)
 	}
@@ -235,7 +242,8 @@ func TestServerThatCannotStart(t *testing.T) {
 	}
 	began := time.Now()
 	_, err := Start(Config{Dir: dir, Listen: "127.0.0.1:0", Logger: slog.New(slog.DiscardHandler)})
-	if err == nil || !strings.Contains(err.Error(), "JetStream") || !strings.Contains(err.Error(), dir) || time.Since(began) > startTimeout/2 {
+	if err == nil || !strings.Contains(err.Error(), "JetStream") || !strings.Contains(err.Error(), dir) ||
+		time.Since(began) > startTimeout/2 {
 		t.Errorf("after %s: %v", time.Since(began), err)
 	}
 }

@@ -59,7 +59,9 @@ func MakeAnew(t testing.TB, js jetstream.JetStream, name string) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	_, err = backoff.Retry(ctx, func() (jetstream.Stream, error) { return js.CreateStream(ctx, stream.CachedInfo().Config) })
+	_, err = backoff.Retry(ctx, func() (jetstream.Stream, error) {
+		return js.CreateStream(ctx, stream.CachedInfo().Config)
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -321,7 +321,8 @@ func TestSubjectsLikeWildcards(t *testing.T) {
 	_, js := natstest.Dial(t, natstest.Start(t))
 	makeStream(t, js, 0)
 	subjects := []string{
-		"S.a>b", "S.a*b", "S.>a", "S.a>", "S.*a", "S.a*", "S.**", "S.>>", "S.a>.x", "S.>x.y", "S.*x.y", "S.axb", "S.a", "S.a.x",
+		"S.a>b", "S.a*b", "S.>a", "S.a>", "S.*a", "S.a*", "S.**", "S.>>", "S.a>.x", "S.>x.y", "S.*x.y", "S.axb", "S.a",
+		"S.a.x",
 	}
 	for _, subject := range subjects {
 		if _, err := js.Publish(t.Context(), subject, nil); err != nil {

@@ -47,9 +47,9 @@ func New(log *slog.Logger, fails, passes string) *Log {
 	return &Log{log: log, fails: fails, passes: passes}
 }
 
-// Part returns the Log of one of several that fail together, such as the shards of a process when JetStream is away. The
-// outage begins with the first of them and is over with the last. Its failures are told with args. Parts must be as few as
-// what they are of, and each must end well or be forgotten with the whole.
+// Part returns the Log of one of several that fail together, such as the shards of a process when JetStream is away.
+// The outage begins with the first of them and is over with the last. Its failures are told with args. Parts must be as
+// few as what they are of, and each must end well or be forgotten with the whole.
 func (l *Log) Part(args ...any) *Log { return &Log{whole: l, args: args} }
 
 // Failed notes a failure; args are what slog takes. A nil error has no text of its own.

@@ -20,7 +20,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type lines struct{ bytes.Buffer }
 
 func (b *lines) logger() *slog.Logger {
-	return slog.New(slog.NewTextHandler(&b.Buffer, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+	return slog.New(slog.NewTextHandler(&b.Buffer, &slog.HandlerOptions{ReplaceAttr: func(_ []string,
+		a slog.Attr) slog.Attr {
 		if a.Key == slog.TimeKey {
 			return slog.Attr{}
 		}
@@ -87,7 +88,8 @@ func TestTwoWithinAMinute(t *testing.T) {
 			time.Sleep(lasts)
 			l.Over()
 		}
-		log.expect(t, `level=WARN msg="it fails" error=down`, `level=INFO msg="it works" lasted=3s`, `level=INFO msg="it works" lasted=12s failures=2`)
+		log.expect(t, `level=WARN msg="it fails" error=down`, `level=INFO msg="it works" lasted=3s`,
+			`level=INFO msg="it works" lasted=12s failures=2`)
 	})
 }
 
@@ -101,7 +103,8 @@ func TestNobodyEndsIt(t *testing.T) {
 		l.Failed(errDown)
 		time.Sleep(5 * time.Minute)
 		l.Failed(errDown)
-		log.expect(t, `level=WARN msg="it fails"`, `level=WARN msg="it fails" error=down`, `level=WARN msg="it fails" lasts=5m0s error=down`)
+		log.expect(t, `level=WARN msg="it fails"`, `level=WARN msg="it fails" error=down`,
+			`level=WARN msg="it fails" lasts=5m0s error=down`)
 	})
 }
 
@@ -125,10 +128,12 @@ func TestManyTryTheSame(t *testing.T) {
 }
 
 func TestLongErrorsKeepBothEnds(t *testing.T) {
-	const begins, ends = "operation error S3: PutObject, https response error StatusCode: 503", "api error SlowDown: Please reduce your request rate"
+	const begins, ends = "operation error S3: PutObject, https response error StatusCode: 503",
+		"api error SlowDown: Please reduce your request rate"
 	long := begins + strings.Repeat(", tried again, größer", 60) + ": " + ends
 	short := Short(long)
-	if !strings.HasPrefix(short, begins) || !strings.HasSuffix(short, ends) || len(short) > mostText+40 || !utf8.ValidString(short) {
+	if !strings.HasPrefix(short, begins) || !strings.HasSuffix(short, ends) || len(short) > mostText+40 ||
+		!utf8.ValidString(short) {
 		t.Errorf("%d bytes: %s", len(short), short)
 	}
 	if Short(begins) != begins {
@@ -157,11 +162,13 @@ func TestParts(t *testing.T) {
 		if !b.Lasts() || a.Lasts() || c.Lasts() {
 			t.Errorf("which lasts: %v, %v, %v", a.Lasts(), b.Lasts(), c.Lasts())
 		}
-		if n := strings.Count(got.String(), "\n"); n != 1 || !strings.Contains(got.String(), "away") || !strings.Contains(got.String(), "shard=0") {
+		if n := strings.Count(got.String(), "\n"); n != 1 || !strings.Contains(got.String(), "away") ||
+			!strings.Contains(got.String(), "shard=0") {
 			t.Errorf("while one still fails it says\n%s", &got)
 		}
 		b.Over()
-		if text := got.String(); strings.Count(text, "\n") != 2 || !strings.Contains(text, "back") || !strings.Contains(text, "lasted=20s") || !strings.Contains(text, "failures=2") {
+		if text := got.String(); strings.Count(text, "\n") != 2 || !strings.Contains(text, "back") ||
+			!strings.Contains(text, "lasted=20s") || !strings.Contains(text, "failures=2") {
 			t.Errorf("at the end it says\n%s", &got)
 		}
 		b.Failed(errors.New("no"))

@@ -32,7 +32,8 @@ type Oracle struct {
 // NewOracle returns an oracle to which nothing was told.
 func NewOracle() *Oracle {
 	o := &Oracle{}
-	o.mu.acked, o.mu.unknown, o.mu.last = make(map[string][]Acked), make(map[string]map[string]bool), make(map[string]uint64)
+	o.mu.acked, o.mu.unknown, o.mu.last = make(map[string][]Acked), make(map[string]map[string]bool),
+		make(map[string]uint64)
 	return o
 }
 

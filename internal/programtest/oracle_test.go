@@ -13,7 +13,8 @@ func TestCompare(t *testing.T) {
 	o.Tell("a.b", "one", &jetstream.PubAck{Stream: "LOGS", Sequence: 3})
 	o.Tell("a.b", "two", &jetstream.PubAck{Stream: "LOGS", Sequence: 7})
 	o.Tell("a.b", "perhaps", nil)
-	const one, two, perhaps = `{"log":"a.b","seq":3,"data":"one"}`, `{"log":"a.b","seq":7,"data":"two"}`, `{"log":"a.b","seq":8,"data":"perhaps"}`
+	const one, two, perhaps = `{"log":"a.b","seq":3,"data":"one"}`, `{"log":"a.b","seq":7,"data":"two"}`,
+		`{"log":"a.b","seq":8,"data":"perhaps"}`
 	for _, tc := range []struct {
 		wrong string // "" if nothing is
 		final bool

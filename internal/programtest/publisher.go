@@ -19,8 +19,9 @@ const ackPatience = 3 * time.Second
 // nothing late that was published meanwhile. further options come last.
 func Dial(t testing.TB, urls string, further ...nats.Option) (*nats.Conn, jetstream.JetStream) {
 	t.Helper()
-	nc, err := nats.Connect(urls, append([]nats.Option{nats.MaxReconnects(-1), nats.ReconnectWait(50 * time.Millisecond), nats.ReconnectBufSize(-1),
-		nats.RetryOnFailedConnect(true), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})}, further...)...)
+	nc, err := nats.Connect(urls, append([]nats.Option{nats.MaxReconnects(-1), nats.ReconnectWait(50 * time.Millisecond),
+		nats.ReconnectBufSize(-1), nats.RetryOnFailedConnect(true),
+		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})}, further...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +43,8 @@ type Publisher struct {
 	Random *rand.Rand
 	Send   func(subject string, data []byte) (jetstream.PubAckFuture, error) // error: nothing was sent
 	Tell   func(log, data string, ack *jetstream.PubAck)                     // ack may be nil: see Oracle.Tell
-	Pause  func(acked bool) time.Duration                                    // until the next burst; whether one of the last was acked
+	// until the next burst; whether one of the last was acked
+	Pause func(acked bool) time.Duration
 }
 
 // Run publishes until ctx is done.
@@ -67,7 +69,8 @@ func (p *Publisher) burst(n *int) (acked bool) {
 	var waiting []sent
 	for range 1 + p.Random.IntN(p.Burst) {
 		*n++
-		s := sent{log: p.Logs[p.Random.IntN(len(p.Logs))], data: fmt.Sprintf("%d/%d/%s", p.Number, *n, strings.Repeat("x", p.Random.IntN(p.Size)))}
+		s := sent{log: p.Logs[p.Random.IntN(len(p.Logs))],
+			data: fmt.Sprintf("%d/%d/%s", p.Number, *n, strings.Repeat("x", p.Random.IntN(p.Size)))}
 		var err error
 		if s.ack, err = p.Send("logs."+s.log, []byte(s.data)); err != nil {
 			break

@@ -54,11 +54,11 @@ func TestPublications(t *testing.T) {
 	for name, m := range map[string]Message{
 		"no headers": {Data: []byte("data")},
 		"headers":    {Headers: map[string][]string{"A": {"1", "", "3"}, "a": {"J\xf6rg"}}, Data: []byte("data")},
-		"ours": {Headers: map[string][]string{Reason: {"mine"}, "dormouse-reason": {"mine"}, Sequence: {"1"}, Block: {"9"}, Part: {"1/1"},
-			Original + "A": {"1"}, "A": {"2"}}},
+		"ours": {Headers: map[string][]string{Reason: {"mine"}, "dormouse-reason": {"mine"}, Sequence: {"1"}, Block: {"9"},
+			Part: {"1/1"}, Original + "A": {"1"}, "A": {"2"}}},
 		"the clients'": {Headers: map[string][]string{"Status": {"404"}, "Description": {"x"}}},
-		"the server's": {Headers: map[string][]string{"Nats-Msg-Id": {"id"}, "nats-ttl": {"1s"}, "Nats-Rollup": {"all"}, "Nats-Expected-Last-Sequence": {"0"},
-			"Nats-Schedule": {"@every 1s"}}},
+		"the server's": {Headers: map[string][]string{"Nats-Msg-Id": {"id"}, "nats-ttl": {"1s"}, "Nats-Rollup": {"all"},
+			"Nats-Expected-Last-Sequence": {"0"}, "Nats-Schedule": {"@every 1s"}}},
 		"no token":          {Headers: map[string][]string{"a b": {"1"}, "\xff": {"2"}}},
 		"white space":       {Headers: map[string][]string{"A": {"1 "}}},
 		"carriage return":   {Headers: map[string][]string{"A": {"1\r2"}}},
@@ -71,13 +71,15 @@ func TestPublications(t *testing.T) {
 		m.Stream, m.Subject, m.Seq, m.Time = "LOGS", "logs."+strings.Repeat("s", 4000), 7, time.Unix(1, 5).UTC()
 		all := m.Publications("dormouse.rejected.0", strings.Repeat("r", 9000), maxPayload)
 		block, headers, data := back(t, all)
-		if !bytes.Equal(block, m.Block) || len(headers)+len(m.Headers) > 0 && !reflect.DeepEqual(headers, m.Headers) || !bytes.Equal(data, m.Data) {
+		if !bytes.Equal(block, m.Block) || len(headers)+len(m.Headers) > 0 && !reflect.DeepEqual(headers, m.Headers) ||
+			!bytes.Equal(data, m.Data) {
 			t.Errorf("%s: came back as %.40q, %.200q and %d bytes", name, block, headers, len(data))
 		}
 		ids := make(map[string]bool)
 		for _, msg := range all {
 			ids[msg.Header.Get(nats.MsgIdHdr)] = true
-			if got := msg.Header[Sequence]; !reflect.DeepEqual(got, []string{"7"}) || len(msg.Header[Reason]) != 1 || msg.Header.Get(Subject) != m.Subject {
+			if got := msg.Header[Sequence]; !reflect.DeepEqual(got, []string{"7"}) || len(msg.Header[Reason]) != 1 ||
+				msg.Header.Get(Subject) != m.Subject {
 				t.Errorf("%s: it says it was %q, for %q", name, got, msg.Header[Reason])
 			}
 		}
@@ -93,7 +95,8 @@ func TestID(t *testing.T) {
 		return Message{Stream: "LOGS", Seq: seq, Time: time.Unix(0, nanos)}.ID(what)
 	}
 	seen := make(map[string]bool)
-	for _, id := range []string{at(1, 1, ""), at(1, 1, "1"), at(1, 1, "again"), at(1, 2, "again"), at(2, 1, "again"), at(12, 1, "1"), at(1, 21, "1")} {
+	for _, id := range []string{at(1, 1, ""), at(1, 1, "1"), at(1, 1, "again"), at(1, 2, "again"), at(2, 1, "again"),
+		at(12, 1, "1"), at(1, 21, "1")} {
 		if seen[id] {
 			t.Errorf("two messages have the id %s", id)
 		}

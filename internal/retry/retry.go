@@ -1,6 +1,6 @@
-// Package retry names how long what failed waits before it is tried again, so that there are a few ways of that and not one
-// for each place. The pauses grow by half each time and are spread by half, so that many who failed together do not come back
-// together.
+// Package retry names how long what failed waits before it is tried again, so that there are a few ways of that and not
+// one for each place. The pauses grow by half each time and are spread by half, so that many who failed together do not
+// come back together.
 //
 // It tries nothing itself. Open jsapi for which errors of JetStream it is no use to try again.
 package retry

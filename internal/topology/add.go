@@ -96,7 +96,8 @@ func fitsPrefix(ctx context.Context, js jetstream.JetStream, stream string, stor
 
 // mayChange refuses another prefix for a stream that is a shard already, unless it cannot have had a log under the old
 // one.
-func mayChange(ctx context.Context, js jetstream.JetStream, stores stored, source Source, prefix string, cfg Config) error {
+func mayChange(ctx context.Context, js jetstream.JetStream, stores stored, source Source, prefix string,
+	cfg Config) error {
 	refused := fmt.Errorf("%w: stream %s is shard %s with prefix %s, and cannot get prefix %s: its logs would change "+
 		"their names",
 		ErrRefused, source.Stream, source.Shard, source.Prefix, prefix)

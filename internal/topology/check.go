@@ -12,7 +12,8 @@ import (
 )
 
 // checkSources checks every source stream, and warns of what is allowed.
-func checkSources(ctx context.Context, js jetstream.JetStream, cfg Config, sources []Source) (warnings []string, err error) {
+func checkSources(ctx context.Context, js jetstream.JetStream, cfg Config, sources []Source) (warnings []string,
+	err error) {
 	checked := make([]checkedSource, 0, len(sources))
 	for _, source := range sources {
 		stream, err := js.Stream(ctx, source.Stream)
@@ -60,8 +61,9 @@ func checkSource(have jetstream.StreamConfig, cfg Config) error {
 	}
 	if cfg.Trim {
 		must = append(must, setting{"deny_purge", have.DenyPurge, false},
-			setting{"with --trim always allow_msg_counter", have.AllowMsgCounter, false},     // the counters would begin anew
-			setting{"with --trim always allow_msg_schedules", have.AllowMsgSchedules, false}) // what is not due yet would never be
+			setting{"with --trim always allow_msg_counter", have.AllowMsgCounter, false}, // the counters would begin anew
+			// what is not due yet would never be
+			setting{"with --trim always allow_msg_schedules", have.AllowMsgSchedules, false})
 	}
 	return check(have, must...)
 }

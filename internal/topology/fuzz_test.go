@@ -16,8 +16,9 @@ func FuzzSourceOf(f *testing.F) {
 	f.Add("4294967296", "", "", "")
 	f.Add("-1", "a b", "1", "yes")
 	f.Fuzz(func(t *testing.T, shard, prefix, partitions, managed string) {
-		info := &jetstream.StreamInfo{Config: jetstream.StreamConfig{Name: "S", Metadata: map[string]string{wire.MetadataShard: shard,
-			wire.MetadataPrefix: prefix, wire.MetadataPartitions: partitions, wire.MetadataManaged: managed}}}
+		info := &jetstream.StreamInfo{Config: jetstream.StreamConfig{Name: "S",
+			Metadata: map[string]string{wire.MetadataShard: shard, wire.MetadataPrefix: prefix,
+				wire.MetadataPartitions: partitions, wire.MetadataManaged: managed}}}
 		s, ok, err := sourceOf(info)
 		if err != nil {
 			if !errors.Is(err, ErrRefused) {
@@ -25,7 +26,8 @@ func FuzzSourceOf(f *testing.F) {
 			}
 			return
 		}
-		if again, err := wire.ParseShard(shard); !ok || err != nil || again != s.Shard || s.Prefix == "" || s.Partitions < 2 || s.Partitions > MaxShards {
+		if again, err := wire.ParseShard(shard); !ok || err != nil || again != s.Shard || s.Prefix == "" ||
+			s.Partitions < 2 || s.Partitions > MaxShards {
 			t.Fatalf("%q %q %q %q is %+v, %v, %v", shard, prefix, partitions, managed, s, ok, err)
 		}
 	})

@@ -34,7 +34,8 @@ const (
 // not probed: what is published to a user's stream is the user's.
 //
 // The error says that probes could not be published.
-func ProbeTenants(ctx context.Context, nc *nats.Conn, sources []Source, most int, follow bool) (problems []string, err error) {
+func ProbeTenants(ctx context.Context, nc *nats.Conn, sources []Source, most int, follow bool) (problems []string,
+	err error) {
 	p := prober{nc: nc, probes: probesFor(sources, most)}
 	if len(p.probes) == 0 {
 		return nil, nil

@@ -19,17 +19,20 @@ func TestProbeTenants(t *testing.T) {
 		says    []string
 		follows bool // only who listens sees it
 	}{
-		"right":                {to: right.To},
-		"none":                 {to: "", says: []string{"nothing takes", "lacks the subject mapping", right.From, right.To}},
-		"of another number":    {to: PartitionMapping(shards - 1).To, says: []string{"has to go to", right.To}},
-		"all to one":           {to: "dormouse.shard.0.{{wildcard(1)}}.>", says: []string{`goes to stream "DORMOUSE_LOGS_0", and has to go to`}},
-		"to nowhere":           {to: "dormouse.shards.{{partition(3,1)}}.{{wildcard(1)}}.>", says: []string{"nothing takes"}},
-		"with another subject": {to: "dormouse.shard.{{partition(3,1)}}.tenant.{{wildcard(1)}}.>", says: []string{"arrives", "has to arrive as"}, follows: true},
+		"right":             {to: right.To},
+		"none":              {to: "", says: []string{"nothing takes", "lacks the subject mapping", right.From, right.To}},
+		"of another number": {to: PartitionMapping(shards - 1).To, says: []string{"has to go to", right.To}},
+		"all to one": {to: "dormouse.shard.0.{{wildcard(1)}}.>",
+			says: []string{`goes to stream "DORMOUSE_LOGS_0", and has to go to`}},
+		"to nowhere": {to: "dormouse.shards.{{partition(3,1)}}.{{wildcard(1)}}.>", says: []string{"nothing takes"}},
+		"with another subject": {to: "dormouse.shard.{{partition(3,1)}}.tenant.{{wildcard(1)}}.>",
+			says: []string{"arrives", "has to arrive as"}, follows: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			srv := natstest.Start(t)
 			nc, js := natstest.Dial(t, srv)
-			if _, err := Ensure(t.Context(), js, Config{Shards: shards, RequeueAfter: time.Minute, Lease: 10 * time.Second}); err != nil {
+			if _, err := Ensure(t.Context(), js, Config{Shards: shards, RequeueAfter: time.Minute,
+				Lease: 10 * time.Second}); err != nil {
 				t.Fatal(err)
 			}
 			if tc.to != "" {
@@ -74,7 +77,8 @@ func TestProbeOneStream(t *testing.T) {
 	srv := natstest.Start(t)
 	nc, js := natstest.Dial(t, srv)
 	cfg := Config{RequeueAfter: time.Minute, Lease: 10 * time.Second}
-	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}}); err != nil {
+	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "ORDERS",
+		Subjects: []string{"orders.>"}}); err != nil {
 		t.Fatal(err)
 	}
 	if err := AddSource(t.Context(), js, "ORDERS", "", cfg); err != nil {
@@ -105,7 +109,8 @@ func TestProbeOneStream(t *testing.T) {
 	if err := srv.GlobalAccount().AddMapping("logs.*.>", "orders.{{wildcard(1)}}.>"); err != nil {
 		t.Fatal(err)
 	}
-	if problems := probe(); len(problems) != 1 || !strings.Contains(problems[0], `goes to stream "ORDERS", and has to go to LOGS`) {
+	if problems := probe(); len(problems) != 1 || !strings.Contains(problems[0],
+		`goes to stream "ORDERS", and has to go to LOGS`) {
 		t.Errorf("of a stream that another one robs: %q", problems)
 	}
 }
@@ -125,25 +130,29 @@ func TestCheckMakesNothing(t *testing.T) {
 	if err != nil || len(names()) > 0 {
 		t.Fatalf("%v, and made %v", err, names())
 	}
-	for _, what := range []string{"DORMOUSE_SYNCQUEUE", "DORMOUSE_MANIFEST", "DORMOUSE_REJECTED", "DORMOUSE_LEASES", "no source stream"} {
+	for _, what := range []string{"DORMOUSE_SYNCQUEUE", "DORMOUSE_MANIFEST", "DORMOUSE_REJECTED", "DORMOUSE_LEASES",
+		"no source stream"} {
 		if !strings.Contains(strings.Join(problems, "\n"), what) {
 			t.Errorf("%q does not say that %s is missing", problems, what)
 		}
 	}
-	if _, err := Ensure(t.Context(), js, Config{Shards: 3, RequeueAfter: time.Minute, Lease: 10 * time.Second}); err != nil {
+	if _, err := Ensure(t.Context(), js, Config{Shards: 3, RequeueAfter: time.Minute,
+		Lease: 10 * time.Second}); err != nil {
 		t.Fatal(err)
 	}
 	sources, _, problems, err := Check(t.Context(), js, Config{})
 	if err != nil || len(problems) > 0 || len(sources) != 3 {
 		t.Fatalf("of a whole system: %v, %q, %v", sources, problems, err)
 	}
-	if _, _, problems, err = Check(t.Context(), js, Config{Shards: 4, RequeueAfter: time.Hour, Lease: time.Hour}); err != nil || len(problems) != 3 {
+	if _, _, problems, err = Check(t.Context(), js,
+		Config{Shards: 4, RequeueAfter: time.Hour, Lease: time.Hour}); err != nil || len(problems) != 3 {
 		t.Errorf("with other flags: %q, %v", problems, err)
 	}
 	if err := js.DeleteStream(t.Context(), "DORMOUSE_LOGS_1"); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, problems, err = Check(t.Context(), js, Config{}); err != nil || len(problems) != 1 || !strings.Contains(problems[0], "DORMOUSE_LOGS_1") {
+	if _, _, problems, err = Check(t.Context(), js, Config{}); err != nil || len(problems) != 1 ||
+		!strings.Contains(problems[0], "DORMOUSE_LOGS_1") {
 		t.Errorf("without a shard: %q, %v", problems, err)
 	}
 	stream, err := js.Stream(t.Context(), "DORMOUSE_LOGS_2")
@@ -155,7 +164,8 @@ func TestCheckMakesNothing(t *testing.T) {
 	if _, err := js.UpdateStream(t.Context(), cfg); err != nil {
 		t.Fatal(err)
 	}
-	if _, warnings, _, err := Check(t.Context(), js, Config{}); err != nil || len(warnings) != 1 || !strings.Contains(warnings[0], "max_age") {
+	if _, warnings, _, err := Check(t.Context(), js, Config{}); err != nil || len(warnings) != 1 ||
+		!strings.Contains(warnings[0], "max_age") {
 		t.Errorf("of a stream with a limit: %q, %v", warnings, err)
 	}
 }

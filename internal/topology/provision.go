@@ -67,11 +67,13 @@ func checkPartitions(sources []Source, have, want int) error {
 	single := slices.ContainsFunc(sources, func(s Source) bool { return s.Prefix == wire.DefaultPrefix })
 	switch {
 	case have > 0 && have != want:
-		return fmt.Errorf("%w: the tenants are spread over %d shards, and %d are wanted: the number is fixed when they are made, since logs would move "+
-			"between shards and lose their order. Leave --shards out, or begin another system on an account of its own", ErrRefused, have, want)
+		return fmt.Errorf("%w: the tenants are spread over %d shards, and %d are wanted: the number is fixed when they are "+
+			"made, since logs would move "+"between shards and lose their order. Leave --shards out, or begin another system "+
+			"on an account of its own", ErrRefused, have, want)
 	case single && want > 1:
-		return fmt.Errorf("%w: there is a stream for all of %s.>, and %d shards are wanted: the number is fixed when they are made, since logs would move "+
-			"between shards and lose their order. Leave --shards out, or begin another system on an account of its own", ErrRefused, wire.DefaultPrefix, want)
+		return fmt.Errorf("%w: there is a stream for all of %s.>, and %d shards are wanted: the number is fixed when they "+
+			"are made, since logs would move "+"between shards and lose their order. Leave --shards out, or begin another "+
+			"system on an account of its own", ErrRefused, wire.DefaultPrefix, want)
 	}
 	return nil
 }
@@ -80,8 +82,8 @@ func makePartitions(ctx context.Context, js jetstream.JetStream, cfg Config, sou
 	for shard := range wire.Shard(n) {
 		i := slices.IndexFunc(sources, func(s Source) bool { return s.Shard == shard })
 		if i >= 0 && sources[i].Partitions == 0 {
-			return fmt.Errorf("%w: stream %s is shard %s already, so that tenants cannot be spread over the shards 0 to %d: begin another system on an account of its own",
-				ErrRefused, sources[i].Stream, shard, n-1)
+			return fmt.Errorf("%w: stream %s is shard %s already, so that tenants cannot be spread over the shards 0 to %d: "+
+				"begin another system on an account of its own", ErrRefused, sources[i].Stream, shard, n-1)
 		}
 		if i >= 0 {
 			continue
@@ -111,8 +113,8 @@ func makeSource(ctx context.Context, js jetstream.JetStream, cfg Config, shard w
 	}
 	have, err := ensureStream(ctx, js, want)
 	if isOverlap(err) {
-		return fmt.Errorf("%w: another stream already takes subjects below %s.; name it %s, or add it with dormouse provision --add-stream: %w",
-			ErrRefused, wire.DefaultPrefix, wire.DefaultSource, err)
+		return fmt.Errorf("%w: another stream already takes subjects below %s.; name it %s, or add it with dormouse "+
+			"provision --add-stream: %w", ErrRefused, wire.DefaultPrefix, wire.DefaultSource, err)
 	}
 	if err != nil {
 		return err
@@ -129,14 +131,16 @@ func makeSource(ctx context.Context, js jetstream.JetStream, cfg Config, shard w
 		return err
 	}
 	if stores.under(wire.DefaultPrefix) == noLogs {
-		return fmt.Errorf("%w: stream %s stores %v, and Dormouse needs %s.> in a stream of that name: remove its subject transform, or say what "+
-			"stands before the LogIDs with dormouse provision --add-stream %s=PREFIX", ErrRefused, have.Name, stores, wire.DefaultPrefix, have.Name)
+		return fmt.Errorf("%w: stream %s stores %v, and Dormouse needs %s.> in a stream of that name: remove its subject "+
+			"transform, or say what "+"stands before the LogIDs with dormouse provision --add-stream %s=PREFIX", ErrRefused,
+			have.Name, stores, wire.DefaultPrefix, have.Name)
 	}
 	return markSource(ctx, js, have, shard, wire.DefaultPrefix, cfg)
 }
 
 // markSource makes a stream that was there before a shard: it is checked before it is touched, and not called ours.
-func markSource(ctx context.Context, js jetstream.JetStream, have jetstream.StreamConfig, shard wire.Shard, prefix string, cfg Config) error {
+func markSource(ctx context.Context, js jetstream.JetStream, have jetstream.StreamConfig, shard wire.Shard,
+	prefix string, cfg Config) error {
 	if err := checkSource(have, cfg); err != nil {
 		return err
 	}

@@ -47,7 +47,8 @@ func TestPartitionsManyTimesAtOnce(t *testing.T) {
 		t.Fatalf("sources %+v, %v", sources, err)
 	}
 	for i, s := range sources {
-		if s.Shard != wire.Shard(i) || s.Stream != fmt.Sprintf("DORMOUSE_LOGS_%d", i) || s.Prefix != fmt.Sprintf("dormouse.shard.%d", i) || !s.Managed {
+		if s.Shard != wire.Shard(i) || s.Stream != fmt.Sprintf("DORMOUSE_LOGS_%d", i) ||
+			s.Prefix != fmt.Sprintf("dormouse.shard.%d", i) || !s.Managed {
 			t.Errorf("source %+v", s)
 		}
 	}
@@ -60,7 +61,8 @@ func TestNumberOfShardsIsFixed(t *testing.T) {
 		refused     bool
 	}{
 		"one, then none said": {1, 0, false}, "one, then one": {1, 1, false}, "one, then three": {1, 3, true},
-		"three, then none said": {3, 0, false}, "three, then three": {3, 3, false}, "three, then one": {3, 1, true}, "three, then four": {3, 4, true},
+		"three, then none said": {3, 0, false}, "three, then three": {3, 3, false}, "three, then one": {3, 1, true},
+		"three, then four": {3, 4, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			js := dial(t, natstest.Start(t))
@@ -95,8 +97,12 @@ func TestAddSource(t *testing.T) {
 		"a shallower prefix":    {[]string{"edge.metrics.>"}, "edge", nil, "edge", ""},
 		"nothing below":         {[]string{"a.b"}, "a.b", nil, "", "none is below a.b"},
 		"no wildcard":           {[]string{"a.*"}, "", nil, "", "--add-stream USERS="},
-		"not durable":           {[]string{"a.>"}, "", func(c *jetstream.StreamConfig) { c.Storage = jetstream.MemoryStorage }, "", "storage"},
-		"a work queue":          {[]string{"a.>"}, "", func(c *jetstream.StreamConfig) { c.Retention = jetstream.WorkQueuePolicy }, "", "retention"},
+		"not durable": {[]string{"a.>"}, "", func(c *jetstream.StreamConfig) {
+			c.Storage = jetstream.MemoryStorage
+		}, "", "storage"},
+		"a work queue": {[]string{"a.>"}, "", func(c *jetstream.StreamConfig) {
+			c.Retention = jetstream.WorkQueuePolicy
+		}, "", "retention"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			js := dial(t, natstest.Start(t))
@@ -109,7 +115,8 @@ func TestAddSource(t *testing.T) {
 			}
 			for range 2 { // the second time changes nothing
 				err := AddSource(t.Context(), js, "USERS", tc.prefix, testConfig)
-				if tc.says == "" && err != nil || tc.says != "" && (!errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), tc.says)) {
+				if tc.says == "" && err != nil || tc.says != "" &&
+					(!errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), tc.says)) {
 					t.Fatalf("got %v, want %q", err, tc.says)
 				}
 			}
@@ -135,7 +142,8 @@ func TestAddSource(t *testing.T) {
 		})
 	}
 	js := dial(t, natstest.Start(t))
-	if err := AddSource(t.Context(), js, "NONE", "", testConfig); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "NONE") {
+	if err := AddSource(t.Context(), js, "NONE", "", testConfig); !errors.Is(err, ErrRefused) ||
+		!strings.Contains(err.Error(), "NONE") {
 		t.Errorf("a stream that is not there: %v", err)
 	}
 }
@@ -143,7 +151,8 @@ func TestAddSource(t *testing.T) {
 // TestAddedBesidePartitions: users' streams get the numbers after ours, and warn of subjects that hold no logs.
 func TestAddedBesidePartitions(t *testing.T) {
 	js := dial(t, natstest.Start(t))
-	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "USERS", Subjects: []string{"users.>", "other.*"}}); err != nil {
+	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "USERS",
+		Subjects: []string{"users.>", "other.*"}}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Ensure(t.Context(), js, sharded(2)); err != nil {
@@ -153,10 +162,12 @@ func TestAddedBesidePartitions(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Tenants that are spread must not be in a stream of their own too.
-	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "MINE", Subjects: []string{"logs.>"}}); err != nil {
+	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "MINE",
+		Subjects: []string{"logs.>"}}); err != nil {
 		t.Fatal(err)
 	}
-	if err := AddSource(t.Context(), js, "MINE", "", testConfig); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "MINE") {
+	if err := AddSource(t.Context(), js, "MINE", "", testConfig); !errors.Is(err, ErrRefused) ||
+		!strings.Contains(err.Error(), "MINE") {
 		t.Errorf("a stream for what is spread over shards: %v", err)
 	}
 	warnings, err := Ensure(t.Context(), js, testConfig)
@@ -197,7 +208,8 @@ func TestMappingSpreadsTenants(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if msg, err := stream.GetMsg(t.Context(), ack.Sequence); err != nil || msg.Subject != shard.PartitionPrefix()+"."+tenant+".web.nginx" {
+		if msg, err := stream.GetMsg(t.Context(), ack.Sequence); err != nil ||
+			msg.Subject != shard.PartitionPrefix()+"."+tenant+".web.nginx" {
 			t.Fatalf("stored as %+v, %v", msg, err)
 		}
 		count[ack.Stream]++
@@ -222,7 +234,8 @@ func TestNumbersWithAnArchiveStayTheirs(t *testing.T) {
 	if _, err := js.Publish(t.Context(), wire.SystemSubject, []byte("no shard's")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "USERS", Subjects: []string{"orders.>"}}); err != nil {
+	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "USERS",
+		Subjects: []string{"orders.>"}}); err != nil {
 		t.Fatal(err)
 	}
 	if err := AddSource(t.Context(), js, "USERS", "", testConfig); err != nil {
@@ -240,24 +253,32 @@ func TestNumbersWithAnArchiveStayTheirs(t *testing.T) {
 // TestPrefixOfWhatIsStored: what counts is what a stream stores, not what it listens to.
 func TestPrefixOfWhatIsStored(t *testing.T) {
 	arch := &jetstream.SubjectTransformConfig{Source: "edge.>", Destination: "arch.>"}
-	sources := []*jetstream.StreamSource{{Name: "ORIGIN", SubjectTransforms: []jetstream.SubjectTransformConfig{{Source: "o.>", Destination: "arch.>"}}}}
+	sources := []*jetstream.StreamSource{{Name: "ORIGIN",
+		SubjectTransforms: []jetstream.SubjectTransformConfig{{Source: "o.>", Destination: "arch.>"}}}}
 	for name, tc := range map[string]struct {
 		stream jetstream.StreamConfig
 		prefix string
 		want   string // the prefix, or
 		says   string // the refusal
 	}{
-		"found behind a transform":    {jetstream.StreamConfig{Subjects: []string{"edge.>"}, SubjectTransform: arch}, "", "arch", ""},
-		"said behind a transform":     {jetstream.StreamConfig{Subjects: []string{"edge.>"}, SubjectTransform: arch}, "arch", "arch", ""},
-		"what it listens to":          {jetstream.StreamConfig{Subjects: []string{"edge.>"}, SubjectTransform: arch}, "edge", "", "none is below edge"},
-		"found behind sources":        {jetstream.StreamConfig{Sources: sources}, "", "arch", ""},
-		"what the sources listen to":  {jetstream.StreamConfig{Sources: sources}, "o", "", "none is below o"},
-		"sources that nobody knows":   {jetstream.StreamConfig{Sources: []*jetstream.StreamSource{{Name: "NONE"}}}, "edge", "edge", ""},
-		"unknown, and no prefix":      {jetstream.StreamConfig{Sources: []*jetstream.StreamSource{{Name: "NONE"}}}, "", "", "--add-stream USERS="},
-		"a mirror":                    {jetstream.StreamConfig{Mirror: &jetstream.StreamSource{Name: "ORIGIN"}}, "o", "", "mirror of ORIGIN"},
+		"found behind a transform": {jetstream.StreamConfig{Subjects: []string{"edge.>"}, SubjectTransform: arch}, "",
+			"arch", ""},
+		"said behind a transform": {jetstream.StreamConfig{Subjects: []string{"edge.>"}, SubjectTransform: arch}, "arch",
+			"arch", ""},
+		"what it listens to": {jetstream.StreamConfig{Subjects: []string{"edge.>"}, SubjectTransform: arch}, "edge",
+			"", "none is below edge"},
+		"found behind sources":       {jetstream.StreamConfig{Sources: sources}, "", "arch", ""},
+		"what the sources listen to": {jetstream.StreamConfig{Sources: sources}, "o", "", "none is below o"},
+		"sources that nobody knows": {jetstream.StreamConfig{Sources: []*jetstream.StreamSource{{Name: "NONE"}}}, "edge",
+			"edge", ""},
+		"unknown, and no prefix": {jetstream.StreamConfig{Sources: []*jetstream.StreamSource{{Name: "NONE"}}}, "", "",
+			"--add-stream USERS="},
+		"a mirror": {jetstream.StreamConfig{Mirror: &jetstream.StreamSource{Name: "ORIGIN"}}, "o", "",
+			"mirror of ORIGIN"},
 		"a prefix with a wildcard":    {jetstream.StreamConfig{Subjects: []string{"edge.>"}}, "edge.*", "", "no prefix"},
 		"a prefix that is no subject": {jetstream.StreamConfig{Subjects: []string{"edge.>"}}, "edge.", "", "no prefix"},
-		"one token is no log":         {jetstream.StreamConfig{Subjects: []string{"edge.*"}}, "edge", "", "none is below edge"},
+		"one token is no log": {jetstream.StreamConfig{Subjects: []string{"edge.*"}}, "edge", "",
+			"none is below edge"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			js := dial(t, natstest.Start(t))
@@ -268,7 +289,8 @@ func TestPrefixOfWhatIsStored(t *testing.T) {
 				}
 			}
 			err := AddSource(t.Context(), js, "USERS", tc.prefix, testConfig)
-			if tc.says == "" && err != nil || tc.says != "" && (!errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), tc.says)) {
+			if tc.says == "" && err != nil || tc.says != "" &&
+				(!errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), tc.says)) {
 				t.Fatalf("got %v, want %q", err, tc.says)
 			}
 			sources, err := Sources(t.Context(), js)
@@ -287,7 +309,8 @@ func TestLogsThatAreStoredElsewhere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Ensure(t.Context(), js, testConfig); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "arch.>") {
+	if _, err := Ensure(t.Context(), js, testConfig); !errors.Is(err, ErrRefused) ||
+		!strings.Contains(err.Error(), "arch.>") {
 		t.Fatalf("got %v", err)
 	}
 	if err := AddSource(t.Context(), js, wire.DefaultSource, "", testConfig); err != nil {
@@ -316,7 +339,8 @@ func TestWrongPrefixIsPutRight(t *testing.T) {
 		t.Fatal(err)
 	}
 	warnings, err := Ensure(t.Context(), js, cfg)
-	if all := strings.Join(warnings, "\n"); err != nil || !strings.Contains(all, "--add-stream EDGE=PREFIX") || !strings.Contains(all, `"edge.acme.web"`) {
+	if all := strings.Join(warnings, "\n"); err != nil || !strings.Contains(all, "--add-stream EDGE=PREFIX") ||
+		!strings.Contains(all, `"edge.acme.web"`) {
 		t.Errorf("warnings %q, %v", warnings, err)
 	}
 	if _, err := js.Publish(t.Context(), wire.Shard(0).ManifestSubject(), []byte("a claim")); err != nil {
@@ -324,7 +348,8 @@ func TestWrongPrefixIsPutRight(t *testing.T) {
 	}
 	refused := func(what string, cfg Config, prefix string) {
 		t.Helper()
-		if err := AddSource(t.Context(), js, "EDGE", prefix, cfg); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "prefix "+prefix) {
+		if err := AddSource(t.Context(), js, "EDGE", prefix, cfg); !errors.Is(err, ErrRefused) ||
+			!strings.Contains(err.Error(), "prefix "+prefix) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}

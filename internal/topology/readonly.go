@@ -23,10 +23,12 @@ func (lookOnly) CreateStream(_ context.Context, cfg jetstream.StreamConfig) (jet
 }
 
 func (lookOnly) UpdateStream(_ context.Context, cfg jetstream.StreamConfig) (jetstream.Stream, error) {
-	return nil, fmt.Errorf("%w: the settings of stream %s are others than these flags say: %s", errMissing, cfg.Name, provisionAgain)
+	return nil, fmt.Errorf("%w: the settings of stream %s are others than these flags say: %s", errMissing, cfg.Name,
+		provisionAgain)
 }
 
-func (lookOnly) CreateOrUpdateConsumer(_ context.Context, stream string, cfg jetstream.ConsumerConfig) (jetstream.Consumer, error) {
+func (lookOnly) CreateOrUpdateConsumer(_ context.Context, stream string,
+	cfg jetstream.ConsumerConfig) (jetstream.Consumer, error) {
 	return nil, fmt.Errorf("%w: stream %s has no consumer %s: run dormouse provision", errMissing, stream, cfg.Durable)
 }
 
@@ -35,13 +37,15 @@ func (lookOnly) CreateKeyValue(_ context.Context, cfg jetstream.KeyValueConfig) 
 }
 
 func (lookOnly) UpdateKeyValue(_ context.Context, cfg jetstream.KeyValueConfig) (jetstream.KeyValue, error) {
-	return nil, fmt.Errorf("%w: the settings of bucket %s are others than these flags say: %s", errMissing, cfg.Bucket, provisionAgain)
+	return nil, fmt.Errorf("%w: the settings of bucket %s are others than these flags say: %s", errMissing, cfg.Bucket,
+		provisionAgain)
 }
 
 // Check looks for all that Ensure would make, and makes nothing: what is missing or refused is a problem, and the
 // warnings are Ensure's. A RequeueAfter or Lease of 0 is what there is. The error says that something could not be
 // looked at.
-func Check(ctx context.Context, js jetstream.JetStream, cfg Config) (sources []Source, warnings, problems []string, err error) {
+func Check(ctx context.Context, js jetstream.JetStream, cfg Config) (sources []Source, warnings, problems []string,
+	err error) {
 	if err := cfg.adopt(ctx, js); err != nil {
 		return nil, nil, nil, err
 	}
@@ -110,8 +114,8 @@ func missingShards(sources []Source, cfg Config) (problems []string) {
 		return []string{"there is no source stream: run dormouse provision"}
 	}
 	if cfg.Shards > 1 && have == 0 {
-		return []string{fmt.Sprintf("the tenants are not spread over shards, and %d are wanted: run dormouse provision --shards %d",
-			cfg.Shards, cfg.Shards)}
+		return []string{fmt.Sprintf("the tenants are not spread over shards, and %d are wanted: run dormouse provision "+
+			"--shards %d", cfg.Shards, cfg.Shards)}
 	}
 	there := make(map[wire.Shard]bool)
 	for _, s := range sources {
@@ -119,8 +123,8 @@ func missingShards(sources []Source, cfg Config) (problems []string) {
 	}
 	for shard := range wire.Shard(have) {
 		if !there[shard] {
-			problems = append(problems, fmt.Sprintf("there is no stream %s, though tenants are spread over %d shards: run dormouse "+
-				"provision, or start serve again", shard.PartitionStream(), have))
+			problems = append(problems, fmt.Sprintf("there is no stream %s, though tenants are spread over %d shards: run "+
+				"dormouse "+"provision, or start serve again", shard.PartitionStream(), have))
 		}
 	}
 	return problems

@@ -62,12 +62,14 @@ func sourceOf(info *jetstream.StreamInfo) (Source, bool, error) {
 	}
 	shard, err := wire.ParseShard(number)
 	if err != nil {
-		return Source{}, false, fmt.Errorf("%w: stream %s: metadata %s: %w", ErrRefused, info.Config.Name, wire.MetadataShard, err)
+		return Source{}, false, fmt.Errorf("%w: stream %s: metadata %s: %w", ErrRefused, info.Config.Name, wire.MetadataShard,
+			err)
 	}
 	partitions := 0
 	if text, ok := metadata[wire.MetadataPartitions]; ok {
 		if partitions, err = strconv.Atoi(text); err != nil || partitions < 2 || partitions > MaxShards {
-			return Source{}, false, fmt.Errorf("%w: stream %s: metadata %s is %q, want 2 to %d", ErrRefused, info.Config.Name, wire.MetadataPartitions, text, MaxShards)
+			return Source{}, false, fmt.Errorf("%w: stream %s: metadata %s is %q, want 2 to %d", ErrRefused, info.Config.Name,
+				wire.MetadataPartitions, text, MaxShards)
 		}
 	}
 	return Source{

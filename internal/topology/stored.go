@@ -44,7 +44,8 @@ func storedAt(ctx context.Context, js jetstream.JetStream, cfg jetstream.StreamC
 		}
 		s.patterns, s.unknown = append(s.patterns, of.patterns...), append(s.unknown, of.unknown...)
 	}
-	if cfg.SubjectTransform != nil { // of all that comes in, also from other streams; what it does not match stays as it is
+	// of all that comes in, also from other streams; what it does not match stays as it is
+	if cfg.SubjectTransform != nil {
 		s.patterns = through(s.patterns, *cfg.SubjectTransform)
 	}
 	s.patterns = distinct(s.patterns)

@@ -17,7 +17,8 @@ import (
 
 // Config is what a system's streams depend on.
 type Config struct {
-	Shards       int           // source streams over which the tenants are spread, 1 to MaxShards; 0 is what there is, or 1
+	// source streams over which the tenants are spread, 1 to MaxShards; 0 is what there is, or 1
+	Shards       int
 	Replicas     int           // of every stream, 1 to 5; 0 is 1. Of streams that exist already it is left alone
 	RequeueAfter time.Duration // age limit of the SyncQueue, so that one copy of a work item lives
 	Lease        time.Duration // age limit of the leases
@@ -59,7 +60,8 @@ func Ensure(ctx context.Context, js jetstream.JetStream, cfg Config) (warnings [
 }
 
 // ensureStream makes the stream unless it exists, and returns its configuration as it is.
-func ensureStream(ctx context.Context, js jetstream.JetStream, want jetstream.StreamConfig) (jetstream.StreamConfig, error) {
+func ensureStream(ctx context.Context, js jetstream.JetStream, want jetstream.StreamConfig) (jetstream.StreamConfig,
+	error) {
 	stream, err := js.Stream(ctx, want.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		if stream, err = js.CreateStream(ctx, want); errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
@@ -226,8 +228,8 @@ func checkAt(where string, settings ...setting) error {
 	var errs []error
 	for _, s := range settings {
 		if s.have != s.want {
-			errs = append(errs, fmt.Errorf("%w: %s has %s %v, and Dormouse needs %v: change it with the nats CLI, or move its messages away and delete it",
-				ErrRefused, where, s.name, s.have, s.want))
+			errs = append(errs, fmt.Errorf("%w: %s has %s %v, and Dormouse needs %v: change it with the nats CLI, or move its "+
+				"messages away and delete it", ErrRefused, where, s.name, s.have, s.want))
 		}
 	}
 	return errors.Join(errs...)

@@ -18,7 +18,8 @@ import (
 // TestMain leaves one goroutine of the server's out: a stream waits half a minute for one of its sources to answer,
 // also when the server has ended.
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server.(*stream).trySetupSourceConsumer.func3"))
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction(
+		"github.com/nats-io/nats-server/v2/server.(*stream).trySetupSourceConsumer.func3"))
 }
 
 var testConfig = Config{RequeueAfter: time.Minute, Lease: 10 * time.Second}
@@ -51,7 +52,8 @@ func TestEnsureManyTimesAtOnce(t *testing.T) {
 	if err != nil || len(sources) != 1 {
 		t.Fatalf("sources %v, %v", sources, err)
 	}
-	if s := sources[0]; s.Shard != 0 || s.Stream != wire.DefaultSource || s.Prefix != wire.DefaultPrefix || !s.Managed || s.Created.IsZero() {
+	if s := sources[0]; s.Shard != 0 || s.Stream != wire.DefaultSource || s.Prefix != wire.DefaultPrefix || !s.Managed ||
+		s.Created.IsZero() {
 		t.Fatalf("source %+v", s)
 	}
 }
@@ -85,8 +87,8 @@ func TestRefusals(t *testing.T) {
 		return c
 	}
 	queue := func(change func(*jetstream.StreamConfig)) jetstream.StreamConfig {
-		c := jetstream.StreamConfig{Name: wire.SyncQueueStream, Subjects: []string{wire.SyncQueueSubjects}, Retention: jetstream.WorkQueuePolicy,
-			Discard: jetstream.DiscardNew, MaxAge: time.Minute}
+		c := jetstream.StreamConfig{Name: wire.SyncQueueStream, Subjects: []string{wire.SyncQueueSubjects},
+			Retention: jetstream.WorkQueuePolicy, Discard: jetstream.DiscardNew, MaxAge: time.Minute}
 		change(&c)
 		return c
 	}
@@ -100,26 +102,43 @@ func TestRefusals(t *testing.T) {
 		trim   bool
 		says   []string
 	}{
-		"work-queue source": {source(func(c *jetstream.StreamConfig) { c.Retention = jetstream.WorkQueuePolicy }), false, []string{"LOGS", "retention", "WorkQueue", "Limits"}},
-		"interest source":   {source(func(c *jetstream.StreamConfig) { c.Retention = jetstream.InterestPolicy }), false, []string{"LOGS", "retention", "Interest"}},
-		"memory source":     {source(func(c *jetstream.StreamConfig) { c.Storage = jetstream.MemoryStorage }), false, []string{"LOGS", "storage", "Memory"}},
-		"source no_ack":     {source(func(c *jetstream.StreamConfig) { c.NoAck = true }), false, []string{"LOGS", "no_ack"}},
-		"source deny_purge": {source(func(c *jetstream.StreamConfig) { c.DenyPurge = true }), true, []string{"LOGS", "deny_purge"}},
-		"source sealed":     {source(func(c *jetstream.StreamConfig) { c.Sealed = true }), false, []string{"LOGS", "sealed"}},
-		"source async":      {source(func(c *jetstream.StreamConfig) { c.PersistMode = jetstream.AsyncPersistMode }), false, []string{"LOGS", "persist_mode"}},
-		"source counters":   {source(func(c *jetstream.StreamConfig) { c.AllowMsgCounter = true }), true, []string{"LOGS", "--trim", "allow_msg_counter"}},
-		"source schedules":  {source(func(c *jetstream.StreamConfig) { c.AllowMsgSchedules, c.AllowRollup = true, true }), true, []string{"LOGS", "--trim", "allow_msg_schedules"}},
-		"source consumers":  {source(func(c *jetstream.StreamConfig) { c.ConsumerLimits.InactiveThreshold = time.Second }), false, []string{"LOGS", "inactive_threshold 1s"}},
-		"source subjects":   {source(func(c *jetstream.StreamConfig) { c.Subjects = []string{"other.>"} }), false, []string{"LOGS", "subjects"}},
-		"source elsewhere":  {source(func(c *jetstream.StreamConfig) { c.Name = "MINE" }), false, []string{"logs.", "--add-stream"}},
-		"source bad shard": {source(func(c *jetstream.StreamConfig) { c.Metadata = map[string]string{wire.MetadataShard: "one"} }), false,
+		"work-queue source": {source(func(c *jetstream.StreamConfig) { c.Retention = jetstream.WorkQueuePolicy }), false,
+			[]string{"LOGS", "retention", "WorkQueue", "Limits"}},
+		"interest source": {source(func(c *jetstream.StreamConfig) { c.Retention = jetstream.InterestPolicy }), false,
+			[]string{"LOGS", "retention", "Interest"}},
+		"memory source": {source(func(c *jetstream.StreamConfig) { c.Storage = jetstream.MemoryStorage }), false,
+			[]string{"LOGS", "storage", "Memory"}},
+		"source no_ack": {source(func(c *jetstream.StreamConfig) { c.NoAck = true }), false, []string{"LOGS", "no_ack"}},
+		"source deny_purge": {source(func(c *jetstream.StreamConfig) { c.DenyPurge = true }), true,
+			[]string{"LOGS", "deny_purge"}},
+		"source sealed": {source(func(c *jetstream.StreamConfig) { c.Sealed = true }), false, []string{"LOGS", "sealed"}},
+		"source async": {source(func(c *jetstream.StreamConfig) { c.PersistMode = jetstream.AsyncPersistMode }), false,
+			[]string{"LOGS", "persist_mode"}},
+		"source counters": {source(func(c *jetstream.StreamConfig) { c.AllowMsgCounter = true }), true,
+			[]string{"LOGS", "--trim", "allow_msg_counter"}},
+		"source schedules": {source(func(c *jetstream.StreamConfig) { c.AllowMsgSchedules, c.AllowRollup = true, true }),
+			true, []string{"LOGS", "--trim", "allow_msg_schedules"}},
+		"source consumers": {source(func(c *jetstream.StreamConfig) { c.ConsumerLimits.InactiveThreshold = time.Second }),
+			false, []string{"LOGS", "inactive_threshold 1s"}},
+		"source subjects": {source(func(c *jetstream.StreamConfig) { c.Subjects = []string{"other.>"} }), false,
+			[]string{"LOGS", "subjects"}},
+		"source elsewhere": {source(func(c *jetstream.StreamConfig) { c.Name = "MINE" }), false,
+			[]string{"logs.", "--add-stream"}},
+		"source bad shard": {source(
+			func(c *jetstream.StreamConfig) { c.Metadata = map[string]string{wire.MetadataShard: "one"} }), false,
 			[]string{"LOGS", wire.MetadataShard, "one"}},
-		"queue retention":  {queue(func(c *jetstream.StreamConfig) { c.Retention = jetstream.LimitsPolicy }), false, []string{wire.SyncQueueStream, "retention"}},
-		"queue discard":    {queue(func(c *jetstream.StreamConfig) { c.Discard = jetstream.DiscardOld }), false, []string{wire.SyncQueueStream, "discard"}},
-		"manifest age":     {record(func(c *jetstream.StreamConfig) { c.MaxAge = time.Hour }), false, []string{wire.ManifestStream, "max_age", "1h"}},
-		"manifest direct":  {record(func(c *jetstream.StreamConfig) { c.AllowDirect = true }), false, []string{wire.ManifestStream, "allow_direct"}},
-		"manifest memory":  {record(func(c *jetstream.StreamConfig) { c.Storage = jetstream.MemoryStorage }), false, []string{wire.ManifestStream, "storage"}},
-		"manifest limited": {record(func(c *jetstream.StreamConfig) { c.MaxMsgsPerSubject = 10 }), false, []string{wire.ManifestStream, "max_msgs_per_subject", "10"}},
+		"queue retention": {queue(func(c *jetstream.StreamConfig) { c.Retention = jetstream.LimitsPolicy }), false,
+			[]string{wire.SyncQueueStream, "retention"}},
+		"queue discard": {queue(func(c *jetstream.StreamConfig) { c.Discard = jetstream.DiscardOld }), false,
+			[]string{wire.SyncQueueStream, "discard"}},
+		"manifest age": {record(func(c *jetstream.StreamConfig) { c.MaxAge = time.Hour }), false,
+			[]string{wire.ManifestStream, "max_age", "1h"}},
+		"manifest direct": {record(func(c *jetstream.StreamConfig) { c.AllowDirect = true }), false,
+			[]string{wire.ManifestStream, "allow_direct"}},
+		"manifest memory": {record(func(c *jetstream.StreamConfig) { c.Storage = jetstream.MemoryStorage }), false,
+			[]string{wire.ManifestStream, "storage"}},
+		"manifest limited": {record(func(c *jetstream.StreamConfig) { c.MaxMsgsPerSubject = 10 }), false,
+			[]string{wire.ManifestStream, "max_msgs_per_subject", "10"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			js := dial(t, natstest.Start(t))
@@ -160,7 +179,8 @@ func TestConsumerOfTheQueueIsChecked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Ensure(t.Context(), js, testConfig); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "max_deliver") {
+	if _, err := Ensure(t.Context(), js, testConfig); !errors.Is(err, ErrRefused) ||
+		!strings.Contains(err.Error(), "max_deliver") {
 		t.Fatalf("got %v, want max_deliver refused", err)
 	}
 }
@@ -184,7 +204,8 @@ func TestStreamThatWasThereIsAdoptedAndNotManaged(t *testing.T) {
 		t.Fatalf("sources %+v, %v", sources, err)
 	}
 	stream, err := js.Stream(t.Context(), wire.DefaultSource)
-	if err != nil || stream.CachedInfo().Config.Metadata["mine"] != "yes" || stream.CachedInfo().Config.MaxAge != time.Hour {
+	if err != nil || stream.CachedInfo().Config.Metadata["mine"] != "yes" ||
+		stream.CachedInfo().Config.MaxAge != time.Hour {
 		t.Fatalf("adopting changed the stream: %+v, %v", stream.CachedInfo().Config, err)
 	}
 }
@@ -192,7 +213,8 @@ func TestStreamThatWasThereIsAdoptedAndNotManaged(t *testing.T) {
 func TestTwoStreamsOfOneShardAreRefused(t *testing.T) {
 	js := dial(t, natstest.Start(t))
 	for _, name := range []string{"A", "B"} {
-		_, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: name, Subjects: []string{name + ".>"}, Metadata: map[string]string{wire.MetadataShard: "4"}})
+		_, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: name, Subjects: []string{name + ".>"},
+			Metadata: map[string]string{wire.MetadataShard: "4"}})
 		if err != nil {
 			t.Fatal(err)
 		}

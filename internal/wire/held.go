@@ -13,10 +13,11 @@ const MaxHeld = 4096
 
 // HeldRequest asks what the owner has of a log above After: committed extents, and entries that are only buffered.
 type HeldRequest struct {
-	Log      string `cbor:"1,keyasint"`
-	After    uint64 `cbor:"2,keyasint,omitempty"`
-	Offset   int    `cbor:"3,keyasint,omitempty"` // of the next entry, go on at this byte of its value
-	MaxBytes int    `cbor:"4,keyasint,omitempty"` // how much of HeldReply.Entries the asker takes; 0: it only wants to know
+	Log    string `cbor:"1,keyasint"`
+	After  uint64 `cbor:"2,keyasint,omitempty"`
+	Offset int    `cbor:"3,keyasint,omitempty"` // of the next entry, go on at this byte of its value
+	// how much of HeldReply.Entries the asker takes; 0: it only wants to know
+	MaxBytes int `cbor:"4,keyasint,omitempty"`
 
 	// With UpTo the asker has the entries Seqs above After up to UpTo from the stream, and asks whether that is all.
 	UpTo uint64   `cbor:"5,keyasint,omitempty"`
@@ -31,7 +32,8 @@ func (r HeldRequest) Validate() error {
 	case r.After == math.MaxUint64:
 		return fmt.Errorf("there is no sequence above %d", r.After)
 	case len(r.Seqs) > MaxHeld || r.UpTo > 0 && r.UpTo <= r.After:
-		return fmt.Errorf("%d entries above %d up to %d, want at most %d and sequences that ascend", len(r.Seqs), r.After, r.UpTo, MaxHeld)
+		return fmt.Errorf("%d entries above %d up to %d, want at most %d and sequences that ascend", len(r.Seqs), r.After,
+			r.UpTo, MaxHeld)
 	}
 	return logid.Validate(r.Log)
 }
@@ -57,6 +59,7 @@ type HeldReply struct {
 // HeldEntry is one buffered entry, or a part of one that is too large for one reply.
 type HeldEntry struct {
 	Seq   uint64 `cbor:"1,keyasint"`
-	Value []byte `cbor:"2,keyasint"`           // as package entry encodes it, from the request's Offset on
-	Total int    `cbor:"3,keyasint,omitempty"` // length of the whole value, if Value is a part of it; then it is the only entry
+	Value []byte `cbor:"2,keyasint"` // as package entry encodes it, from the request's Offset on
+	// length of the whole value, if Value is a part of it; then it is the only entry
+	Total int `cbor:"3,keyasint,omitempty"`
 }

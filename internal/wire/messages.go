@@ -145,7 +145,8 @@ type ListRequest struct {
 // Validate reports what the owner must refuse.
 func (r ListRequest) Validate() error {
 	if len(r.Prefix) > logid.MaxBytes || len(r.After) > logid.MaxBytes {
-		return fmt.Errorf("prefix of %d and position of %d bytes, the limit is %d", len(r.Prefix), len(r.After), logid.MaxBytes)
+		return fmt.Errorf("prefix of %d and position of %d bytes, the limit is %d", len(r.Prefix), len(r.After),
+			logid.MaxBytes)
 	}
 	return nil
 }

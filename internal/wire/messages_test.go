@@ -13,7 +13,8 @@ import (
 
 func TestSubjects(t *testing.T) {
 	subject := OwnerSubject(3, 17, OpDrain)
-	if subject != "dormouse.owner.3.17.drain" || OperationOf(subject) != OpDrain || OwnerSubjects(3, 17) != "dormouse.owner.3.17.*" {
+	if subject != "dormouse.owner.3.17.drain" || OperationOf(subject) != OpDrain ||
+		OwnerSubjects(3, 17) != "dormouse.owner.3.17.*" {
 		t.Fatalf("owner subject is %q", subject)
 	}
 	for _, s := range []Shard{0, 4294967295} {
@@ -74,11 +75,14 @@ func TestValidate(t *testing.T) {
 		"commit":            {CommitRequest{Segment: extent.Segment{Key: "k"}, Extents: []extent.Extent{e}}, ""},
 		"commit of nothing": {CommitRequest{Segment: extent.Segment{Key: "k"}}, "0 extents"},
 		"commit nowhere":    {CommitRequest{Extents: []extent.Extent{e}}, `segment ""`},
-		"commit twice":      {CommitRequest{Segment: extent.Segment{Key: "k"}, Extents: []extent.Extent{e, e}}, "out of order"},
-		"commit no extent":  {CommitRequest{Segment: extent.Segment{Key: "k"}, Extents: []extent.Extent{{Log: "a.b"}}}, "runs from 0"},
-		"too many entries":  {CommitRequest{Segment: extent.Segment{Key: "k"}, Extents: []extent.Extent{{Log: "a.b", First: 1, Last: 2, Count: 3}}}, "3 entries"},
-		"extents":           {ExtentsRequest{Log: "a"}, "no log token"},
-		"list":              {ListRequest{Prefix: strings.Repeat("a", 300)}, "300"},
+		"commit twice": {CommitRequest{Segment: extent.Segment{Key: "k"}, Extents: []extent.Extent{e, e}},
+			"out of order"},
+		"commit no extent": {CommitRequest{Segment: extent.Segment{Key: "k"}, Extents: []extent.Extent{{Log: "a.b"}}},
+			"runs from 0"},
+		"too many entries": {CommitRequest{Segment: extent.Segment{Key: "k"},
+			Extents: []extent.Extent{{Log: "a.b", First: 1, Last: 2, Count: 3}}}, "3 entries"},
+		"extents": {ExtentsRequest{Log: "a"}, "no log token"},
+		"list":    {ListRequest{Prefix: strings.Repeat("a", 300)}, "300"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := tc.message.Validate()
@@ -111,7 +115,8 @@ func FuzzDecode(f *testing.F) {
 		f.Add(data)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		for _, m := range []any{&WorkItem{}, &DrainRequest{}, &DrainReply{}, &CommitRequest{}, &CommitReply{}, &ExtentsRequest{}, &ExtentsReply{}, &ListRequest{}, &ListReply{},
+		for _, m := range []any{&WorkItem{}, &DrainRequest{}, &DrainReply{}, &CommitRequest{}, &CommitReply{},
+			&ExtentsRequest{}, &ExtentsReply{}, &ListRequest{}, &ListReply{},
 			&Process{}} {
 			if err := Decode(data, m); err != nil {
 				if !errors.Is(err, ErrBadRequest) {

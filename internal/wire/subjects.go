@@ -77,10 +77,11 @@ func (s Shard) IsSegmentKey(key string) bool {
 	if ok {
 		name, ok = strings.CutSuffix(name, segmentSuffix)
 	}
-	return ok && name != "" && name[0] != '.' && len(name) <= maxSegmentName && !strings.ContainsFunc(name, func(r rune) bool {
-		letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
-		return !letter && r != '.' && r != '_' && r != '-'
-	})
+	return ok && name != "" && name[0] != '.' && len(name) <= maxSegmentName &&
+		!strings.ContainsFunc(name, func(r rune) bool {
+			letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
+			return !letter && r != '.' && r != '_' && r != '-'
+		})
 }
 
 const (

@@ -69,7 +69,9 @@ func TestWhatAServerCannotDo(t *testing.T) {
 	put := func() error { return b.Put(t.Context(), "7/b.sst", []byte("x")) }
 	tell(buckettest.S3Faults{NoConditions: true}, bucket.ErrUnable, "If-None-Match", put)
 	tell(buckettest.S3Faults{DenyPuts: true}, bucket.ErrDenied, "not allowed to put objects", put)
-	tell(buckettest.S3Faults{DenyLists: true}, bucket.ErrDenied, "not allowed to check", func() error { return b.Check(t.Context()) })
+	tell(buckettest.S3Faults{DenyLists: true}, bucket.ErrDenied, "not allowed to check", func() error {
+		return b.Check(t.Context())
+	})
 	o, err := b.Object(t.Context(), "7/a.sst")
 	if err != nil {
 		t.Fatal(err)
@@ -85,7 +87,8 @@ func TestWhatAServerCannotDo(t *testing.T) {
 	}
 	s.Set(buckettest.S3Faults{})
 	missing := openAt(t, strings.Replace(url, "s3://logs", "s3://none", 1))
-	if err := missing.Put(t.Context(), "7/b.sst", nil); !errors.Is(err, bucket.ErrNotFound) || !strings.Contains(err.Error(), "the bucket does not exist") {
+	if err := missing.Put(t.Context(), "7/b.sst", nil); !errors.Is(err, bucket.ErrNotFound) ||
+		!strings.Contains(err.Error(), "the bucket does not exist") {
 		t.Errorf("a bucket that is not there: %v", err)
 	}
 }

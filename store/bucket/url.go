@@ -54,7 +54,8 @@ func parseURL(raw string) (place, error) {
 	case "s3", "gs", "azblob":
 		return parseBucket(u)
 	case "":
-		return place{}, fmt.Errorf("%w: it has no scheme: for a folder write file:///absolute/folder or file://./relative", ErrURL)
+		return place{}, fmt.Errorf("%w: it has no scheme: for a folder write file:///absolute/folder or file://./relative",
+			ErrURL)
 	}
 	return place{}, fmt.Errorf("%w: scheme %q is not known: %s", ErrURL, u.Scheme, urlHelp)
 }
@@ -132,7 +133,8 @@ func (p place) openBlob(ctx context.Context, ready func(folder string) error) (*
 		return memblob.OpenBucket(&memblob.Options{NoMD5: true}), p, nil
 	}
 	if p.scheme != "s3" && !withClouds {
-		return nil, p, fmt.Errorf("%w: this build has no driver for %s://: use a released binary, or `make build`, which has it",
+		return nil, p, fmt.Errorf("%w: this build has no driver for %s://: use a released binary, or `make build`, "+
+			"which has it",
 			ErrURL, p.scheme)
 	}
 	driven := p.driverURL()

@@ -88,7 +88,8 @@ func TestPublicURL(t *testing.T) {
 		if err != nil || p.public() != want {
 			t.Errorf("%q: %q, %v, want %q", raw, p.public(), err, want)
 		}
-		if again, err := parseURL(p.public()); err != nil || again.public() != want || again.prefix != p.prefix || again.folder != p.folder {
+		if again, err := parseURL(p.public()); err != nil || again.public() != want || again.prefix != p.prefix ||
+			again.folder != p.folder {
 			t.Errorf("%q is another place when it is read again: %+v, %v", want, again, err)
 		}
 	}
@@ -133,7 +134,8 @@ func TestS3Defaults(t *testing.T) {
 func TestEnvironmentIsInTheURL(t *testing.T) {
 	t.Setenv("AWS_CONFIG_FILE", "/dev/null")
 	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
-	for _, variable := range []string{"AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_PROFILE"} {
+	for _, variable := range []string{"AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3",
+		"AWS_PROFILE"} {
 		t.Setenv(variable, "")
 		os.Unsetenv(variable)
 	}

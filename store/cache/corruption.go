@@ -9,8 +9,9 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// corruption is what becomes of a database that turns out to be corrupt while it is in use. Opening one reads only a little
-// of it: a bad block shows when an iterator, a get or a compaction comes to it, and then again at every later attempt.
+// corruption is what becomes of a database that turns out to be corrupt while it is in use. Opening one reads only a
+// little of it: a bad block shows when an iterator, a get or a compaction comes to it, and then again at every later
+// attempt.
 //
 // It leaves a mark and ends the process, and the next Open moves the directory aside. A step-down would not help: the
 // block stays where it is, and the next claim of the shard meets it again, in this process and after a restart. Nor can
@@ -46,11 +47,13 @@ func (d *corruption) check(err error) error {
 // giveUp leaves the mark and ends the process. Without the mark, which a failing disk may refuse, the next process
 // finds the corruption for itself.
 func (d *corruption) giveUp(cause error) {
-	d.opts.Logger.Error("the local cache is corrupt; ending this process. No acked entry is lost: start again, and the cache is "+
-		"moved aside and rebuilt from JetStream", "dir", d.dir, "error", cause.Error()) // the error value would print its stack
+	d.opts.Logger.Error("the local cache is corrupt; ending this process. No acked entry is lost: start again, and the "+
+		"cache is "+
+		// the error value would print its stack
+		"moved aside and rebuilt from JetStream", "dir", d.dir, "error", cause.Error())
 	if err := d.leaveMark(cause); err != nil {
-		d.opts.Logger.Error("the corrupt cache could not be marked: delete it by hand before starting again, nothing in it is needed",
-			"dir", d.dir, "error", err.Error())
+		d.opts.Logger.Error("the corrupt cache could not be marked: delete it by hand before starting again, nothing in it "+
+			"is needed", "dir", d.dir, "error", err.Error())
 	}
 	d.opts.exit(1)
 }

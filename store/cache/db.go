@@ -132,7 +132,8 @@ func (db *DB) Rest() (rested bool, err error) {
 
 // fail ends the process: there is no database any more for those who wait for it, and no acked entry is lost with it.
 func (db *DB) fail(what string, err error) {
-	db.logger.Error(what+"; ending this process. No acked entry is lost: repair the disk and start again", "error", err.Error())
+	db.logger.Error(what+"; ending this process. No acked entry is lost: repair the disk and start again", "error",
+		err.Error())
 	db.exit(1)
 }
 

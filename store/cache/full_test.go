@@ -106,7 +106,8 @@ func mustOpen(t *testing.T, d *badDisk) *DB {
 func put(t *testing.T, db *DB) {
 	t.Helper()
 	batch := db.NewBatch()
-	if err := errors.Join(batch.Set([]byte("key"), []byte("value"), nil), batch.Commit(pebble.NoSync), batch.Close()); err != nil {
+	if err := errors.Join(batch.Set([]byte("key"), []byte("value"), nil), batch.Commit(pebble.NoSync),
+		batch.Close()); err != nil {
 		t.Fatal(err)
 	}
 }

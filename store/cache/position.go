@@ -15,8 +15,9 @@ type Position struct {
 	Source   time.Time `cbor:"1,keyasint"` // when the source stream was created: another stream is another story
 	Manifest time.Time `cbor:"2,keyasint"` // when the manifest stream was created
 
-	Applied     uint64    `cbor:"3,keyasint"` // last source sequence that was taken in
-	AppliedTime time.Time `cbor:"4,keyasint"` // that entry's time, which tells whether the stream still has the same entry there
+	Applied uint64 `cbor:"3,keyasint"` // last source sequence that was taken in
+	// that entry's time, which tells whether the stream still has the same entry there
+	AppliedTime time.Time `cbor:"4,keyasint"`
 	ManifestSeq uint64    `cbor:"5,keyasint"` // last manifest record that was applied
 	ManifestID  string    `cbor:"8,keyasint"` // its ID, which tells whether the manifest still has the same record there
 	// What the manifest has beyond its newest snapshot; rather too much than too little.

@@ -72,12 +72,14 @@ func Open(dir string, opts Options) (*DB, error) {
 		opts.Logger.Warn("the local cache is corrupt: moving it aside and rebuilding it from JetStream",
 			"dir", dir, "aside", aside, "error", err.Error()) // the error value would print its stack
 		if err := errors.Join(opts.FS.RemoveAll(aside), opts.FS.Rename(dir, aside)); err != nil {
-			return nil, fmt.Errorf("moving the corrupt cache %s aside: %w (delete it by hand: nothing in it is needed)", dir, err)
+			return nil, fmt.Errorf("moving the corrupt cache %s aside: %w (delete it by hand: nothing in it is needed)", dir,
+				err)
 		}
 		db, err = open(dir, opts, corruption)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("opening the local cache %s: %w (is another process using it? it may be deleted while none runs)", dir, err)
+		return nil, fmt.Errorf("opening the local cache %s: %w (is another process using it? it may be deleted while "+
+			"none runs)", dir, err)
 	}
 	reopen := func() (*pebble.DB, error) { return open(dir, opts, corruption) }
 	return &DB{pebble: db, reopen: reopen, corruption: corruption, logger: opts.Logger, exit: opts.exit}, nil
@@ -110,7 +112,9 @@ func open(dir string, opts Options, corruption *corruption) (*pebble.DB, error) 
 		// What reaches the upper levels is buffered entries that are about to be drained: compressing them would only cost.
 		level.Compression = func() *sstable.CompressionProfile { return sstable.NoCompression }
 	}
-	options.Levels[len(options.Levels)-1].Compression = func() *sstable.CompressionProfile { return sstable.SnappyCompression }
+	options.Levels[len(options.Levels)-1].Compression = func() *sstable.CompressionProfile {
+		return sstable.SnappyCompression
+	}
 	db, err := pebble.Open(dir, options)
 	if err != nil {
 		return nil, err

@@ -26,7 +26,8 @@ func TestPositionSurvivesReopening(t *testing.T) {
 	if p, err := db.Position(7); err != nil || p != (Position{}) {
 		t.Fatalf("an unknown shard has position %+v, %v", p, err)
 	}
-	want := Position{Source: time.Unix(1, 2).UTC(), Applied: 5, AppliedTime: time.Unix(3, 456789).UTC(), ManifestSeq: 6, Highest: 4, Floor: 3}
+	want := Position{Source: time.Unix(1, 2).UTC(), Applied: 5, AppliedTime: time.Unix(3, 456789).UTC(), ManifestSeq: 6,
+		Highest: 4, Floor: 3}
 	batch := db.NewBatch()
 	if err := SetPosition(batch, 7, want); err != nil {
 		t.Fatal(err)
@@ -42,7 +43,8 @@ func TestPositionSurvivesReopening(t *testing.T) {
 	}
 	defer db.Close()
 	got, err := db.Position(7)
-	if err != nil || !got.AppliedTime.Equal(want.AppliedTime) || !got.Source.Equal(want.Source) || got.Applied != 5 || got.Floor != 3 {
+	if err != nil || !got.AppliedTime.Equal(want.AppliedTime) || !got.Source.Equal(want.Source) || got.Applied != 5 ||
+		got.Floor != 3 {
 		t.Fatalf("got %+v, %v, want %+v", got, err, want)
 	}
 }
@@ -96,8 +98,9 @@ func TestForgottenPosition(t *testing.T) {
 	}
 	for _, shard := range []wire.Shard{3, ^wire.Shard(0)} {
 		batch := db.NewBatch()
-		err := errors.Join(SetPosition(batch, shard, Position{Applied: 7}), batch.Set(append(Prefix(SpaceBuffer, shard), 0xFF, 0xFF), nil, nil),
-			SetPosition(batch, 2, Position{Applied: 1}), Forget(batch, shard), batch.Commit(pebble.NoSync), batch.Close())
+		err := errors.Join(SetPosition(batch, shard, Position{Applied: 7}),
+			batch.Set(append(Prefix(SpaceBuffer, shard), 0xFF, 0xFF), nil, nil), SetPosition(batch, 2, Position{Applied: 1}),
+			Forget(batch, shard), batch.Commit(pebble.NoSync), batch.Close())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -107,7 +110,8 @@ func TestForgottenPosition(t *testing.T) {
 		if p, err := db.Position(2); err != nil || p.Applied != 1 {
 			t.Errorf("another shard has position %+v, %v", p, err)
 		}
-		it, err := db.NewIter(&pebble.IterOptions{LowerBound: Prefix(SpaceBuffer, shard), UpperBound: []byte{SpaceBuffer + 1}})
+		it, err := db.NewIter(&pebble.IterOptions{LowerBound: Prefix(SpaceBuffer, shard),
+			UpperBound: []byte{SpaceBuffer + 1}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -248,7 +252,8 @@ func FuzzPosition(f *testing.F) {
 		if err == nil {
 			err = wire.Decode(encoded, &again)
 		}
-		if err != nil || !again.Source.Equal(p.Source) || again.Applied != p.Applied || again.ManifestID != p.ManifestID || again.Floor != p.Floor {
+		if err != nil || !again.Source.Equal(p.Source) || again.Applied != p.Applied || again.ManifestID != p.ManifestID ||
+			again.Floor != p.Floor {
 			t.Fatalf("%+v became %+v, %v", p, again, err)
 		}
 	})

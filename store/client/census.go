@@ -171,6 +171,8 @@ func (c *Client) processes(ctx context.Context, known map[string]wire.Lease) (al
 			answered[p.ID] = true
 		}
 	}
-	slices.SortFunc(all, func(a, b wire.Process) int { return cmp.Or(cmp.Compare(a.Host, b.Host), cmp.Compare(a.ID, b.ID)) })
+	slices.SortFunc(all, func(a, b wire.Process) int {
+		return cmp.Or(cmp.Compare(a.Host, b.Host), cmp.Compare(a.ID, b.ID))
+	})
 	return all, nil
 }

@@ -26,7 +26,8 @@ func newCrowd(t *testing.T) *crowd {
 	t.Helper()
 	srv := natstest.Start(t)
 	nc, js := natstest.Dial(t, srv)
-	if _, err := topology.Ensure(t.Context(), js, topology.Config{RequeueAfter: time.Minute, Lease: time.Minute}); err != nil {
+	if _, err := topology.Ensure(t.Context(), js, topology.Config{RequeueAfter: time.Minute,
+		Lease: time.Minute}); err != nil {
 		t.Fatal(err)
 	}
 	kv, err := js.KeyValue(t.Context(), wire.LeaseBucket)
@@ -94,7 +95,8 @@ func TestSilentProcesses(t *testing.T) {
 	c.put(wire.LeaseKey(3), `{"node":"frozen","host":"web-2"}`)
 	c.put(wire.WaitingKeys+"waits", `{"node":"waits","host":"web-3"}`)
 	s := c.status()
-	if len(s.Silent) != 2 || s.Silent[0].Name != "web-2/frozen" || !slices.Equal(s.Silent[0].Shards, []wire.Shard{0, 3}) || s.Silent[1].Name != "web-3/waits" {
+	if len(s.Silent) != 2 || s.Silent[0].Name != "web-2/frozen" || !slices.Equal(s.Silent[0].Shards, []wire.Shard{0, 3}) ||
+		s.Silent[1].Name != "web-3/waits" {
 		t.Errorf("silent are %+v", s.Silent)
 	}
 	if shard := s.Shards[0]; shard.Owner != nil || shard.Holder != "frozen" || shard.Name != "web-2/frozen" {

@@ -53,7 +53,8 @@ var (
 func (c *Client) Sources(ctx context.Context) ([]topology.Source, error) {
 	sources, err := topology.Sources(ctx, c.js)
 	if err == nil && len(sources) == 0 {
-		err = errors.New("there is no Dormouse system here: no stream carries the metadata of a shard (has `dormouse serve` ever run on this NATS?)")
+		err = errors.New("there is no Dormouse system here: no stream carries the metadata of a shard (has `dormouse " +
+			"serve` ever run on this NATS?)")
 	}
 	return sources, err
 }
@@ -97,7 +98,8 @@ func Persist[R any](ctx context.Context, try func(context.Context) (R, error)) (
 }
 
 // askOwner sends one request to the shard's owner, again and again while there is none or it is busy.
-func askOwner[R interface{ Err() error }](ctx context.Context, c *Client, shard wire.Shard, op wire.Operation, request any) (R, error) {
+func askOwner[R interface{ Err() error }](ctx context.Context, c *Client, shard wire.Shard, op wire.Operation,
+	request any) (R, error) {
 	again := false
 	return Persist(ctx, func(ctx context.Context) (R, error) {
 		reply, err := askOnce[R](ctx, c, shard, op, request, again)
@@ -107,7 +109,8 @@ func askOwner[R interface{ Err() error }](ctx context.Context, c *Client, shard 
 }
 
 // askOnce sends one request to the shard's owner: the one that is known or, with anew, the one that the manifest names.
-func askOnce[R interface{ Err() error }](ctx context.Context, c *Client, shard wire.Shard, op wire.Operation, request any, anew bool) (reply R, err error) {
+func askOnce[R interface{ Err() error }](ctx context.Context, c *Client, shard wire.Shard, op wire.Operation,
+	request any, anew bool) (reply R, err error) {
 	data, err := wire.Encode(request)
 	if err != nil {
 		return reply, err
@@ -132,12 +135,14 @@ func (c *Client) Held(ctx context.Context, shard wire.Shard, request wire.HeldRe
 }
 
 // HeldNow asks once: the owner that is known or, with anew, the one that the manifest names.
-func (c *Client) HeldNow(ctx context.Context, shard wire.Shard, request wire.HeldRequest, anew bool) (wire.HeldReply, error) {
+func (c *Client) HeldNow(ctx context.Context, shard wire.Shard, request wire.HeldRequest, anew bool) (wire.HeldReply,
+	error) {
 	return askOnce[wire.HeldReply](ctx, c, shard, wire.OpHeld, request, anew)
 }
 
 // Extents asks for one page of extents.
-func (c *Client) Extents(ctx context.Context, shard wire.Shard, request wire.ExtentsRequest) (wire.ExtentsReply, error) {
+func (c *Client) Extents(ctx context.Context, shard wire.Shard, request wire.ExtentsRequest) (wire.ExtentsReply,
+	error) {
 	return askOwner[wire.ExtentsReply](ctx, c, shard, wire.OpExtents, request)
 }
 

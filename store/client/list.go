@@ -46,7 +46,8 @@ func (c *Client) Logs(ctx context.Context, prefix string) iter.Seq2[wire.LogInfo
 // Log returns what a shard knows of one log, if it knows it.
 func (c *Client) Log(ctx context.Context, shard wire.Shard, log string) (info wire.LogInfo, ok bool, err error) {
 	p := listPage{shard: shard, more: true, request: wire.ListRequest{Prefix: log, Limit: 1}}
-	if err := p.fill(ctx, c); err != nil || len(p.logs) == 0 || p.logs[0].Log != log { // it is the first that has it as its prefix
+	// it is the first that has it as its prefix
+	if err := p.fill(ctx, c); err != nil || len(p.logs) == 0 || p.logs[0].Log != log {
 		return wire.LogInfo{}, false, err
 	}
 	return p.logs[0], true, nil

@@ -118,7 +118,8 @@ func (c *Client) streamStatus(ctx context.Context, source topology.Source) (s Sh
 		return s, fmt.Errorf("opening stream %s: %w", source.Stream, err)
 	}
 	info := stream.CachedInfo()
-	s = ShardStatus{Source: source, Replicas: info.Config.Replicas, Messages: info.State.Msgs, Bytes: info.State.Bytes, Last: info.State.LastSeq}
+	s = ShardStatus{Source: source, Replicas: info.Config.Replicas, Messages: info.State.Msgs, Bytes: info.State.Bytes,
+		Last: info.State.LastSeq}
 	if info.Cluster != nil {
 		s.Leader = info.Cluster.Leader
 	}
@@ -135,7 +136,8 @@ func (c *Client) ownerStatus(ctx context.Context, s *ShardStatus, processes []wi
 	s.Epoch, s.ClaimedBy, s.Floor = last.Epoch, last.Owner, last.Floor
 	for _, p := range processes {
 		for _, one := range p.Shards {
-			if one.Shard == s.Source.Shard && (one.State == wire.ShardOwned || one.State == wire.ShardClaiming) && (s.Owner == nil || one.Epoch > s.Owner.Epoch) {
+			if one.Shard == s.Source.Shard && (one.State == wire.ShardOwned || one.State == wire.ShardClaiming) &&
+				(s.Owner == nil || one.Epoch > s.Owner.Epoch) {
 				s.Owner, s.Holder, s.Name = &one, p.ID, p.Name()
 			}
 		}

@@ -42,11 +42,12 @@ const (
 // Identity is what the bucket's object and the manifest stream's message hold, as JSON. Additions keep the version; an
 // identity of another version is refused.
 type Identity struct {
-	Kind    string    `json:"kind"`
-	Version int       `json:"version"`
-	System  string    `json:"system"`            // UUID
-	Bucket  string    `json:"bucket,omitempty"`  // UUID; empty in the manifest until the bucket has its object
-	Archive string    `json:"archive,omitempty"` // URL under which the bucket was first opened, for people; without secrets
+	Kind    string `json:"kind"`
+	Version int    `json:"version"`
+	System  string `json:"system"`           // UUID
+	Bucket  string `json:"bucket,omitempty"` // UUID; empty in the manifest until the bucket has its object
+	// URL under which the bucket was first opened, for people; without secrets
+	Archive string    `json:"archive,omitempty"`
 	Made    time.Time `json:"made"`
 }
 
@@ -139,7 +140,8 @@ func ofSystem(ctx context.Context, js jetstream.JetStream) (Identity, uint64, er
 	}
 	i, err := decode(msg.Data)
 	if err != nil {
-		return Identity{}, 0, fmt.Errorf("%w: message %d of stream %s: %w", ErrRefused, msg.Sequence, wire.ManifestStream, err)
+		return Identity{}, 0, fmt.Errorf("%w: message %d of stream %s: %w", ErrRefused, msg.Sequence, wire.ManifestStream,
+			err)
 	}
 	return i, last, nil
 }

@@ -36,7 +36,8 @@ func newSystem(t *testing.T) system {
 	t.Helper()
 	_, js := natstest.Dial(t, natstest.Start(t))
 	s := system{t, js}
-	if _, err := topology.Ensure(t.Context(), js, topology.Config{RequeueAfter: time.Minute, Lease: 2 * time.Second}); err != nil {
+	if _, err := topology.Ensure(t.Context(), js, topology.Config{RequeueAfter: time.Minute,
+		Lease: 2 * time.Second}); err != nil {
 		t.Fatal(err)
 	}
 	return s
@@ -105,8 +106,8 @@ func (s system) commit(key string, p *bucket.Bucket) {
 	last, _ := m.Last()
 	for _, r := range []manifest.Record{
 		{Kind: manifest.Claim, Epoch: last.Epoch + 1},
-		{Kind: manifest.Commit, Epoch: last.Epoch + 1, Segments: []manifest.Committed{{Segment: extent.Segment{Key: key, Size: 3},
-			Extents: []extent.Extent{{Log: "a.b", First: 1, Last: 1, Count: 1}}}}},
+		{Kind: manifest.Commit, Epoch: last.Epoch + 1, Segments: []manifest.Committed{{Segment: extent.Segment{Key: key,
+			Size: 3}, Extents: []extent.Extent{{Log: "a.b", First: 1, Last: 1, Count: 1}}}}},
 		{Kind: manifest.Floor, Epoch: last.Epoch + 1, Floor: 1},
 	} {
 		if _, err := m.Append(s.Context(), r); err != nil {

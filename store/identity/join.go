@@ -26,8 +26,8 @@ type warner func(message string, args ...any)
 // makes both. The steps, and what a crash after each leaves; any number of processes may be at any of them:
 //
 //  1. a system without a bucket is recorded in the manifest stream: the next start goes on;
-//  2. the object is put into the bucket, with the system and a name that is this put's: the next start finds it to be of the
-//     system that waits for its bucket;
+//  2. the object is put into the bucket, with the system and a name that is this put's: the next start finds it to be
+//     of the system that waits for its bucket;
 //  3. the bucket's name is recorded. Of two processes with different buckets one wins, and the other one is refused.
 //
 // What lost: *the object first*: after a crash nobody can tell it from another system's; *the bucket's name given out
@@ -51,8 +51,9 @@ func join(ctx context.Context, js jetstream.JetStream, b *bucket.Bucket, warn wa
 		case system.settled():
 			return system, compare(system, held, b, missing)
 		case system.none() && !missing:
-			return Identity{}, fmt.Errorf("%w: archive %s is %s, and this NATS knows no system yet: give an --archive of its own. "+
-				"If that system is gone, what it archived is still there: keep it. If nothing but %s is in it, remove that",
+			return Identity{}, fmt.Errorf("%w: archive %s is %s, and this NATS knows no system yet: give an --archive of "+
+				"its own. "+"If that system is gone, what it archived is still there: keep it. If nothing but %s is in it, "+
+				"remove that",
 				ErrRefused, b.URL(), held, Key)
 		case system.none():
 			err = record(ctx, js, newIdentity(uuid.NewString(), "", ""), seq)

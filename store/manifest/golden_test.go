@@ -10,7 +10,8 @@ import (
 	"dormouse/internal/golden"
 )
 
-// TestGoldenRecords: a record is read as it was appended, whichever version did, and one of an unknown version is refused.
+// TestGoldenRecords: a record is read as it was appended, whichever version did, and one of an unknown version is
+// refused.
 func TestGoldenRecords(t *testing.T) {
 	for name, kind := range map[string]Kind{"commit": Commit, "snapshot": TakeSnapshot} {
 		var want Record

@@ -238,11 +238,12 @@ func (m *Manifest) Append(ctx context.Context, r Record) (uint64, error) {
 		tries++
 		r.ID = id + "." + strconv.Itoa(tries)
 		return m.try(ctx, &r, id)
-	}, backoff.WithBackOff(retry.Steady()), backoff.WithMaxElapsedTime(0), backoff.WithNotify(func(err error, _ time.Duration) {
-		if m.Failing != nil {
-			m.Failing(err)
-		}
-	}))
+	}, backoff.WithBackOff(retry.Steady()), backoff.WithMaxElapsedTime(0),
+		backoff.WithNotify(func(err error, _ time.Duration) {
+			if m.Failing != nil {
+				m.Failing(err)
+			}
+		}))
 	if err == nil {
 		err = m.confirm(ctx, r)
 	}
@@ -261,7 +262,8 @@ func (m *Manifest) confirm(ctx context.Context, r Record) error {
 		defer cancel()
 		presence, err := m.Has(attempt, before, id)
 		if err == nil && presence != Same {
-			err = backoff.Permanent(fmt.Errorf("%w: shard %s: the servers lost record %d, after which this one was appended", ErrFenced, m.shard, before))
+			err = backoff.Permanent(fmt.Errorf("%w: shard %s: the servers lost record %d, after which this one was appended",
+				ErrFenced, m.shard, before))
 		}
 		return struct{}{}, err
 	}, backoff.WithBackOff(retry.Steady()), backoff.WithMaxElapsedTime(0))
@@ -328,7 +330,8 @@ var errInterrupted = errors.New("reading was interrupted")
 // one at upTo, which must exist. left is how many messages the subject has beyond this one. What follows a record that
 // is not there any more is left out, see Append. The error wraps ErrGap when a record is missing, also when the one at
 // upTo is another one by now, or does not follow the one at after.
-func Scan(ctx context.Context, js jetstream.JetStream, shard wire.Shard, after, upTo Mark, fn func(seq, left uint64, r Record) error) error {
+func Scan(ctx context.Context, js jetstream.JetStream, shard wire.Shard, after, upTo Mark,
+	fn func(seq, left uint64, r Record) error) error {
 	if after == upTo {
 		return nil
 	}
@@ -402,7 +405,8 @@ func (s *scan) take(msg ordered.Message) error {
 		follows, err = s.chain.follows(seq, r)
 	}
 	if err == nil && seq >= s.upTo.Seq && s.chain.last != s.upTo { // before it is taken for what was asked for
-		err = fmt.Errorf("%w: record %d (%s) does not follow record %d (%s)", ErrGap, s.upTo.Seq, s.upTo.ID, base.Seq, base.ID)
+		err = fmt.Errorf("%w: record %d (%s) does not follow record %d (%s)", ErrGap, s.upTo.Seq, s.upTo.ID, base.Seq,
+			base.ID)
 	}
 	if err == nil && follows {
 		err = s.fn(seq, msg.Pending, r)
@@ -420,7 +424,8 @@ type chain struct {
 func (c *chain) follows(seq uint64, r Record) (bool, error) {
 	before, id := r.before()
 	if before > c.before.Seq {
-		return false, fmt.Errorf("%w: record %d follows message %d, and the one before it is %d", ErrGap, seq, before, c.before.Seq)
+		return false, fmt.Errorf("%w: record %d follows message %d, and the one before it is %d", ErrGap, seq, before,
+			c.before.Seq)
 	}
 	counts := Mark{before, id} == c.before && Mark{r.Prev, r.PrevID} == c.last
 	c.before = Mark{seq, r.ID}

@@ -23,7 +23,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func newStream(t *testing.T) jetstream.JetStream {
 	t.Helper()
 	_, js := natstest.Dial(t, natstest.Start(t))
-	_, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: wire.ManifestStream, Subjects: []string{wire.ManifestSubjects}})
+	_, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: wire.ManifestStream,
+		Subjects: []string{wire.ManifestSubjects}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +89,8 @@ type lossy struct {
 	ids                       map[string]bool // of all tries, if set
 }
 
-func (l *lossy) PublishMsg(ctx context.Context, msg *nats.Msg, opts ...jetstream.PublishOpt) (*jetstream.PubAck, error) {
+func (l *lossy) PublishMsg(ctx context.Context, msg *nats.Msg, opts ...jetstream.PublishOpt) (*jetstream.PubAck,
+	error) {
 	if r, err := Decode(msg.Data); l.ids != nil && err == nil {
 		l.ids[r.ID] = true
 	}
@@ -176,10 +178,13 @@ func TestOwnerThatLivedThroughAPowerFailure(t *testing.T) {
 	}
 	// A scan from the record whose sequence was used twice tells which of the two it is from.
 	epochs = nil
-	if err := Scan(t.Context(), js, 0, Mark{3, successor.record.ID}, upTo, collect); err != nil || fmt.Sprint(epochs) != "[3 3]" {
+	if err := Scan(t.Context(), js, 0, Mark{3, successor.record.ID}, upTo, collect); err != nil ||
+		fmt.Sprint(epochs) != "[3 3]" {
 		t.Errorf("above the successor's claim: records of epochs %v, %v", epochs, err)
 	}
-	if err := Scan(t.Context(), js, 0, Mark{3, old.record.ID}, upTo, func(uint64, uint64, Record) error { return nil }); !errors.Is(err, ErrGap) {
+	if err := Scan(t.Context(), js, 0, Mark{3, old.record.ID}, upTo, func(uint64, uint64, Record) error {
+		return nil
+	}); !errors.Is(err, ErrGap) {
 		t.Errorf("above the lost record: %v, want ErrGap", err)
 	}
 }
@@ -208,7 +213,10 @@ func mustHold(t *testing.T, js jetstream.JetStream, owners ...string) {
 	last, _ := next.Last()
 	mustAppend(t, next, Record{Kind: Claim, Epoch: last.Epoch + 1, Owner: "next"})
 	var got []string
-	err := Scan(t.Context(), js, 0, Mark{}, next.Mark(), func(_, _ uint64, r Record) error { got = append(got, r.Owner); return nil })
+	err := Scan(t.Context(), js, 0, Mark{}, next.Mark(), func(_, _ uint64, r Record) error {
+		got = append(got, r.Owner)
+		return nil
+	})
 	if err != nil || !slices.Equal(got, append(owners, "next")) {
 		t.Errorf("records by %q, %v, want %q and next", got, err, owners)
 	}
@@ -255,7 +263,10 @@ func TestScanEndsWithWhatItIsToldTo(t *testing.T) {
 	natstest.LoseEnd(t, js, wire.ManifestStream, 1)
 	mustAppend(t, open(t, js, 0), claim(2, "new"))
 	n := 0
-	if err := Scan(t.Context(), js, 0, Mark{}, lost, func(uint64, uint64, Record) error { n++; return nil }); !errors.Is(err, ErrGap) || n != 1 {
+	if err := Scan(t.Context(), js, 0, Mark{}, lost, func(uint64, uint64, Record) error {
+		n++
+		return nil
+	}); !errors.Is(err, ErrGap) || n != 1 {
 		t.Errorf("a scan up to a record that is lost: %d records, %v, want the first and ErrGap", n, err)
 	}
 }
@@ -287,7 +298,10 @@ func TestScanNoticesWhatIsGone(t *testing.T) {
 		}
 	}
 	n := 0
-	if err := Scan(t.Context(), js, 0, Mark{4, ids[4]}, upTo, func(_, _ uint64, _ Record) error { n++; return nil }); err != nil || n != 2 {
+	if err := Scan(t.Context(), js, 0, Mark{4, ids[4]}, upTo, func(_, _ uint64, _ Record) error {
+		n++
+		return nil
+	}); err != nil || n != 2 {
 		t.Errorf("scanning the tail: %d records, %v", n, err)
 	}
 	for seq, want := range map[uint64]Presence{0: Same, 2: Gone, 5: Other} {
@@ -370,7 +384,8 @@ func FuzzDecode(f *testing.F) {
 	}
 	f.Add(data)
 	f.Add([]byte{recordVersion})
-	snapshot := Record{Kind: TakeSnapshot, Epoch: 2, Snapshot: &Snapshot{UpTo: 9, Runs: []Run{{UpTo: 4}, {After: 4, UpTo: 9}}}}
+	snapshot := Record{Kind: TakeSnapshot, Epoch: 2,
+		Snapshot: &Snapshot{UpTo: 9, Runs: []Run{{UpTo: 4}, {After: 4, UpTo: 9}}}}
 	if data, err = snapshot.Encode(); err != nil {
 		f.Fatal(err)
 	}

@@ -31,12 +31,14 @@ const (
 // Invariants: Epoch never falls from one record of a shard to the next, and rises only in a Claim. Floor never falls
 // but in a Claim whose owner found that the source stream had lost its end.
 type Record struct {
-	Kind     Kind        `cbor:"1,keyasint"`
-	Epoch    uint64      `cbor:"2,keyasint"`
-	Owner    string      `cbor:"3,keyasint"`           // node that appended it
-	ID       string      `cbor:"4,keyasint"`           // unique: tells an append whose answer was lost from somebody else's
-	Time     time.Time   `cbor:"5,keyasint"`           // by the clock of the owner's machine
-	Stored   time.Time   `cbor:"-"`                    // by the clock of the stream's server; of a record that was read from it
+	Kind  Kind   `cbor:"1,keyasint"`
+	Epoch uint64 `cbor:"2,keyasint"`
+	Owner string `cbor:"3,keyasint"` // node that appended it
+	// unique: tells an append whose answer was lost from somebody else's
+	ID   string    `cbor:"4,keyasint"`
+	Time time.Time `cbor:"5,keyasint"` // by the clock of the owner's machine
+	// by the clock of the stream's server; of a record that was read from it
+	Stored   time.Time   `cbor:"-"`
 	Floor    uint64      `cbor:"6,keyasint"`           // everything up to this source sequence is archived
 	Segments []Committed `cbor:"7,keyasint,omitempty"` // of a Commit
 	Snapshot *Snapshot   `cbor:"8,keyasint,omitempty"` // of a TakeSnapshot
@@ -116,7 +118,8 @@ var codec = sync.OnceValues(func() (*zstd.Encoder, *zstd.Decoder) {
 	if err != nil {
 		panic(err) // constant options
 	}
-	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxDecoded), zstd.WithDecoderLowmem(true))
+	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxDecoded),
+		zstd.WithDecoderLowmem(true))
 	if err != nil {
 		panic(err) // constant options
 	}

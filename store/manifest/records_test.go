@@ -16,7 +16,8 @@ import (
 func TestRecordsThatCannotBe(t *testing.T) {
 	snapshot := func(s Snapshot) Record { return Record{Kind: TakeSnapshot, Epoch: 1, Snapshot: &s} }
 	commitOf := func(e extent.Extent) Record {
-		return Record{Kind: Commit, Epoch: 1, Segments: []Committed{{Segment: extent.Segment{Key: "0/a.sst"}, Extents: []extent.Extent{e}}}}
+		return Record{Kind: Commit, Epoch: 1, Segments: []Committed{{Segment: extent.Segment{Key: "0/a.sst"},
+			Extents: []extent.Extent{e}}}}
 	}
 	for name, r := range map[string]Record{
 		"no kind":                         {Epoch: 1},

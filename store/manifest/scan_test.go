@@ -31,7 +31,8 @@ func newBroken(t *testing.T, deaf bool) *broken {
 			return false
 		case b.failures.Load() > 0:
 			b.failures.Add(-1)
-			natstest.Refuse(t, msg, jetstream.APIError{Code: 503, ErrorCode: 10008, Description: "JetStream system temporarily unavailable"})
+			natstest.Refuse(t, msg, jetstream.APIError{Code: 503, ErrorCode: 10008,
+				Description: "JetStream system temporarily unavailable"})
 			return true
 		}
 		return b.deaf

@@ -52,7 +52,8 @@ func TestErrorsSayWhatIsMissing(t *testing.T) {
 	}
 	s.Own(1)
 	at, err := Locate(t.Context(), asks, "a.b")
-	if !errors.Is(err, client.ErrNoLog) || !strings.Contains(err.Error(), "a.b") || at.Source.Stream != wire.DefaultSource {
+	if !errors.Is(err, client.ErrNoLog) || !strings.Contains(err.Error(), "a.b") ||
+		at.Source.Stream != wire.DefaultSource {
 		t.Errorf("unknown log: %+v, %v", at, err)
 	}
 	if err := s.JS.DeleteStream(t.Context(), wire.DefaultSource); err != nil {

@@ -32,7 +32,8 @@ type owner struct{}
 func (owner) Held(_ context.Context, log string, after uint64) (reader.Held, error) {
 	held := reader.Held{Applied: 5}
 	if after < 4 {
-		held.Extents = []extent.Located{{Extent: extent.Extent{Log: log, First: 1, Last: 4, Count: 2}, Segment: extent.Segment{Key: "0/one.sst"}}}
+		held.Extents = []extent.Located{{Extent: extent.Extent{Log: log, First: 1, Last: 4, Count: 2},
+			Segment: extent.Segment{Key: "0/one.sst"}}}
 	}
 	return held, nil
 }

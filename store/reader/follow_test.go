@@ -14,10 +14,11 @@ import (
 
 // follow reads from m until a time, which lies ahead: a synctest bubble begins in the year 2000.
 func follow(ctx context.Context, m *model, tail Tail, to time.Time) (got []entry.Entry, err error) {
-	err = (&Reader{Owner: m, Segments: m, Tail: tail}).Read(ctx, Query{Log: theLog, Follow: true, ToTime: to}, func(e entry.Entry) error {
-		got = append(got, e)
-		return nil
-	})
+	err = (&Reader{Owner: m, Segments: m, Tail: tail}).Read(ctx, Query{Log: theLog, Follow: true, ToTime: to},
+		func(e entry.Entry) error {
+			got = append(got, e)
+			return nil
+		})
 	return got, err
 }
 
@@ -47,7 +48,8 @@ func TestSeamFollowingUntilATime(t *testing.T) {
 				err = fmt.Errorf("the read ended with %w", err)
 			}
 			if err != nil {
-				t.Fatalf("seed %d, until %s: %v\ngot %v of %v, up to index %d\n%v", seed, to, err, seqs(got), seqs(m.log), must, m.trace)
+				t.Fatalf("seed %d, until %s: %v\ngot %v of %v, up to index %d\n%v", seed, to, err, seqs(got), seqs(m.log), must,
+					m.trace)
 			}
 		}
 	})
@@ -126,7 +128,8 @@ func TestFollowIsInterrupted(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		m := still(1, time.Now())
-		if got, err := follow(ctx, m, quiet{m, func() {}}, time.Now().Add(time.Hour)); !errors.Is(err, context.DeadlineExceeded) || len(got) != 1 {
+		got, err := follow(ctx, m, quiet{m, func() {}}, time.Now().Add(time.Hour))
+		if !errors.Is(err, context.DeadlineExceeded) || len(got) != 1 {
 			t.Fatalf("got %v, %v", got, err)
 		}
 	})
@@ -141,7 +144,8 @@ func TestTimesBeyondNanoseconds(t *testing.T) {
 	}
 	m.commit()
 	n := 0
-	q := Query{Log: theLog, FromTime: time.Date(1000, 1, 1, 0, 0, 0, 0, time.UTC), ToTime: time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)}
+	q := Query{Log: theLog, FromTime: time.Date(1000, 1, 1, 0, 0, 0, 0, time.UTC),
+		ToTime: time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)}
 	err := m.reader().Read(t.Context(), q, func(entry.Entry) error { n++; return nil })
 	if err != nil || n != 2 {
 		t.Fatalf("%d entries, %v", n, err)

@@ -172,14 +172,20 @@ func TestOwnerThatIsBehind(t *testing.T) {
 	s.Mu.Unlock()
 	n := len(strings.Fields(s.read(Query{Log: "a.b"})))
 	first := s.Mu.Questions[slices.IndexFunc(s.Mu.Questions, func(q wire.HeldRequest) bool { return q.UpTo > 0 })].UpTo
-	if patient := slices.ContainsFunc(s.Mu.Questions, func(q wire.HeldRequest) bool { return q.UpTo > first }); n != 2*fetchEntries+10 || patient {
+	if patient := slices.ContainsFunc(s.Mu.Questions, func(q wire.HeldRequest) bool {
+		return q.UpTo > first
+	}); n != 2*fetchEntries+10 || patient {
 		t.Errorf("got %d entries, and waited again for an owner that is far behind: %v", n, patient)
 	}
 	s.delete(4)
 	var got []uint64
 	began := time.Now()
-	err := s.open("a.b").Read(t.Context(), Query{Log: "a.b"}, func(e entry.Entry) error { got = append(got, e.Seq); return nil })
-	if took := time.Since(began); !errors.Is(err, errBehind) || !slices.Equal(got, []uint64{1}) || took > client.Patience+3*time.Second {
+	err := s.open("a.b").Read(t.Context(), Query{Log: "a.b"}, func(e entry.Entry) error {
+		got = append(got, e.Seq)
+		return nil
+	})
+	if took := time.Since(began); !errors.Is(err, errBehind) || !slices.Equal(got, []uint64{1}) ||
+		took > client.Patience+3*time.Second {
 		t.Errorf("got %v and %v after %s", got, err, took)
 	}
 }
@@ -208,7 +214,8 @@ func TestKept(t *testing.T) {
 		after, upTo uint64
 		want        bool
 	}{
-		{0, 1, false}, {1, 8, false}, {2, 3, true}, {2, 4, false}, {3, 4, false}, {4, 5, true}, {4, 6, false}, {6, 8, true}, {8, 20, true}, {20, 30, true},
+		{0, 1, false}, {1, 8, false}, {2, 3, true}, {2, 4, false}, {3, 4, false}, {4, 5, true}, {4, 6, false}, {6, 8, true},
+		{8, 20, true}, {20, 30, true},
 	} {
 		if got, err := tail.Kept(t.Context(), tc.after, tc.upTo); err != nil || got != tc.want {
 			t.Errorf("above %d up to %d: %v, %v", tc.after, tc.upTo, got, err)
@@ -228,24 +235,27 @@ func TestKept(t *testing.T) {
 func TestAnswersThatMakeNoSense(t *testing.T) {
 	value := entry.AppendValue(nil, time.Unix(1, 0), nil, []byte("x"))
 	e := func(log string, first, last uint64) extent.Located {
-		return extent.Located{Extent: extent.Extent{Log: log, First: first, Last: last, Count: 1}, Segment: extent.Segment{Key: "0/a.sst"}}
+		return extent.Located{Extent: extent.Extent{Log: log, First: first, Last: last, Count: 1},
+			Segment: extent.Segment{Key: "0/a.sst"}}
 	}
 	for name, reply := range map[string]wire.HeldReply{
-		"an entry again":         {Entries: []wire.HeldEntry{{Seq: 5, Value: value}}},
-		"entries out of order":   {Entries: []wire.HeldEntry{{Seq: 7, Value: value}, {Seq: 6, Value: value}}},
-		"no entry":               {Entries: []wire.HeldEntry{{Seq: 7, Value: []byte{9}}}},
-		"an extent again":        {Extents: []extent.Located{e("a.b", 1, 5)}},
-		"another log's":          {Extents: []extent.Located{e("a.c", 6, 6)}},
-		"no extent":              {Extents: []extent.Located{e("a.b", 7, 6)}},
-		"extents out of order":   {Extents: []extent.Located{e("a.b", 8, 9), e("a.b", 6, 7)}},
-		"more, and nothing":      {More: true},
-		"entries before extents": {Entries: []wire.HeldEntry{{Seq: 6, Value: value}}, Extents: []extent.Located{e("a.b", 7, 8)}},
+		"an entry again":       {Entries: []wire.HeldEntry{{Seq: 5, Value: value}}},
+		"entries out of order": {Entries: []wire.HeldEntry{{Seq: 7, Value: value}, {Seq: 6, Value: value}}},
+		"no entry":             {Entries: []wire.HeldEntry{{Seq: 7, Value: []byte{9}}}},
+		"an extent again":      {Extents: []extent.Located{e("a.b", 1, 5)}},
+		"another log's":        {Extents: []extent.Located{e("a.c", 6, 6)}},
+		"no extent":            {Extents: []extent.Located{e("a.b", 7, 6)}},
+		"extents out of order": {Extents: []extent.Located{e("a.b", 8, 9), e("a.b", 6, 7)}},
+		"more, and nothing":    {More: true},
+		"entries before extents": {Entries: []wire.HeldEntry{{Seq: 6, Value: value}},
+			Extents: []extent.Located{e("a.b", 7, 8)}},
 	} {
 		if held, err := heldOf("a.b", 5, reply); !errors.Is(err, errReply) {
 			t.Errorf("%s: %+v, %v", name, held, err)
 		}
 	}
-	if held, err := heldOf("a.b", 5, wire.HeldReply{Entries: []wire.HeldEntry{{Seq: 6, Value: value}}, More: true}); err != nil || len(held.Entries) != 1 {
+	if held, err := heldOf("a.b", 5, wire.HeldReply{Entries: []wire.HeldEntry{{Seq: 6, Value: value}},
+		More: true}); err != nil || len(held.Entries) != 1 {
 		t.Errorf("%+v, %v", held, err)
 	}
 }

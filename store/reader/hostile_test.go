@@ -147,7 +147,8 @@ func TestTailHasWhatTheArchiveWillHave(t *testing.T) {
 	}
 	raw := natstest.NewRaw(t, conn)
 	const malformed = "NATS/1.0\r\nno colon\r\n\r\n"
-	for _, block := range []string{malformed, "NATS/1.0\nA:   1\nB: J\xf6rg\n\n", malformed, "NATS/1.0\r\nA: 1\r\n\r\ntrailing", "", malformed, "NATS/1.0\r\nA: 1\r\n", malformed} {
+	for _, block := range []string{malformed, "NATS/1.0\nA:   1\nB: J\xf6rg\n\n", malformed,
+		"NATS/1.0\r\nA: 1\r\n\r\ntrailing", "", malformed, "NATS/1.0\r\nA: 1\r\n", malformed} {
 		raw.Publish("logs.a.b", block, []byte("x"))
 	}
 	const want = "2=map[A:[1] B:[J\xf6rg]] 5=map[]"

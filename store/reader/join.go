@@ -128,7 +128,8 @@ const (
 )
 
 // errBehind means that it cannot be known whether what the stream has is all that will be archived.
-var errBehind = errors.New("entries have left the stream that the shard's owner may still have to archive, and it is behind the stream: try again when it has caught up (see 'dormouse status')")
+var errBehind = errors.New("entries have left the stream that the shard's owner may still have to archive, and it is " +
+	"behind the stream: try again when it has caught up (see 'dormouse status')")
 
 // complete reports whether a batch from the stream has all entries up to a sequence that were not emitted.
 //

@@ -31,7 +31,8 @@ type model struct {
 	dropped map[uint64]bool
 	limit   int  // entries of log, after which no more arrive
 	calm    bool // nothing happens by itself
-	skew    int  // seconds that an entry's time may be behind that of one before it, as after a change of the stream's leader
+	// seconds that an entry's time may be behind that of one before it, as after a change of the stream's leader
+	skew int
 
 	owner  modelOwner
 	stale  *modelOwner     // who answers in its place now and then
@@ -66,7 +67,8 @@ func newModel(seed uint64) *model {
 }
 
 func emptyModel(seed, stream uint64) *model {
-	return &model{first: 1, rand: rand.New(rand.NewPCG(seed, stream)), dropped: make(map[uint64]bool), lost: make(map[uint64]bool), segments: make(map[string][]entry.Entry)}
+	return &model{first: 1, rand: rand.New(rand.NewPCG(seed, stream)), dropped: make(map[uint64]bool),
+		lost: make(map[uint64]bool), segments: make(map[string][]entry.Entry)}
 }
 
 // pass lets the world go on for a while, often not at all.
@@ -156,7 +158,9 @@ func (m *model) takeIn() {
 }
 
 func (m *model) archived(seq uint64) bool {
-	return slices.ContainsFunc(m.owner.extents, func(l extent.Located) bool { return l.Extent.First <= seq && seq <= l.Extent.Last })
+	return slices.ContainsFunc(m.owner.extents, func(l extent.Located) bool {
+		return l.Extent.First <= seq && seq <= l.Extent.Last
+	})
 }
 
 func (m *model) commit() {
@@ -228,7 +232,9 @@ func (m *model) takeover() {
 	if was := m.owner; m.rand.IntN(2) == 0 {
 		m.stale = &was
 	}
-	m.owner.buffered = slices.DeleteFunc(slices.Clone(m.owner.buffered), func(e entry.Entry) bool { return e.Seq > applied })
+	m.owner.buffered = slices.DeleteFunc(slices.Clone(m.owner.buffered), func(e entry.Entry) bool {
+		return e.Seq > applied
+	})
 	m.owner.applied, m.sent, m.flying = applied, applied, nil
 	m.note("takeover at %d", applied)
 }
@@ -427,7 +433,8 @@ func TestSeam(t *testing.T) {
 				err = m.judge(got, there, wanted)
 			}
 			if err != nil {
-				t.Fatalf("seed %d, from %d to %d: %v\ngot %v of %v, %d when the read began\n%v", seed, q.From, q.To, err, seqs(got), seqs(m.log), there, m.trace)
+				t.Fatalf("seed %d, from %d to %d: %v\ngot %v of %v, %d when the read began\n%v", seed, q.From, q.To, err, seqs(got),
+					seqs(m.log), there, m.trace)
 			}
 		}
 	})

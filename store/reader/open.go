@@ -102,5 +102,6 @@ func Open(ctx context.Context, c *client.Client, at Located, b *bucket.Bucket) (
 		return nil, nil, fmt.Errorf("opening stream %s: %w", at.Source.Stream, err)
 	}
 	tail := &streamTail{js: c.JS(), stream: stream, prefix: at.Source.Prefix}
-	return &Reader{Owner: &remoteOwner{client: c, shard: at.Source.Shard}, Segments: &Bucket{Bucket: b, js: c.JS()}, Tail: tail}, tail.close, nil
+	return &Reader{Owner: &remoteOwner{client: c, shard: at.Source.Shard}, Segments: &Bucket{Bucket: b, js: c.JS()},
+		Tail: tail}, tail.close, nil
 }

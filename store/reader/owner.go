@@ -50,7 +50,8 @@ type remoteOwner struct {
 // behindOften is how many answers of an owner that is behind the stream make the reader look for another one.
 const behindOften = 4
 
-func (o *remoteOwner) Complete(ctx context.Context, log string, after, upTo uint64, seqs []uint64) (bool, uint64, error) {
+func (o *remoteOwner) Complete(ctx context.Context, log string, after, upTo uint64, seqs []uint64) (bool, uint64,
+	error) {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	request := wire.HeldRequest{Log: log, After: after, UpTo: upTo, Seqs: seqs}
@@ -88,7 +89,8 @@ func (o *remoteOwner) Held(ctx context.Context, log string, after uint64) (held 
 			continue
 		}
 		if len(part.Value) == 0 || part.Total > maxEntry || len(part.Value) > part.Total-request.Offset {
-			return held, fmt.Errorf("%w: %d bytes at %d of an entry of %d", errReply, len(part.Value), request.Offset, part.Total)
+			return held, fmt.Errorf("%w: %d bytes at %d of an entry of %d", errReply, len(part.Value), request.Offset,
+				part.Total)
 		}
 		whole.Seq, whole.Total, whole.Value = part.Seq, part.Total, append(whole.Value, part.Value...)
 		if len(whole.Value) == whole.Total {
@@ -108,7 +110,8 @@ func heldOf(log string, after uint64, reply wire.HeldReply) (Held, error) {
 	for _, l := range reply.Extents {
 		e := l.Extent
 		if err := e.Validate(); err != nil || e.Log != log || e.Last <= last {
-			return Held{}, fmt.Errorf("%w: an extent of %s from %d to %d after %d of %s, %w", errReply, e.Log, e.First, e.Last, last, log, err)
+			return Held{}, fmt.Errorf("%w: an extent of %s from %d to %d after %d of %s, %w", errReply, e.Log, e.First, e.Last,
+				last, log, err)
 		}
 		last = e.Last
 	}

@@ -128,7 +128,8 @@ func (w *walk) readExtent(ctx context.Context, l extent.Located) error {
 		return err
 	}
 	if w.position != e.Last {
-		return fmt.Errorf("segment %s ends at entry %d of %s, the catalog says %d: run dormouse verify", l.Segment.Key, w.position, e.Log, e.Last)
+		return fmt.Errorf("segment %s ends at entry %d of %s, the catalog says %d: run dormouse verify", l.Segment.Key,
+			w.position, e.Log, e.Last)
 	}
 	return nil
 }

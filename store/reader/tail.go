@@ -81,13 +81,16 @@ func current(r *jetstream.PeerInfo, _ time.Duration) bool { return r.Current && 
 // other one was elected, and it knows of all that was acknowledged before. (Raft's read index; Ongaro 2014, 6.4.) A
 // leader that was cut off does not notice for some ten seconds. One that is idle hears from its replicas once a second.
 func (t *streamTail) End(ctx context.Context) (last uint64, err error) {
-	state, err := t.state(ctx, func(r *jetstream.PeerInfo, asking time.Duration) bool { return r.Active > 0 && r.Active < asking })
+	state, err := t.state(ctx, func(r *jetstream.PeerInfo, asking time.Duration) bool {
+		return r.Active > 0 && r.Active < asking
+	})
 	return state.LastSeq, err
 }
 
 // state returns the stream's state as its leader has it, once good holds for most of its replicas, of which the leader
 // itself is one. asking is how long before this question the first one was sent.
-func (t *streamTail) state(ctx context.Context, good func(r *jetstream.PeerInfo, asking time.Duration) bool, opts ...jetstream.StreamInfoOpt) (jetstream.StreamState, error) {
+func (t *streamTail) state(ctx context.Context, good func(r *jetstream.PeerInfo, asking time.Duration) bool,
+	opts ...jetstream.StreamInfoOpt) (jetstream.StreamState, error) {
 	began := time.Now()
 	info, err := client.Persist(ctx, func(ctx context.Context) (*jetstream.StreamInfo, error) {
 		asking := time.Since(began)
@@ -139,7 +142,8 @@ func (t *streamTail) Fetch(ctx context.Context, log string, after uint64, wait b
 				behind = time.Now()
 			}
 			if time.Since(behind) > client.Patience {
-				return nil, fmt.Errorf("reading from stream %s: the replica that answers lacks entry %d, which the stream has: try again when the cluster is whole", t.name(), last)
+				return nil, fmt.Errorf("reading from stream %s: the replica that answers lacks entry %d, which the stream has: "+
+					"try again when the cluster is whole", t.name(), last)
 			}
 			if err := sleep(ctx, behindPause); err != nil {
 				return nil, err
@@ -236,7 +240,8 @@ func lastOf(msg *nats.Msg) (uint64, error) {
 func (t *streamTail) open(ctx context.Context, log string, after uint64) error {
 	t.close()
 	consumer, err := client.Persist(ctx, func(ctx context.Context) (*ordered.Consumer, error) {
-		return ordered.Open(ctx, t.js, t.name(), t.prefix+"."+log, after+1, ordered.Limits{Messages: fetchEntries, Bytes: fetchBytes})
+		return ordered.Open(ctx, t.js, t.name(), t.prefix+"."+log, after+1,
+			ordered.Limits{Messages: fetchEntries, Bytes: fetchBytes})
 	})
 	if err != nil {
 		return err
@@ -286,7 +291,8 @@ func (t *streamTail) collect(ctx context.Context, after uint64) (batch []entry.E
 				return batch, err
 			}
 			if t.after = msg.Sequence; isEntry {
-				batch = append(batch, entry.Entry{Log: t.log, Seq: msg.Sequence, Time: msg.Time.UTC(), Headers: headers, Data: msg.Data})
+				batch = append(batch, entry.Entry{Log: t.log, Seq: msg.Sequence, Time: msg.Time.UTC(), Headers: headers,
+					Data: msg.Data})
 			}
 			size += len(msg.Data) + msg.HeaderBytes
 		}
@@ -301,7 +307,8 @@ func (t *streamTail) collect(ctx context.Context, after uint64) (batch []entry.E
 // headers returns a message's headers as the archive will have them. Without a header block of names and values it is
 // not an entry, but rejected. One that is gone was deleted, or is archived by now, which the reader looks at
 // afterwards.
-func (t *streamTail) headers(ctx context.Context, msg ordered.Message) (headers map[string][]string, isEntry bool, err error) {
+func (t *streamTail) headers(ctx context.Context, msg ordered.Message) (headers map[string][]string, isEntry bool,
+	err error) {
 	if header.Fits(msg.HeaderBytes, msg.Header) {
 		return msg.Header, true, nil
 	}

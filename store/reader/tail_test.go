@@ -81,7 +81,8 @@ func TestTailKeepsTheWholeEntry(t *testing.T) {
 		t.Fatal(err)
 	}
 	e := batch[0]
-	if e.Log != "a.b" || e.Seq != ack.Sequence || !e.Time.Equal(stored.Time) || !bytes.Equal(e.Data, msg.Data) || fmt.Sprint(e.Headers) != "map[K:[v w]]" {
+	if e.Log != "a.b" || e.Seq != ack.Sequence || !e.Time.Equal(stored.Time) || !bytes.Equal(e.Data, msg.Data) ||
+		fmt.Sprint(e.Headers) != "map[K:[v w]]" {
 		t.Fatalf("got %+v", e)
 	}
 }
@@ -151,10 +152,11 @@ func TestFollowFromAheadOfTheStream(t *testing.T) {
 	var got []uint64
 	r := s.open("a.b")
 	go func() {
-		done <- r.Read(context.WithoutCancel(t.Context()), Query{Log: "a.b", From: first + 3, To: first + 4, Follow: true}, func(e entry.Entry) error {
-			got = append(got, e.Seq)
-			return nil
-		})
+		done <- r.Read(context.WithoutCancel(t.Context()), Query{Log: "a.b", From: first + 3, To: first + 4, Follow: true},
+			func(e entry.Entry) error {
+				got = append(got, e.Seq)
+				return nil
+			})
 	}()
 	s.Publish("a.b", "1", "2", "3", "4")
 	if err := <-done; err != nil {

@@ -9,8 +9,8 @@ import (
 	"dormouse/store/segment"
 )
 
-// A segment holds entries of many logs, ascending by log and sequence. Its table of contents says what it has of which, so
-// that of one log only its part of the object is read.
+// A segment holds entries of many logs, ascending by log and sequence. Its table of contents says what it has of which,
+// so that of one log only its part of the object is read.
 func Example() {
 	w, err := segment.NewWriter(segment.Options{})
 	if err != nil {
@@ -19,7 +19,8 @@ func Example() {
 	defer w.Close()
 	at := time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
 	for _, e := range []entry.Entry{
-		{Log: "acme.db", Seq: 4, Data: []byte("started")}, {Log: "acme.web", Seq: 2, Data: []byte("GET /")}, {Log: "acme.web", Seq: 7, Data: []byte("GET /a")},
+		{Log: "acme.db", Seq: 4, Data: []byte("started")}, {Log: "acme.web", Seq: 2, Data: []byte("GET /")},
+		{Log: "acme.web", Seq: 7, Data: []byte("GET /a")},
 	} {
 		if err := w.Add(entry.AppendKey(nil, e.Log, e.Seq), entry.AppendValue(nil, at, e.Headers, e.Data)); err != nil {
 			panic(err)

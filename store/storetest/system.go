@@ -50,7 +50,8 @@ func New(t *testing.T) *System {
 	t.Helper()
 	s := &System{T: t, Server: natstest.Start(t)}
 	s.NC, s.JS = natstest.Dial(t, s.Server)
-	if _, err := topology.Ensure(t.Context(), s.JS, topology.Config{RequeueAfter: time.Minute, Lease: time.Second}); err != nil {
+	if _, err := topology.Ensure(t.Context(), s.JS,
+		topology.Config{RequeueAfter: time.Minute, Lease: time.Second}); err != nil {
 		t.Fatal(err)
 	}
 	var err error
@@ -185,7 +186,8 @@ func (s *System) held(req wire.HeldRequest) wire.HeldReply {
 	s.Mu.Lock()
 	defer s.Mu.Unlock()
 	s.Mu.Questions = append(s.Mu.Questions, req)
-	reply := wire.HeldReply{Status: extents.Status, Extents: extents.Extents, More: extents.More, Archive: extents.Archive, Applied: s.Mu.Applied}
+	reply := wire.HeldReply{Status: extents.Status, Extents: extents.Extents, More: extents.More, Archive: extents.Archive,
+		Applied: s.Mu.Applied}
 	var has []uint64
 	for _, e := range s.Mu.Buffered {
 		if e.Log != req.Log || e.Seq <= req.After {
@@ -197,7 +199,8 @@ func (s *System) held(req wire.HeldRequest) wire.HeldReply {
 		}
 		reply.More = reply.More || len(reply.Extents) > 0 || len(reply.Entries) == 2
 		if !reply.More && req.MaxBytes > 0 {
-			reply.Entries = append(reply.Entries, wire.HeldEntry{Seq: e.Seq, Value: entry.AppendValue(nil, e.Time, e.Headers, e.Data)})
+			reply.Entries = append(reply.Entries, wire.HeldEntry{Seq: e.Seq,
+				Value: entry.AppendValue(nil, e.Time, e.Headers, e.Data)})
 		}
 	}
 	if req.UpTo > 0 {
@@ -271,18 +274,23 @@ func (s *System) Put(key string, upTo uint64, logs ...string) (extent.Segment, [
 func (s *System) archived(log string, seq uint64) bool {
 	s.Mu.Lock()
 	defer s.Mu.Unlock()
-	return slices.ContainsFunc(s.Mu.Extents, func(l extent.Located) bool { return l.Extent.Log == log && l.Extent.Last >= seq })
+	return slices.ContainsFunc(s.Mu.Extents, func(l extent.Located) bool {
+		return l.Extent.Log == log && l.Extent.Last >= seq
+	})
 }
 
 // Commit puts extents of a segment into the manifest and the owner's catalog.
 func (s *System) Commit(in extent.Segment, extents ...extent.Extent) {
 	s.T.Helper()
-	s.Append(manifest.Record{Kind: manifest.Commit, Epoch: 1, Owner: "n", Segments: []manifest.Committed{{Segment: in, Extents: extents}}})
+	s.Append(manifest.Record{Kind: manifest.Commit, Epoch: 1, Owner: "n",
+		Segments: []manifest.Committed{{Segment: in, Extents: extents}}})
 	s.Mu.Lock()
 	defer s.Mu.Unlock()
 	for _, e := range extents {
 		s.Mu.Extents = append(s.Mu.Extents, extent.Located{Extent: e, Segment: in})
-		s.Mu.Buffered = slices.DeleteFunc(s.Mu.Buffered, func(b entry.Entry) bool { return b.Log == e.Log && b.Seq <= e.Last })
+		s.Mu.Buffered = slices.DeleteFunc(s.Mu.Buffered, func(b entry.Entry) bool {
+			return b.Log == e.Log && b.Seq <= e.Last
+		})
 	}
 	slices.SortFunc(s.Mu.Extents, func(a, b extent.Located) int {
 		if c := strings.Compare(a.Extent.Log, b.Extent.Log); c != 0 {

@@ -170,8 +170,9 @@ func (v *Verifier) verifyShard(ctx context.Context, shard wire.Shard, r *Report)
 	}
 	less := inCatalog.Extents < inManifest.Extents || inCatalog.Entries < inManifest.Entries
 	if less || now == head && inCatalog != inManifest {
-		v.bad(r, wrongf("the catalog of shard %s has %d extents with %d entries, the manifest %d with %d: delete the owner's data/pebble while it is stopped, and it is rebuilt",
-			shard, inCatalog.Extents, inCatalog.Entries, inManifest.Extents, inManifest.Entries))
+		v.bad(r, wrongf("the catalog of shard %s has %d extents with %d entries, the manifest %d with %d: delete the "+
+			"owner's data/pebble while it is stopped, and it is rebuilt", shard, inCatalog.Extents, inCatalog.Entries,
+			inManifest.Extents, inManifest.Entries))
 	}
 	return v.verifySegments(ctx, shard, in, r)
 }
@@ -207,7 +208,9 @@ func (v *Verifier) verifySegments(ctx context.Context, shard wire.Shard, in map[
 		if !ok {
 			return nil
 		}
-		i, found := slices.BinarySearchFunc(holds, l.Extent.Log, func(e extent.Extent, log string) int { return strings.Compare(e.Log, log) })
+		i, found := slices.BinarySearchFunc(holds, l.Extent.Log, func(e extent.Extent, log string) int {
+			return strings.Compare(e.Log, log)
+		})
 		if !found || holds[i] != l.Extent {
 			v.bad(r, wrongf("segment %s: it does not hold log %s from %d to %d with %d entries, which was committed of it",
 				l.Segment.Key, l.Extent.Log, l.Extent.First, l.Extent.Last, l.Extent.Count))
@@ -284,7 +287,8 @@ func (v *Verifier) getPart(ctx context.Context, part extent.Segment) ([]byte, er
 }
 
 // eachExtent pages over the catalog and checks on the way that the extents of a log follow each other.
-func (v *Verifier) eachExtent(ctx context.Context, shard wire.Shard, request wire.ExtentsRequest, r *Report, fn func(extent.Located) error) error {
+func (v *Verifier) eachExtent(ctx context.Context, shard wire.Shard, request wire.ExtentsRequest, r *Report,
+	fn func(extent.Located) error) error {
 	var last extent.Located
 	for more := true; more; {
 		reply, err := v.Client.Extents(ctx, shard, request)
@@ -308,7 +312,8 @@ func (v *Verifier) eachExtent(ctx context.Context, shard wire.Shard, request wir
 }
 
 // verifySegment reads a whole segment, checks that the extents are in it, and returns all that are; nil when it is bad.
-func (v *Verifier) verifySegment(ctx context.Context, s extent.Segment, extents []extent.Extent, r *Report) ([]extent.Extent, error) {
+func (v *Verifier) verifySegment(ctx context.Context, s extent.Segment, extents []extent.Extent,
+	r *Report) ([]extent.Extent, error) {
 	holds, err := v.readSegment(ctx, s, extents)
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
@@ -319,12 +324,14 @@ func (v *Verifier) verifySegment(ctx context.Context, s extent.Segment, extents 
 	if err == nil || !isUnread(err) {
 		v.inARow = 0
 	} else if v.inARow++; v.inARow >= mostUnread {
-		return nil, fmt.Errorf("%w: %d objects one after the other could not be read, the last one since: %w", ErrUnread, v.inARow, err)
+		return nil, fmt.Errorf("%w: %d objects one after the other could not be read, the last one since: %w", ErrUnread,
+			v.inARow, err)
 	}
 	return holds, nil
 }
 
-func (v *Verifier) readSegment(ctx context.Context, s extent.Segment, extents []extent.Extent) ([]extent.Extent, error) {
+func (v *Verifier) readSegment(ctx context.Context, s extent.Segment, extents []extent.Extent) ([]extent.Extent,
+	error) {
 	object, err := v.Bucket.Object(ctx, s.Key)
 	if err != nil {
 		return nil, err

@@ -41,7 +41,8 @@ func archivedSystem(t *testing.T) *system {
 func (s *system) verify(log string) (Report, string) {
 	s.T.Helper()
 	var bad []string
-	v := &Verifier{Client: client.New(s.NC, s.JS), Bucket: s.Bucket, Bad: func(err error) { bad = append(bad, err.Error()) }}
+	v := &Verifier{Client: client.New(s.NC, s.JS), Bucket: s.Bucket,
+		Bad: func(err error) { bad = append(bad, err.Error()) }}
 	r, err := v.Verify(s.T.Context(), log)
 	if err != nil {
 		s.T.Fatal(err)
@@ -148,8 +149,10 @@ func TestVerifyNamesWhatIsBad(t *testing.T) {
 				s.Commit(in, extent.Extent{Log: "a.b", First: 1, Last: 1, Count: 1, Bytes: 1})
 			}, "0/one.sst: it does not hold log a.b from 1 to 1"},
 		"a snapshot that is gone": {func(_ *testing.T, s *system) {
-			s.Append(manifest.Record{Kind: manifest.TakeSnapshot, Epoch: 1, Owner: "n", Snapshot: &manifest.Snapshot{UpTo: 2, UpToID: s.RecordID(2),
-				Runs: []manifest.Run{{UpTo: 2, Extents: 2, Entries: 3, Parts: []extent.Segment{{Key: "0/catalog/gone.rows", Size: 9}}}}}})
+			s.Append(manifest.Record{Kind: manifest.TakeSnapshot, Epoch: 1, Owner: "n",
+				Snapshot: &manifest.Snapshot{UpTo: 2, UpToID: s.RecordID(2),
+					Runs: []manifest.Run{{UpTo: 2, Extents: 2, Entries: 3,
+						Parts: []extent.Segment{{Key: "0/catalog/gone.rows", Size: 9}}}}}})
 		}, "gone.rows"},
 		"a catalog with less": {func(_ *testing.T, s *system) {
 			s.Mu.Extents = s.Mu.Extents[1:]

@@ -23,8 +23,10 @@ type Design string
 
 // The designs.
 const (
-	Slots     Design = "slots"     // scheduler.Scheduler: all the logs of a tick share a timer and are published in batches
-	Heap      Design = "heap"      // container/heap under a mutex, one timer for the earliest, a pool that is fed one by one
+	// scheduler.Scheduler: all the logs of a tick share a timer and are published in batches
+	Slots Design = "slots"
+	// container/heap under a mutex, one timer for the earliest, a pool that is fed one by one
+	Heap      Design = "heap"
 	AfterFunc Design = "afterfunc" // a time.AfterFunc for each log
 )
 

@@ -188,7 +188,8 @@ func listsInOrder(t *testing.T, ctx context.Context, b *bucket.Bucket) {
 		"9/":  nil,
 		"7":   {{Key: "7.json", Size: 6}, {Key: "7/a.sst", Size: 7}, {Key: "7/b.sst", Size: 7}, {Key: "70/a.sst", Size: 8}},
 		"7/b": {{Key: "7/b.sst", Size: 7}},
-		"":    {{Key: "7.json", Size: 6}, {Key: "7/a.sst", Size: 7}, {Key: "7/b.sst", Size: 7}, {Key: "70/a.sst", Size: 8}, {Key: "8/a.sst", Size: 7}},
+		"": {{Key: "7.json", Size: 6}, {Key: "7/a.sst", Size: 7}, {Key: "7/b.sst", Size: 7}, {Key: "70/a.sst", Size: 8},
+			{Key: "8/a.sst", Size: 7}},
 	} {
 		var got []extent.Segment
 		for s, err := range b.List(ctx, prefix) {

@@ -57,7 +57,8 @@ func BenchmarkAppend(b *testing.B) {
 				b.Fatal(err)
 			}
 		}
-		if err := cache.SetPosition(batch, 3, cache.Position{Source: now, Manifest: now, Applied: seq, AppliedTime: now}); err != nil {
+		if err := cache.SetPosition(batch, 3, cache.Position{Source: now, Manifest: now, Applied: seq,
+			AppliedTime: now}); err != nil {
 			b.Fatal(err)
 		}
 		if err := batch.Commit(pebble.NoSync); err != nil {

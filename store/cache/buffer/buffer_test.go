@@ -258,7 +258,8 @@ func TestRemoveAndRestore(t *testing.T) {
 	batch := db.NewBatch()
 	// b.z has 2, 5, ... 29; a.x has 3, 6, ... 30; a.x.y has 1, 4, ... 28
 	err := b.Remove(batch, []extent.Extent{ // out of order on purpose
-		{Log: "b.z", First: 2, Last: 29, Count: 10}, {Log: "a.x", First: 3, Last: 15, Count: 5}, {Log: "a.x.y", First: 1, Last: 4, Count: 2}})
+		{Log: "b.z", First: 2, Last: 29, Count: 10}, {Log: "a.x", First: 3, Last: 15, Count: 5},
+		{Log: "a.x.y", First: 1, Last: 4, Count: 2}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -270,8 +271,10 @@ func TestRemoveAndRestore(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []Active{
-		{Log: "a.x", First: 18, Last: 30, Count: 5, Bytes: 25, FirstTime: time.Unix(18, 0).UTC(), Newest: time.Unix(30, 0).UTC()},
-		{Log: "a.x.y", First: 7, Last: 28, Count: 8, Bytes: 40, FirstTime: time.Unix(7, 0).UTC(), Newest: time.Unix(28, 0).UTC()},
+		{Log: "a.x", First: 18, Last: 30, Count: 5, Bytes: 25, FirstTime: time.Unix(18, 0).UTC(),
+			Newest: time.Unix(30, 0).UTC()},
+		{Log: "a.x.y", First: 7, Last: 28, Count: 8, Bytes: 40, FirstTime: time.Unix(7, 0).UTC(),
+			Newest: time.Unix(28, 0).UTC()},
 	}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Fatalf("got  %v\nwant %v", got, want)
@@ -305,7 +308,8 @@ func TestRemoveTakesNothingElse(t *testing.T) {
 				if gone = 1 + r.IntN(n); whole {
 					gone = n
 				}
-				extents = append(extents, extent.Extent{Log: all[i].log, First: all[i].seq, Last: all[i+gone-1].seq, Count: uint64(gone)})
+				extents = append(extents, extent.Extent{Log: all[i].log, First: all[i].seq, Last: all[i+gone-1].seq,
+					Count: uint64(gone)})
 			}
 			left = append(left, all[i+gone:i+n]...)
 			i += n

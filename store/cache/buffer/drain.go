@@ -95,8 +95,9 @@ func (c *Cursor) piece(log string, offset, skip, room int) (wire.DrainReply, err
 	}
 	end := min(offset+room, len(value))
 	reply := wire.DrainReply{
-		Piece: &wire.Piece{Key: append([]byte(nil), key...), Offset: offset, Total: len(value), Bytes: append([]byte(nil), value[offset:end]...)},
-		Skip:  skip, After: seq - 1, Offset: end,
+		Piece: &wire.Piece{Key: append([]byte(nil), key...), Offset: offset, Total: len(value),
+			Bytes: append([]byte(nil), value[offset:end]...)},
+		Skip: skip, After: seq - 1, Offset: end,
 	}
 	if end == len(value) {
 		reply.After, reply.Offset = seq, 0

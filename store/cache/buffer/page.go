@@ -44,7 +44,8 @@ const minPart = 1024
 
 func part(seq uint64, value []byte, offset, length int) (wire.HeldEntry, error) {
 	if offset >= len(value) {
-		return wire.HeldEntry{}, fmt.Errorf("%w: offset %d in entry %d, which has %d bytes", wire.ErrBadRequest, offset, seq, len(value))
+		return wire.HeldEntry{}, fmt.Errorf("%w: offset %d in entry %d, which has %d bytes", wire.ErrBadRequest, offset, seq,
+			len(value))
 	}
 	end := min(offset+length, len(value))
 	return wire.HeldEntry{Seq: seq, Value: bytes.Clone(value[offset:end]), Total: len(value)}, nil

@@ -48,7 +48,8 @@ func TestAgainstModel(t *testing.T) {
 			}
 		}
 	}
-	if err := New(db, 2).Put(batch, extent.Extent{Log: "z.other", First: 1, Last: 1, Count: 1}, extent.Segment{Key: "k"}); err != nil {
+	if err := New(db, 2).Put(batch, extent.Extent{Log: "z.other", First: 1, Last: 1, Count: 1},
+		extent.Segment{Key: "k"}); err != nil {
 		t.Fatal(err)
 	}
 	if err := batch.Commit(pebble.NoSync); err != nil {
@@ -114,7 +115,8 @@ func checkAll(t *testing.T, c *Catalog, model map[string][]extent.Located, logs 
 	}
 }
 
-func summaries(ctx context.Context, c *Catalog, prefix string, from Mark, bounds Bounds) (page []Summary, next Mark, err error) {
+func summaries(ctx context.Context, c *Catalog, prefix string, from Mark, bounds Bounds) (page []Summary, next Mark,
+	err error) {
 	err = c.read(func(v *View) error {
 		page, next, err = v.Summaries(ctx, prefix, from, bounds)
 		return err
@@ -135,7 +137,8 @@ func checkSummaries(t *testing.T, c *Catalog, model map[string][]extent.Located)
 		{"b.a", "", []string{"b.a"}},
 		{"c", "", nil},
 	} {
-		for _, bounds := range []Bounds{{1000, 100_000, later}, {1, 100_000, later}, {1000, 7, later}, {2, 31, later}, {1000, 30, later}, {1, 1, later}, {1000, 100_000, time.Now()}} {
+		for _, bounds := range []Bounds{{1000, 100_000, later}, {1, 100_000, later}, {1000, 7, later}, {2, 31, later},
+			{1000, 30, later}, {1, 1, later}, {1000, 100_000, time.Now()}} {
 			got := summarize(t, c, tc.prefix, Mark{Log: tc.from}, bounds)
 			var logs []string
 			for _, s := range got {

@@ -10,11 +10,12 @@ import (
 	"dormouse/internal/golden"
 )
 
-// TestGoldenRows: rows of the catalog, and parts of snapshots, are read whichever version wrote them; of an unknown version they
-// are refused.
+// TestGoldenRows: rows of the catalog, and parts of snapshots, are read whichever version wrote them; of an unknown
+// version they are refused.
 func TestGoldenRows(t *testing.T) {
 	want := extent.Located{
-		Extent:  extent.Extent{Log: "tenant.log", First: 7, Last: 300, Count: 12, Bytes: 5000, MinTime: 1_700_000_000_000_000_000, MaxTime: 1_700_000_005_000_000_000},
+		Extent: extent.Extent{Log: "tenant.log", First: 7, Last: 300, Count: 12, Bytes: 5000,
+			MinTime: 1_700_000_000_000_000_000, MaxTime: 1_700_000_005_000_000_000},
 		Segment: extent.Segment{Key: "0/one.sst", Size: 123456},
 	}
 	row := RowOf(want.Extent, want.Segment)
@@ -23,7 +24,10 @@ func TestGoldenRows(t *testing.T) {
 		t.Errorf("a row is read as %+v, %v, want %+v", got, err, want)
 	}
 	var today []byte
-	err := WriteParts(func(yield func(Row, error) bool) { yield(row, nil) }, func(part []byte) error { today = part; return nil })
+	err := WriteParts(func(yield func(Row, error) bool) { yield(row, nil) }, func(part []byte) error {
+		today = part
+		return nil
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -57,11 +57,13 @@ func (c *Catalog) PutRow(batch *cache.Batch, r Row) error {
 }
 
 var partCodec = sync.OnceValues(func() (*zstd.Encoder, *zstd.Decoder) {
-	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1), zstd.WithLowerEncoderMem(true))
+	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1),
+		zstd.WithLowerEncoderMem(true))
 	if err != nil {
 		panic(err) // constant options
 	}
-	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxPart), zstd.WithDecoderLowmem(true))
+	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxPart),
+		zstd.WithDecoderLowmem(true))
 	if err != nil {
 		panic(err) // constant options
 	}
@@ -137,7 +139,8 @@ func Rows(part []byte) iter.Seq2[Row, error] {
 }
 
 // Run yields the rows of a run's parts, one part in memory at a time.
-func Run(ctx context.Context, parts []extent.Segment, get func(context.Context, extent.Segment) ([]byte, error)) iter.Seq2[Row, error] {
+func Run(ctx context.Context, parts []extent.Segment,
+	get func(context.Context, extent.Segment) ([]byte, error)) iter.Seq2[Row, error] {
 	return func(yield func(Row, error) bool) {
 		for _, s := range parts {
 			part, err := get(ctx, s)

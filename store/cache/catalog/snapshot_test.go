@@ -15,7 +15,8 @@ import (
 )
 
 func numberedRow(i int) Row {
-	return RowOf(extent.Extent{Log: fmt.Sprintf("tenant%05d.web", i/3), First: uint64(i%3*10 + 1), Last: uint64(i%3*10 + 9), Count: 2, MaxTime: int64(i)},
+	return RowOf(extent.Extent{Log: fmt.Sprintf("tenant%05d.web", i/3), First: uint64(i%3*10 + 1),
+		Last: uint64(i%3*10 + 9), Count: 2, MaxTime: int64(i)},
 		extent.Segment{Key: fmt.Sprintf("0/%0200d.sst", i%7), Size: uint64(i)})
 }
 
@@ -76,7 +77,10 @@ func TestMergeEndsAtAnError(t *testing.T) {
 	gone := errors.New("gone")
 	parts := []extent.Segment{{Key: "a"}, {Key: "b"}}
 	var first []byte
-	err := WriteParts(func(yield func(Row, error) bool) { yield(numberedRow(1), nil) }, func(part []byte) error { first = part; return nil })
+	err := WriteParts(func(yield func(Row, error) bool) { yield(numberedRow(1), nil) }, func(part []byte) error {
+		first = part
+		return nil
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,16 +113,17 @@ func TestBadParts(t *testing.T) {
 	damaged := bytes.Clone(whole)
 	damaged[len(damaged)-1] ^= 1 // of the checksum
 	for name, data := range map[string][]byte{
-		"nothing":                {},
-		"another version":        append([]byte{partVersion + 1}, whole[1:]...),
-		"a frame that is cut":    whole[:len(whole)-2],
-		"a damaged frame":        damaged,
-		"a key that is cut":      part(1, 'a', 1, 'x', 9, 'b'),
-		"a value that is cut":    part(1, 'a', 1, 'x', 1, 'b', 2, 'y'),
-		"a length that is cut":   part(1, 'a', 1, 'x', 1, 'b', 0x80),
-		"a row twice":            part(1, 'a', 1, 'x', 1, 'a', 1, 'x'),
-		"rows that do not rise":  part(1, 'b', 1, 'x', 1, 'a', 1, 'x'),
-		"far more than any part": part(append(binary.AppendUvarint([]byte{1, 'a'}, 2*maxPart), make([]byte, 2*maxPart)...)...),
+		"nothing":               {},
+		"another version":       append([]byte{partVersion + 1}, whole[1:]...),
+		"a frame that is cut":   whole[:len(whole)-2],
+		"a damaged frame":       damaged,
+		"a key that is cut":     part(1, 'a', 1, 'x', 9, 'b'),
+		"a value that is cut":   part(1, 'a', 1, 'x', 1, 'b', 2, 'y'),
+		"a length that is cut":  part(1, 'a', 1, 'x', 1, 'b', 0x80),
+		"a row twice":           part(1, 'a', 1, 'x', 1, 'a', 1, 'x'),
+		"rows that do not rise": part(1, 'b', 1, 'x', 1, 'a', 1, 'x'),
+		"far more than any part": part(append(binary.AppendUvarint([]byte{1, 'a'}, 2*maxPart),
+			make([]byte, 2*maxPart)...)...),
 	} {
 		var err error
 		for _, err = range Rows(data) {

@@ -109,7 +109,8 @@ type Bounds struct {
 //
 // The extents are read one by one, since only all of them together tell how many entries a log has; the bound is there
 // because one log may have a million of them. A row of sums per log would have to be written with every commit.
-func (v *View) Summaries(ctx context.Context, prefix string, from Mark, bounds Bounds) (page []Summary, next Mark, err error) {
+func (v *View) Summaries(ctx context.Context, prefix string, from Mark, bounds Bounds) (page []Summary, next Mark,
+	err error) {
 	key := append(append([]byte(nil), v.catalog.prefix...), max(prefix, from.Log)...)
 	if from.Seq > 0 {
 		key = v.key(from.Log, from.Seq)
@@ -143,5 +144,6 @@ func (v *View) Summaries(ctx context.Context, prefix string, from Mark, bounds B
 
 func (s *Summary) add(e extent.Extent) {
 	s.Extents++
-	s.All = s.All.Join(wire.Part{Entries: e.Count, Bytes: e.Bytes, First: e.First, Last: e.Last, MinTime: e.MinTime, MaxTime: e.MaxTime})
+	s.All = s.All.Join(wire.Part{Entries: e.Count, Bytes: e.Bytes, First: e.First, Last: e.Last, MinTime: e.MinTime,
+		MaxTime: e.MaxTime})
 }
