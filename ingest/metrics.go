@@ -31,9 +31,8 @@ func newMetrics(reg prometheus.Registerer, shards *shardStates, unowned func() i
 	gauge("dormouse_shard_stuck", "Shards of this process that have not got past a sequence for longer than a lease; "+
 		"the log and /readyz say which.", func(l load) float64 { return float64(l.stuck) })
 	f.NewGaugeFunc(prometheus.GaugeOpts{Name: "dormouse_shards_unowned",
-		Help: "Shards that no process holds the lease of, as far as this process sees."}, func() float64 {
-		return float64(unowned())
-	})
+		Help: "Shards that no process holds the lease of, as far as this process sees."},
+		func() float64 { return float64(unowned()) })
 	gauge("dormouse_takeover_records", "Manifest records that takeovers still have to apply.",
 		func(l load) float64 { return float64(l.recordsLeft) })
 	gauge("dormouse_takeover_entries", "Source entries that takeovers still have to replay, up to where the streams "+

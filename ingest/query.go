@@ -130,8 +130,7 @@ func (s *server) page(ctx context.Context, req wire.ListRequest) (reply wire.Lis
 func (s *server) bufferedLogs(ctx context.Context, cursor *buffer.Cursor, prefix, from, to string,
 	limit int) (logs []wire.LogInfo, err error) {
 	log, ok, err := cursor.SeekLog(from)
-	for ; ok && err == nil && strings.HasPrefix(log, prefix) && (to == "" || log < to) && len(logs) < limit; log, ok,
-		err = cursor.SeekLog(log + "\x01") {
+	for ok && err == nil && strings.HasPrefix(log, prefix) && (to == "" || log < to) && len(logs) < limit {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
@@ -140,6 +139,9 @@ func (s *server) bufferedLogs(ctx context.Context, cursor *buffer.Cursor, prefix
 			return nil, err
 		}
 		logs = append(logs, wire.LogInfo{Log: log, Buffered: part})
+		if log, ok, err = cursor.SeekLog(log + "\x01"); err != nil {
+			return logs, err
+		}
 	}
 	return logs, err
 }

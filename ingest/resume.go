@@ -29,11 +29,11 @@ func (o *owner) resume(ctx context.Context, last manifest.Record) (floor uint64,
 		return whole, anew, nil
 	case !last.Source.Created.Equal(info.Created) && whole < last.Source.Seq:
 		return 0, source, fmt.Errorf("%w: shard %s has archived up to sequence %d of a stream that was made at %s, and "+
-			"stream %s was made at %s and begins at %d. "+"Delete it and run dormouse provision, which makes it begin where "+
+			"stream %s was made at %s and begins at %d. Delete it and run dormouse provision, which makes it begin where "+
 			"the old one ended; or make it so yourself, with first_seq %d; "+
-			"or forget the archive: nats stream purge DORMOUSE_MANIFEST --subject %s", errAnotherSource, o.source.Shard,
-			last.Source.Seq,
-			last.Source.Created.Format(time.RFC3339), o.source.Stream, info.Created.Format(time.RFC3339), whole+1,
+			"or forget the archive: nats stream purge DORMOUSE_MANIFEST --subject %s",
+			errAnotherSource, o.source.Shard, last.Source.Seq, last.Source.Created.Format(time.RFC3339),
+			o.source.Stream, info.Created.Format(time.RFC3339), whole+1,
 			last.Source.Seq+1, o.source.Shard.ManifestSubject())
 	case !last.Source.Created.Equal(info.Created):
 		o.log.Warn("the source stream was made anew and goes on where the old one ended: what the old one held beyond the "+

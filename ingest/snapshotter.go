@@ -186,7 +186,7 @@ func (t *snapshotter) take(ctx context.Context, upTo manifest.Mark) error {
 			return err
 		}
 		t.log.Warn("runs of the snapshot could not be merged; it is taken as it is. A takeover on an empty disk needs all "+
-			"of its objects: "+"restore the one that is missing or damaged", "error", err, "runs", len(next.Runs))
+			"of its objects: restore the one that is missing or damaged", "error", err, "runs", len(next.Runs))
 	}
 	if err := t.record(ctx, next); err != nil {
 		return err
@@ -252,8 +252,9 @@ func (t *snapshotter) rowsOf(ctx context.Context, run manifest.Run) iter.Seq2[ca
 }
 
 // putParts puts ascending rows into the bucket.
-func (t *snapshotter) putParts(ctx context.Context, rows iter.Seq2[catalog.Row, error]) (parts []extent.Segment,
-	err error) {
+func (t *snapshotter) putParts(
+	ctx context.Context, rows iter.Seq2[catalog.Row, error],
+) (parts []extent.Segment, err error) {
 	err = catalog.WriteParts(rows, func(part []byte) error {
 		id, err := uuid.NewV7()
 		if err != nil {

@@ -28,6 +28,6 @@ func (t *tenure) end(ctx context.Context, err error) {
 	case ctx.Err() == nil:
 		return
 	}
-	t.log.Info("the shard is handed over", "epoch", t.epoch, "served", time.Since(t.began).Round(time.Millisecond), "why",
-		why)
+	t.log.Info("the shard is handed over", "epoch", t.epoch,
+		"served", time.Since(t.began).Round(time.Millisecond), "why", why)
 }

@@ -101,7 +101,7 @@ func processesSilent(s client.Status) (lines []string) {
 			what = "does not answer, and holds the lease of " + count("shard", "", "", shards)
 		}
 		lines = append(lines, fmt.Sprintf("process %s %s: if it is dead others take its shards within --lease; else it "+
-			"is frozen "+"or cut off: look at its host, or end it", p.Name, what))
+			"is frozen or cut off: look at its host, or end it", p.Name, what))
 	}
 	return lines
 }
@@ -110,7 +110,7 @@ func bucketsFail(s client.Status) (lines []string) {
 	for _, p := range s.Processes {
 		if p.Bucket != "" {
 			lines = append(lines, fmt.Sprintf("the bucket of process %s fails: %s: nothing is lost, entries wait; "+
-				"check its URL "+"and credentials, and the store itself", p.Name(), p.Bucket))
+				"check its URL and credentials, and the store itself", p.Name(), p.Bucket))
 		}
 	}
 	return lines
@@ -144,7 +144,7 @@ func namesTwice(s client.Status) (lines []string) {
 	for _, p := range s.Processes {
 		if seen[p.ID]++; seen[p.ID] == 2 {
 			lines = append(lines, fmt.Sprintf("two processes are called %s: a data directory was copied; end one, and "+
-				"remove the "+"file node-id from its --data", p.Name()))
+				"remove the file node-id from its --data", p.Name()))
 		}
 	}
 	return lines

@@ -130,7 +130,7 @@ func anotherWay(cmd *cobra.Command, err error) error {
 		return err
 	}
 	return fmt.Errorf("%w (this is the bucket as the server names it: if it is reached in another way from here, or "+
-		"with other "+"credentials, give that way with --archive, and those in the environment)", err)
+		"with other credentials, give that way with --archive, and those in the environment)", err)
 }
 
 // printer writes entries, buffered; while following it flushes when nothing more comes at once.

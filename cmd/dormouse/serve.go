@@ -77,7 +77,7 @@ JetStream, to which clients connect.`,
 		"(default file://DATA/archive)")
 	c.compression = addChoice(cmd, "compression", "compression of segments", "zstd", "snappy", "none")
 	f.Var(&c.segmentBytes, "segment-bytes", "a segment is closed at this `size`; each worker holds about one in memory, "+
-		"and up to "+"eight messages of the largest size that NATS takes")
+		"and up to eight messages of the largest size that NATS takes")
 
 	f.DurationVar(&c.maxDelay, "max-delay", 5*time.Second, "bound from an entry's arrival to its archive commit being due")
 	f.Var(&c.maxBytes, "max-bytes", "a log with this `size` buffered is ready at once")
@@ -90,9 +90,9 @@ JetStream, to which clients connect.`,
 	c.trim = addChoice(cmd, "trim", "shorten the source stream behind the archive; auto: only a stream that dormouse made",
 		string(ingest.TrimAuto), string(ingest.TrimAlways), string(ingest.TrimNever))
 	f.DurationVar(&c.trimDelay, "trim-delay", 0, "how far trimming trails the archive; must exceed --sync-interval, and "+
-		"10s in a "+"cluster (default 5s embedded, 3m otherwise, or twice --sync-interval if that is more)")
+		"10s in a cluster (default 5s embedded, 3m otherwise, or twice --sync-interval if that is more)")
 	f.DurationVar(&c.syncInterval, "sync-interval", 0,
-		"how often the embedded NATS server syncs its files, or outside ones do as their "+"configuration says: what a "+
+		"how often the embedded NATS server syncs its files, or outside ones do as their configuration says: what a "+
 			"power failure can take (default 1s embedded, 2m otherwise)")
 	f.BoolVar(&c.syncAlways, "sync-always", false, "the embedded NATS server syncs before every ack, or outside ones do "+
 		"as their configuration says")
@@ -182,7 +182,7 @@ func (c *serveConfig) warn(root *cobra.Command, log *slog.Logger) {
 	}
 	if !c.embedded() && c.has(roleIngest) && c.trimDelay <= deposedLeader {
 		log.Warn("--trim-delay is shorter than a NATS server may take that leads a stream and was cut off from its "+
-			"cluster: reads may miss "+"what was trimmed meanwhile. Beside a single server that is no matter", "trim_delay",
+			"cluster: reads may miss what was trimmed meanwhile. Beside a single server that is no matter", "trim_delay",
 			c.trimDelay, "want_above", deposedLeader)
 	}
 	if room := debug.SetMemoryLimit(-1); c.has(roleWorker) && int64(c.segmentBytes) > room/2/int64(c.workers) {

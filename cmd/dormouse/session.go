@@ -89,7 +89,7 @@ func advise(err error) error {
 	}
 	if errors.Is(err, nats.ErrNoResponders) && !errors.Is(err, client.ErrNoOwner) {
 		return fmt.Errorf("%w: JetStream does not answer (is it enabled on the servers? are jetstream_domain and "+
-			"jetstream_api_prefix "+"of the context right? others: %s)", err, otherCredentials)
+			"jetstream_api_prefix of the context right? others: %s)", err, otherCredentials)
 	}
 	return err
 }

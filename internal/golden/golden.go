@@ -39,7 +39,7 @@ func Bytes(t *testing.T, name string, today []byte) []byte {
 	}
 	if dump := hex.Dump(today); dump != string(text) {
 		t.Errorf("%s: what is written today is another one:\n%sIf that is meant, give the format a new version, keep "+
-			"the file, "+"and add one", file, dump)
+			"the file, and add one", file, dump)
 	}
 	return parse(t, string(text))
 }

@@ -68,11 +68,11 @@ func checkPartitions(sources []Source, have, want int) error {
 	switch {
 	case have > 0 && have != want:
 		return fmt.Errorf("%w: the tenants are spread over %d shards, and %d are wanted: the number is fixed when they are "+
-			"made, since logs would move "+"between shards and lose their order. Leave --shards out, or begin another system "+
+			"made, since logs would move between shards and lose their order. Leave --shards out, or begin another system "+
 			"on an account of its own", ErrRefused, have, want)
 	case single && want > 1:
 		return fmt.Errorf("%w: there is a stream for all of %s.>, and %d shards are wanted: the number is fixed when they "+
-			"are made, since logs would move "+"between shards and lose their order. Leave --shards out, or begin another "+
+			"are made, since logs would move between shards and lose their order. Leave --shards out, or begin another "+
 			"system on an account of its own", ErrRefused, wire.DefaultPrefix, want)
 	}
 	return nil
@@ -132,7 +132,7 @@ func makeSource(ctx context.Context, js jetstream.JetStream, cfg Config, shard w
 	}
 	if stores.under(wire.DefaultPrefix) == noLogs {
 		return fmt.Errorf("%w: stream %s stores %v, and Dormouse needs %s.> in a stream of that name: remove its subject "+
-			"transform, or say what "+"stands before the LogIDs with dormouse provision --add-stream %s=PREFIX", ErrRefused,
+			"transform, or say what stands before the LogIDs with dormouse provision --add-stream %s=PREFIX", ErrRefused,
 			have.Name, stores, wire.DefaultPrefix, have.Name)
 	}
 	return markSource(ctx, js, have, shard, wire.DefaultPrefix, cfg)

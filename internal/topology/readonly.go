@@ -124,7 +124,7 @@ func missingShards(sources []Source, cfg Config) (problems []string) {
 	for shard := range wire.Shard(have) {
 		if !there[shard] {
 			problems = append(problems, fmt.Sprintf("there is no stream %s, though tenants are spread over %d shards: run "+
-				"dormouse "+"provision, or start serve again", shard.PartitionStream(), have))
+				"dormouse provision, or start serve again", shard.PartitionStream(), have))
 		}
 	}
 	return problems

@@ -52,7 +52,7 @@ func join(ctx context.Context, js jetstream.JetStream, b *bucket.Bucket, warn wa
 			return system, compare(system, held, b, missing)
 		case system.none() && !missing:
 			return Identity{}, fmt.Errorf("%w: archive %s is %s, and this NATS knows no system yet: give an --archive of "+
-				"its own. "+"If that system is gone, what it archived is still there: keep it. If nothing but %s is in it, "+
+				"its own. If that system is gone, what it archived is still there: keep it. If nothing but %s is in it, "+
 				"remove that",
 				ErrRefused, b.URL(), held, Key)
 		case system.none():

@@ -50,8 +50,9 @@ type remoteOwner struct {
 // behindOften is how many answers of an owner that is behind the stream make the reader look for another one.
 const behindOften = 4
 
-func (o *remoteOwner) Complete(ctx context.Context, log string, after, upTo uint64, seqs []uint64) (bool, uint64,
-	error) {
+func (o *remoteOwner) Complete(
+	ctx context.Context, log string, after, upTo uint64, seqs []uint64,
+) (bool, uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	request := wire.HeldRequest{Log: log, After: after, UpTo: upTo, Seqs: seqs}
