@@ -8,6 +8,8 @@ TESTS := go run ./internal/gotest
 # Most tests wait most of the time: for timers, leases and processes.
 RACE := -race -vet=off -p 3 -parallel 5 -timeout 14m
 TESTFLAGS ?=
+# The bounds of these are for processes that have the machine for themselves.
+ALONE := ^(TestOwnership|TestHandoverDoesNotWaitForWorkers)$$
 
 .PHONY: help run build test test-all lint cover bench fuzz crash chaos hostile model clean
 
@@ -22,10 +24,12 @@ build: ## Build the static binary bin/dormouse as it is released: with the drive
 	$(PLAIN) go build -tags clouds,release -ldflags '-s -w -X main.version=$(VERSION)' -o bin/dormouse ./cmd/dormouse
 
 test: ## Run all tests with the race detector, each in its short form: some 5 minutes, once all is compiled
-	$(TESTS) $(RACE) -short $(TESTFLAGS) ./...
+	$(TESTS) $(RACE) -short -skip='$(ALONE)' $(TESTFLAGS) ./...
+	$(TESTS) $(RACE) -short -run='$(ALONE)' -parallel 1 ./integration
 
 test-all: ## Run the long forms of the tests that have one, which make test leaves out
-	$(TESTS) -long $(RACE) $(TESTFLAGS) ./...
+	$(TESTS) -long $(RACE) -skip='$(ALONE)' $(TESTFLAGS) ./...
+	$(TESTS) $(RACE) -run='^TestOwnership$$' -parallel 1 ./integration
 	$(PLAIN) $(TESTS) -vet=off -run '^TestADayOfAMillionLogs$$' ./scheduler # its full size is too much for the race detector
 
 lint: ## Check formatting, go vet (with the drivers of all object stores too) and staticcheck

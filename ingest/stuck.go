@@ -242,9 +242,9 @@ func (r *shardRunner) firstWaiting(ctx context.Context, c concern) (jsapi.Messag
 
 // tellAdvance logs what has changed. A message that may be at fault needs an operator, and gets lines of its own. What
 // fails whatever the message, as without NATS, is an outage that all shards share.
-func tellAdvance(log *slog.Logger, outage *outage.Log, before, now *wire.Stuck) {
+func tellAdvance(log *slog.Logger, away *outage.Log, before, now *wire.Stuck) {
 	if now == nil || now.Suspect {
-		outage.Over()
+		away.Over()
 	}
 	told := before != nil && before.Suspect
 	switch {
@@ -257,7 +257,7 @@ func tellAdvance(log *slog.Logger, outage *outage.Log, before, now *wire.Stuck) 
 		if now.Seq > 0 {
 			args = append(args, "sequence", now.Seq)
 		}
-		outage.Failed(nil, args...)
+		away.Failed(nil, args...)
 	case !told || before.Seq != now.Seq:
 		message := "the shard does not get on"
 		if now.Seq > 0 {

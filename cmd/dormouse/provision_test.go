@@ -37,7 +37,8 @@ func TestProvisionWaitsForPeers(t *testing.T) {
 			srv.GlobalAccount().RemoveMapping(create) // before the answer, so that the next try gets through
 		}
 		_ = msg.Respond(
-			[]byte(`{"type":"io.nats.jetstream.api.v1.stream_create_response","error":{"code":400,"err_code":10005,"description":"no suitable peers"}}`))
+			[]byte(`{"type":"io.nats.jetstream.api.v1.stream_create_response",` +
+				`"error":{"code":400,"err_code":10005,"description":"no suitable peers"}}`))
 	})
 	if err == nil {
 		err = nc.Flush()
