@@ -37,6 +37,10 @@ const (
 	readyTry     = 200 * time.Millisecond
 )
 
+// stopTimeout bounds the wait for a server that closes its files. It takes milliseconds to a second; but after a write
+// that failed, such as on a full disk, parts of a server wait for each other for ever.
+const stopTimeout = 10 * time.Second
+
 // ErrInUse is wrapped when another process has the directory or the address.
 var ErrInUse = dirlock.ErrInUse
 
@@ -99,9 +103,7 @@ func start(cfg Config, host string, port int, failed chan error) (*server.Server
 	s.SetLoggerV2(newLogger(cfg.Logger, cfg.Dir, failed), false, false, false)
 	s.Start()
 	if err := awaitReady(s, failed); err != nil {
-		s.Shutdown()
-		s.WaitForShutdown()
-		return nil, fmt.Errorf("the embedded NATS server with its files in %s: %w", cfg.Dir, err)
+		return nil, fmt.Errorf("the embedded NATS server with its files in %s: %w", cfg.Dir, errors.Join(err, stop(s)))
 	}
 	return s, nil
 }
@@ -160,11 +162,32 @@ func (s *Server) Map(from, to string) error {
 // InProcess makes a client connect without a socket.
 func (s *Server) InProcess() nats.Option { return nats.InProcessServer(s.server) }
 
-// Shutdown stops the server and returns when it has closed its files.
+// Shutdown stops the server and returns when it has closed its files. If it does not in ten seconds, that is an error:
+// it keeps its goroutines and its lock, and the process must end. What was acked is as safe as after a kill.
 func (s *Server) Shutdown() error {
-	s.server.Shutdown()
-	s.server.WaitForShutdown()
+	if err := stop(s.server); err != nil {
+		return err
+	}
 	return s.unlock()
+}
+
+// stop stops a server, or gives up waiting for that.
+func stop(s interface {
+	Shutdown()
+	WaitForShutdown()
+}) error {
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		s.Shutdown()
+		s.WaitForShutdown()
+	}()
+	select {
+	case <-stopped:
+		return nil
+	case <-time.After(stopTimeout):
+		return fmt.Errorf("the embedded NATS server has not closed its files in %s: ending without it", stopTimeout)
+	}
 }
 
 // Failed delivers one error when the server can no longer do its work: after a write fails JetStream goes on refusing

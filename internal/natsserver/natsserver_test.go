@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -246,4 +247,25 @@ func TestServerThatCannotStart(t *testing.T) {
 		time.Since(began) > startTimeout/2 {
 		t.Errorf("after %s: %v", time.Since(began), err)
 	}
+}
+
+// hanging is a server that does not stop until it is let go.
+type hanging struct{ letGo chan struct{} }
+
+func (h hanging) Shutdown()        { <-h.letGo }
+func (h hanging) WaitForShutdown() {}
+
+// TestServerThatDoesNotStop: the process must end all the same.
+func TestServerThatDoesNotStop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := hanging{make(chan struct{})}
+		began := time.Now()
+		if err := stop(h); err == nil || !strings.Contains(err.Error(), "has not closed") || time.Since(began) != stopTimeout {
+			t.Errorf("after %s: %v", time.Since(began), err)
+		}
+		close(h.letGo)
+		if err := stop(h); err != nil {
+			t.Error(err)
+		}
+	})
 }
