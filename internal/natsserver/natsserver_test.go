@@ -260,7 +260,8 @@ func TestServerThatDoesNotStop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := hanging{make(chan struct{})}
 		began := time.Now()
-		if err := stop(h); err == nil || !strings.Contains(err.Error(), "has not closed") || time.Since(began) != stopTimeout {
+		err := stop(h)
+		if err == nil || !strings.Contains(err.Error(), "has not closed") || time.Since(began) != stopTimeout {
 			t.Errorf("after %s: %v", time.Since(began), err)
 		}
 		close(h.letGo)
