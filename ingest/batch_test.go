@@ -1,9 +1,7 @@
 package ingest
 
 import (
-	"strings"
 	"testing"
-	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -16,11 +14,11 @@ func TestGapsAreCountedAsLoss(t *testing.T) {
 	dir := t.TempDir()
 	n := s.start("a", dir)
 	n.awaitOwned()
-	s.publish("logs.t.a", "1")
+	s.Publish("logs.t.a", "1")
 	n.awaitMetric("dormouse_entries_ingested_total", 1)
 	n.stop()
-	seqs := s.publish("logs.t.a", "2", "3", "4", "5", "6")
-	stream, err := s.js.Stream(t.Context(), wire.DefaultSource)
+	seqs := s.Publish("logs.t.a", "2", "3", "4", "5", "6")
+	stream, err := s.JS.Stream(t.Context(), wire.DefaultSource)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,17 +31,4 @@ func TestGapsAreCountedAsLoss(t *testing.T) {
 	n = s.start("a", dir)
 	n.awaitMetric("dormouse_entries_lost_total", 3)
 	n.awaitMetric("dormouse_entries_ingested_total", 2)
-}
-
-// TestLossCause: who lost entries is told what can have taken them, and not to raise limits that are not set.
-func TestLossCause(t *testing.T) {
-	cause := lossCause(jetstream.StreamConfig{MaxMsgs: -1, MaxBytes: -1})
-	if !strings.HasPrefix(cause, "a purge or delete by somebody") {
-		t.Errorf("without limits: %s", cause)
-	}
-	cause = lossCause(jetstream.StreamConfig{MaxMsgs: -1, MaxBytes: -1, AllowMsgTTL: true, MaxAge: time.Hour})
-	if !strings.Contains(cause, "(max_age 1h0m0s, allow_msg_ttl true)") ||
-		!strings.Contains(cause, "purge or delete by somebody") {
-		t.Errorf("with limits: %s", cause)
-	}
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"dormouse/ingest/ingesttest"
 	"dormouse/internal/extent"
 	"dormouse/internal/wire"
 	"dormouse/store/bucket"
@@ -22,14 +23,14 @@ import (
 // However often it tries in a minute, its log has one line of each concern.
 func TestMissingSnapshotIsNamed(t *testing.T) {
 	s := newSystem(t)
-	bucket := &faulty{Bucket: s.bucket}
+	bucket := &faulty{Bucket: s.Bucket}
 	n := s.start("a", t.TempDir(), often)
 	s.snapshotOf(n)
 	n.stop()
 	key := s.newestSnapshot().Runs[0].Parts[0].Key
 	bucket.lost.Store(&key)
 	bucket.missed = func() {}
-	var log logBuffer
+	var log ingesttest.Log
 	n = s.start("b", t.TempDir(), func(c *Config) {
 		often(c)
 		c.Bucket, c.Lease, c.Logger = bucket, time.Second, slog.New(slog.NewJSONHandler(&log, nil))
@@ -38,11 +39,11 @@ func TestMissingSnapshotIsNamed(t *testing.T) {
 		err := n.node.Ready()
 		return err != nil && strings.Contains(err.Error(), key) && strings.Contains(err.Error(), "restore it")
 	}
-	s.until("it to name the object", said)
-	s.until("it to try again", func() bool { return said() && n.metric("dormouse_claims_failed_total") >= 3 })
+	s.Until("it to name the object", said)
+	s.Until("it to try again", func() bool { return said() && n.metric("dormouse_claims_failed_total") >= 3 })
 	messages := make(map[string]int)
 	named := false
-	for _, line := range log.lines(t, "") {
+	for _, line := range log.Lines(t, "") {
 		messages[line["msg"].(string)]++
 		named = named || strings.Contains(fmt.Sprint(line["error"]), key)
 	}
@@ -64,7 +65,7 @@ func TestMissingSnapshotIsNamed(t *testing.T) {
 // TestPartIsPutAgainUnderItsName: what seemed to fail may have been stored, and is no orphan then.
 func TestPartIsPutAgainUnderItsName(t *testing.T) {
 	s := newSystem(t)
-	bucket := &putting{Bucket: s.bucket, puts: &buckettest.Faulty{Bucket: s.bucket}}
+	bucket := &putting{Bucket: s.Bucket, puts: &buckettest.Faulty{Bucket: s.Bucket}}
 	bucket.puts.Next(buckettest.Fail, buckettest.Lose)
 	n := s.start("a", t.TempDir(), func(c *Config) { often(c); c.Bucket = bucket })
 	s.snapshotOf(n)
@@ -101,9 +102,9 @@ func TestSegmentInAnotherBucket(t *testing.T) {
 		}
 	})
 	n.awaitOwned()
-	s.publish("logs.t.a", "one")
-	s.takeReady("t.a")
-	_, extents := s.drain("t.a")
+	s.Publish("logs.t.a", "one")
+	s.TakeReady("t.a")
+	_, extents := s.Drain("t.a")
 	for _, c := range []struct {
 		id   string
 		want error
@@ -111,12 +112,12 @@ func TestSegmentInAnotherBucket(t *testing.T) {
 		var reply wire.CommitReply
 		request := wire.CommitRequest{Segment: extent.Segment{Key: "0/in-" + c.id + ".sst", Size: 1}, Extents: extents,
 			Bucket: c.id}
-		if err := s.ask(wire.OpCommit, request, &reply); err != nil || !errors.Is(reply.Err(), c.want) ||
+		if err := s.Ask(wire.OpCommit, request, &reply); err != nil || !errors.Is(reply.Err(), c.want) ||
 			len(reply.Refused) > 0 {
 			t.Errorf("%q: %v, %v, want %v", c.id, err, reply.Err(), c.want)
 		}
 	}
-	if got := s.archived("t.a"); len(got) != 1 {
+	if got := s.Archived("t.a"); len(got) != 1 {
 		t.Errorf("%d entries are archived, want 1", len(got))
 	}
 }

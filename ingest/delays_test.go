@@ -2,7 +2,6 @@ package ingest
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"testing"
 	"time"
@@ -10,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"dormouse/ingest/shard"
 	"dormouse/internal/natstest"
 	"dormouse/internal/wire"
 	"dormouse/store/manifest"
@@ -67,7 +67,7 @@ func TestPurgesWaitForTheDelay(t *testing.T) {
 	// by stream: when it was first recorded that all up to a sequence may go
 	allowed := make(map[string]map[uint64]time.Time)
 	purges := make(map[string]int)
-	js := &watched{JetStream: s.js,
+	js := &watched{JetStream: s.JS,
 		appended: func(_ uint64, r manifest.Record) {
 			mu.Lock()
 			defer mu.Unlock()
@@ -99,7 +99,7 @@ func TestPurgesWaitForTheDelay(t *testing.T) {
 	for i := range 6 {
 		s.commitOne("0/"+string(rune('a'+i))+".sst", "t.a")
 	}
-	s.until("purges of the source stream and of the manifest", func() bool {
+	s.Until("purges of the source stream and of the manifest", func() bool {
 		mu.Lock()
 		defer mu.Unlock()
 		return purges[wire.DefaultSource] > 0 && purges[wire.ManifestStream] > 0
@@ -111,12 +111,12 @@ func TestPurgesWaitForTheDelay(t *testing.T) {
 func TestPurgesLookAtTheManifest(t *testing.T) {
 	for name, tc := range map[string]struct {
 		stream  string
-		trim    Trim
+		trim    shard.Trim
 		records uint64 // of the manifest's tail
 		allowed func(r manifest.Record) bool
 	}{
-		"the source stream": {wire.DefaultSource, TrimAuto, 1000, func(r manifest.Record) bool { return r.Floor > 0 }},
-		"the manifest": {wire.ManifestStream, TrimNever, 3, func(r manifest.Record) bool {
+		"the source stream": {wire.DefaultSource, shard.TrimAuto, 1000, func(r manifest.Record) bool { return r.Floor > 0 }},
+		"the manifest": {wire.ManifestStream, shard.TrimNever, 3, func(r manifest.Record) bool {
 			return r.Kind == manifest.TakeSnapshot
 		}},
 	} {
@@ -126,7 +126,7 @@ func TestPurgesLookAtTheManifest(t *testing.T) {
 			var epoch, lost uint64 // of the last record; in which a record was lost
 			purged := false
 			last, gone := make(chan uint64, 1), make(chan struct{})
-			js := &watched{JetStream: s.js,
+			js := &watched{JetStream: s.JS,
 				appended: func(seq uint64, r manifest.Record) {
 					mu.Lock()
 					epoch = r.Epoch
@@ -158,9 +158,9 @@ func TestPurgesLookAtTheManifest(t *testing.T) {
 			n := s.start("a", t.TempDir(), func(c *Config) { c.JS, c.Trim, c.SnapshotRecords = js, tc.trim, tc.records })
 			n.awaitOwned()
 			s.commitOne("0/a.sst", "t.a")
-			natstest.LoseEnd(t, s.js, wire.ManifestStream, <-last-1)
+			natstest.LoseEnd(t, s.JS, wire.ManifestStream, <-last-1)
 			close(gone)
-			s.until("a purge by the next owner", func() bool {
+			s.Until("a purge by the next owner", func() bool {
 				mu.Lock()
 				defer mu.Unlock()
 				return purged
@@ -170,34 +170,5 @@ func TestPurgesLookAtTheManifest(t *testing.T) {
 					n.metric("dormouse_entries_lost_total"))
 			}
 		})
-	}
-}
-
-// TestStillInManifest: an owner whose last record is not there, or is another one, is fenced; one that cannot ask is
-// not.
-func TestStillInManifest(t *testing.T) {
-	o := claimed(t)
-	canceled, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := o.stillInManifest(canceled); err == nil || errors.Is(err, manifest.ErrFenced) {
-		t.Errorf("not asked: %v", err)
-	}
-	if err := o.stillInManifest(t.Context()); err != nil {
-		t.Errorf("its record is there: %v", err)
-	}
-	natstest.LoseEnd(t, o.cfg.JS, wire.ManifestStream, 0)
-	if err := o.stillInManifest(t.Context()); !errors.Is(err, manifest.ErrFenced) {
-		t.Errorf("its record is gone: %v", err)
-	}
-	m, err := manifest.Open(t.Context(), o.cfg.JS, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if seq, err := m.Append(t.Context(), manifest.Record{Kind: manifest.Claim, Epoch: 1, Owner: "another"}); err != nil ||
-		seq != o.ledger.mu.pos.ManifestSeq {
-		t.Fatalf("another record is %d, want %d: %v", seq, o.ledger.mu.pos.ManifestSeq, err)
-	}
-	if err := o.stillInManifest(t.Context()); !errors.Is(err, manifest.ErrFenced) {
-		t.Errorf("another record is in its place: %v", err)
 	}
 }

@@ -7,28 +7,29 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"dormouse/ingest/shard"
 	"dormouse/internal/wire"
 )
 
 // hasKey reports whether the lease bucket has a key.
 func (s *system) hasKey(key string) bool {
-	s.t.Helper()
-	kv, err := s.js.KeyValue(s.t.Context(), wire.LeaseBucket)
+	s.T.Helper()
+	kv, err := s.JS.KeyValue(s.T.Context(), wire.LeaseBucket)
 	if err == nil {
-		_, err = kv.Get(s.t.Context(), key)
+		_, err = kv.Get(s.T.Context(), key)
 	}
 	if err != nil && !errors.Is(err, jetstream.ErrKeyNotFound) {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
 	return err == nil
 }
 
 // snapshotOf lets a node own the shard and take a snapshot, so that an empty disk needs the bucket.
 func (s *system) snapshotOf(n *node) {
-	s.t.Helper()
+	s.T.Helper()
 	n.awaitOwned()
 	commits := 0
-	s.until("a snapshot and the cut", func() bool {
+	s.Until("a snapshot and the cut", func() bool {
 		s.commitOne(fmt.Sprintf("0/%s%d.sst", n.name, commits), "t.a")
 		commits++
 		return n.metric("dormouse_snapshots_total") > 0
@@ -42,21 +43,21 @@ func TestNodeWithoutABucketTakesNothing(t *testing.T) {
 	s.addShards(2)
 	a := s.start("a", t.TempDir())
 	s.awaitShares(map[*node]float64{a: 2})
-	epoch := s.epoch()
-	bucket := &faulty{Bucket: s.bucket}
+	epoch := s.Epoch()
+	bucket := &faulty{Bucket: s.Bucket}
 	bucket.checks.Store(true)
 	b := s.start("b", t.TempDir(), func(c *Config) { c.Bucket = bucket })
-	s.until("b to stand by", func() bool { return b.node.HasPeers() && b.node.Ready() == nil })
-	s.until("b to ask the bucket again and again", func() bool { return bucket.failed.Load() >= 5 })
+	s.Until("b to stand by", func() bool { return b.node.HasPeers() && b.node.Ready() == nil })
+	s.Until("b to ask the bucket again and again", func() bool { return bucket.failed.Load() >= 5 })
 	if !s.hasKey(wire.WaitingKeys+"b") || s.hasKey(wire.NodeKeys+"b") || a.node.HasPeers() {
 		t.Error("the node without a bucket looks to the others as if it could own shards")
 	}
-	if a.metric("dormouse_shards_owned") != 2 || s.epoch() != epoch {
+	if a.metric("dormouse_shards_owned") != 2 || s.Epoch() != epoch {
 		t.Errorf("the shards changed hands: the other node has %v", a.metric("dormouse_shards_owned"))
 	}
 	bucket.checks.Store(false)
 	s.awaitShares(map[*node]float64{a: 1, b: 1})
-	s.until("b to say no more that it waits", func() bool { return !s.hasKey(wire.WaitingKeys + "b") })
+	s.Until("b to say no more that it waits", func() bool { return !s.hasKey(wire.WaitingKeys + "b") })
 	bucket.checks.Store(true) // of an owner, which goes on
 	bucket.gets.Store(true)
 	a.stop()
@@ -68,13 +69,13 @@ func TestWithdrawnNodeKeepsWhatItServes(t *testing.T) {
 	t.Parallel() // it waits most of its time
 	s := newSystem(t)
 	s.addShards(2)
-	bucket := &faulty{Bucket: s.bucket}
+	bucket := &faulty{Bucket: s.Bucket}
 	a := s.start("a", t.TempDir())
 	b := s.start("b", t.TempDir(), func(c *Config) { c.Bucket = bucket })
 	s.awaitShares(map[*node]float64{a: 1, b: 1})
 	bucket.checks.Store(true)
-	b.node.members.Load().Withdraw(errSnapshotUnread)
-	s.until("b to ask the bucket again and again", func() bool { return bucket.failed.Load() >= 5 })
+	b.node.members.Load().Withdraw(shard.ErrSnapshotUnread)
+	s.Until("b to ask the bucket again and again", func() bool { return bucket.failed.Load() >= 5 })
 	if a.node.HasPeers() || b.metric("dormouse_shards_owned") != 1 || b.metric("dormouse_owner_stepdowns_total") != 0 {
 		t.Errorf("b owns %v shards, stepped down %v times", b.metric("dormouse_shards_owned"),
 			b.metric("dormouse_owner_stepdowns_total"))
@@ -88,7 +89,7 @@ func TestWithdrawnNodeKeepsWhatItServes(t *testing.T) {
 func TestEveryBucketIsAway(t *testing.T) {
 	t.Parallel() // it waits most of its time
 	s := newSystem(t)
-	dir, bucket := t.TempDir(), &faulty{Bucket: s.bucket}
+	dir, bucket := t.TempDir(), &faulty{Bucket: s.Bucket}
 	with := func(c *Config) { often(c); c.Bucket = bucket }
 	a := s.start("a", dir, with)
 	s.snapshotOf(a)
@@ -111,19 +112,19 @@ func TestEveryBucketIsAway(t *testing.T) {
 func TestSnapshotThatCannotBeRead(t *testing.T) {
 	t.Parallel() // it waits most of its time
 	s := newSystem(t)
-	dir, bucket := t.TempDir(), &faulty{Bucket: s.bucket}
+	dir, bucket := t.TempDir(), &faulty{Bucket: s.Bucket}
 	a := s.start("a", dir, often)
 	s.snapshotOf(a)
 	b := s.start("b", t.TempDir(), func(c *Config) { often(c); c.Bucket = bucket })
-	s.until("a to know b", a.node.HasPeers)
+	s.Until("a to know b", a.node.HasPeers)
 	bucket.gets.Store(true)
 	a.stop()
-	s.until("b to need the snapshot", func() bool { return bucket.failed.Load() > 0 })
+	s.Until("b to need the snapshot", func() bool { return bucket.failed.Load() > 0 })
 	a = s.start("a", dir, often)
 	a.awaitOwned()
-	s.until("b to look to the others as one that owns no shards", func() bool { return !s.hasKey(wire.NodeKeys + "b") })
+	s.Until("b to look to the others as one that owns no shards", func() bool { return !s.hasKey(wire.NodeKeys + "b") })
 	bucket.gets.Store(false)
-	s.until("b to come back", a.node.HasPeers)
+	s.Until("b to come back", a.node.HasPeers)
 	a.stop()
 	b.awaitOwned()
 }

@@ -2,11 +2,8 @@ package ingest
 
 import (
 	"fmt"
-	"slices"
 	"testing"
 	"time"
-
-	"dormouse/internal/wire"
 )
 
 // TestFigures: what an owner says is not archived is exact, wherever in a block of sequences the rest begins.
@@ -18,7 +15,7 @@ func TestFigures(t *testing.T) {
 	}
 	n.awaitOwned()
 	for i := range 20 {
-		s.publish(fmt.Sprintf("logs.t.%02d", i%10), "x")
+		s.Publish(fmt.Sprintf("logs.t.%02d", i%10), "x")
 	}
 	n.awaitMetric("dormouse_entries_ingested_total", 20)
 	is := func(lag int, oldest uint64) {
@@ -26,7 +23,7 @@ func TestFigures(t *testing.T) {
 		got := n.node.Status()[0]
 		want := int64(0)
 		if oldest > 0 {
-			want = s.message(oldest).Time.UnixNano()
+			want = s.Message(oldest).Time.UnixNano()
 		}
 		if got.Entries != uint64(lag) || got.Oldest != want || got.Applied != 20 ||
 			n.metric("dormouse_stream_lag") != float64(lag) {
@@ -42,18 +39,18 @@ func TestFigures(t *testing.T) {
 	is(20, 1)
 	commit := func(key string, logs ...string) {
 		t.Helper()
-		_, extents := s.drain(logs...)
-		if refused := s.commit(key, extents...); len(refused) > 0 {
+		_, extents := s.Drain(logs...)
+		if refused := s.Commit(key, extents...); len(refused) > 0 {
 			t.Fatal(refused)
 		}
 	}
 	commit("0/a.sst", "t.00", "t.02", "t.09")
 	is(14, 2)
-	entries, _ := s.drain("t.01")
-	_, extents := s.drain("t.01")
+	entries, _ := s.Drain("t.01")
+	_, extents := s.Drain("t.01")
 	extents[0].Count, extents[0].Last, extents[0].Bytes, extents[0].MaxTime = 1, entries[0].Seq, 1,
 		entries[0].Time.UnixNano()
-	if refused := s.commit("0/b.sst", extents...); len(refused) > 0 {
+	if refused := s.Commit("0/b.sst", extents...); len(refused) > 0 {
 		t.Fatal(refused)
 	}
 	is(13, 4)
@@ -61,32 +58,4 @@ func TestFigures(t *testing.T) {
 	is(1, 12)
 	commit("0/d.sst", "t.01")
 	is(0, 0)
-}
-
-// TestLagOfAFullBuffer: what is in the stream and not taken in counts, once it is seen.
-func TestLagOfAFullBuffer(t *testing.T) {
-	s := newSystem(t)
-	const some, entries = 5, 30
-	n := s.start("a", t.TempDir(), func(c *Config) { c.BufferLimit, c.MaxDelay, c.MaxBytes = 4<<10, time.Hour, 1<<30 })
-	n.awaitOwned()
-	for i := range entries {
-		if i == some { // no others are taken in then, as nobody drains
-			s.until("the buffer to be full", func() bool { return n.node.Status()[0].Full })
-		}
-		s.publish("logs.t.a", string(slices.Repeat([]byte("x"), 1<<10)))
-	}
-	n.node.shards.owned()[0].from.sawEnd(entries) // as the next look at the stream does
-	if lag := n.metric("dormouse_stream_lag"); lag != entries {
-		t.Errorf("the lag is %v, want %d", lag, entries)
-	}
-	if got := n.node.Status()[0]; got.State != wire.ShardOwned || got.Applied == 0 || got.Applied > some ||
-		got.Oldest == 0 {
-		t.Errorf("%+v", got)
-	}
-	owner := n.node.shards.owned()[0]
-	n.stop() // with its database
-	if f, err := owner.figures(); err != nil || !f.oldest.IsZero() || f.Entries == 0 ||
-		n.metric("dormouse_oldest_unarchived_seconds") != 0 {
-		t.Errorf("after its end: %+v, %v", f, err)
-	}
 }

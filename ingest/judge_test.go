@@ -1,7 +1,6 @@
 package ingest
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -9,12 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
-
 	"dormouse/internal/extent"
-	"dormouse/internal/ordered"
 	"dormouse/internal/wire"
-	"dormouse/store/identity"
 )
 
 // twoLogs is a shard of two logs, of which t.a has entries at 1, 2, 4 and 5 and t.b one at 3, and what a worker drains
@@ -24,10 +19,10 @@ func twoLogs(t *testing.T) (s *system, n *node, a, b extent.Extent) {
 	n = s.start("a", t.TempDir(), func(c *Config) { c.MaxDelay = time.Hour })
 	n.awaitOwned()
 	for _, log := range []string{"a", "a", "b", "a", "a"} {
-		s.publish("logs.t."+log, "four")
+		s.Publish("logs.t."+log, "four")
 	}
 	n.awaitMetric("dormouse_entries_ingested_total", 5)
-	_, extents := s.drain("t.a", "t.b")
+	_, extents := s.Drain("t.a", "t.b")
 	return s, n, extents[0], extents[1]
 }
 
@@ -35,11 +30,11 @@ func twoLogs(t *testing.T) (s *system, n *node, a, b extent.Extent) {
 // all of that or a part. What else is in its request counts.
 func TestFaultyExtents(t *testing.T) {
 	s, n, a, b := twoLogs(t)
-	entries, _ := s.drain("t.a")
+	entries, _ := s.Drain("t.a")
 	part := func(entries ...int) extent.Extent {
 		e := extent.Extent{Log: "t.a"}
 		for _, i := range entries {
-			e.Add([]uint64{1, 2, 4, 5}[i], s.message([]uint64{1, 2, 4, 5}[i]).Time, 4)
+			e.Add([]uint64{1, 2, 4, 5}[i], s.Message([]uint64{1, 2, 4, 5}[i]).Time, 4)
 		}
 		return e
 	}
@@ -74,86 +69,25 @@ func TestFaultyExtents(t *testing.T) {
 		"a log of one entry that begins early": with(b, func(e *extent.Extent) { e.MinTime-- }),
 		"with the sequences of another":        with(b, func(e *extent.Extent) { e.Log = "t.a" }),
 	} {
-		if refused := s.commit("0/"+strings.ReplaceAll(name, " ", "-")+".sst", e); !slices.Equal(refused, []string{e.Log}) {
+		if refused := s.Commit("0/"+strings.ReplaceAll(name, " ", "-")+".sst", e); !slices.Equal(refused, []string{e.Log}) {
 			t.Errorf("%s: %+v was accepted", name, e)
 		}
 		if n.metric("dormouse_buffer_entries") != 5 {
 			t.Fatalf("%s: entries have left the buffer", name)
 		}
 	}
-	if refused := s.commit("0/bad.sst", part(1, 2), b); !slices.Equal(refused, []string{"t.a"}) {
+	if refused := s.Commit("0/bad.sst", part(1, 2), b); !slices.Equal(refused, []string{"t.a"}) {
 		t.Errorf("with a good one: refused %v", refused)
 	}
-	if refused := s.commit("0/head.sst", head); len(refused) > 0 {
+	if refused := s.Commit("0/head.sst", head); len(refused) > 0 {
 		t.Errorf("a part: refused %v", refused)
 	}
-	if refused := s.commit("0/tail.sst", part(3)); len(refused) > 0 {
+	if refused := s.Commit("0/tail.sst", part(3)); len(refused) > 0 {
 		t.Errorf("the rest: refused %v", refused)
 	}
 	n.awaitMetric("dormouse_logs_active", 0)
-	if got := s.archived("t.a"); !slices.Equal(got, []uint64{1, 4, 5}) {
+	if got := s.Archived("t.a"); !slices.Equal(got, []uint64{1, 4, 5}) {
 		t.Errorf("archived %v", got)
-	}
-}
-
-// TestCommitsOfOneGroup: what one of them commits is not committed by another one, and its segment has nothing else.
-func TestCommitsOfOneGroup(t *testing.T) {
-	o := claimed(t)
-	extents := fill(t, o, []string{"t.a", "t.b"}, 2)
-	a, b := extents[0], extents[1]
-	call := func(key string, extents ...extent.Extent) *commitCall {
-		data, err := wire.Encode(wire.CommitRequest{Segment: extent.Segment{Key: key, Size: 1}, Extents: extents})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return &commitCall{msg: &nats.Msg{Data: data}}
-	}
-	for name, tc := range map[string]struct {
-		group   []*commitCall
-		refused []int // by call
-		segment int   // that are committed
-	}{
-		"each its own":                   {[]*commitCall{call("0/a.sst", a), call("0/b.sst", b)}, []int{0, 0}, 2},
-		"the same twice":                 {[]*commitCall{call("0/a.sst", a), call("0/a.sst", a)}, []int{0, 0}, 1},
-		"the same entries, two segments": {[]*commitCall{call("0/a.sst", a), call("0/b.sst", a)}, []int{0, 1}, 1},
-		"two contents under one name":    {[]*commitCall{call("0/a.sst", a), call("0/a.sst", b)}, []int{0, 1}, 1},
-		"the same and more, one name":    {[]*commitCall{call("0/a.sst", a), call("0/a.sst", a, b)}, []int{0, 1}, 1},
-		"one has nothing that is accepted": {[]*commitCall{call("0/a.sst", a), call("0/b.sst", a), call("0/b.sst", b)},
-			[]int{0, 1, 0}, 2},
-	} {
-		accepted, err := o.judge().decide(t.Context(), tc.group)
-		if err != nil || len(accepted) != tc.segment {
-			t.Errorf("%s: %d segments accepted, %v", name, len(accepted), err)
-		}
-		for i, c := range tc.group {
-			if len(c.refused) != tc.refused[i] || c.err != nil {
-				t.Errorf("%s: call %d: %v refused, %v", name, i, c.refused, c.err)
-			}
-		}
-	}
-}
-
-// TestLatestTimeIsNotTheLast: a clock of the servers' that goes back makes a log's last entry older than others of it.
-func TestLatestTimeIsNotTheLast(t *testing.T) {
-	o := claimed(t)
-	in, e, now := o.intake.newBatch(), extent.Extent{Log: "t.a"}, time.Now()
-	for i, at := range []time.Time{now, now.Add(-time.Hour)} {
-		if err := in.take(ordered.Message{Subject: "logs.t.a", Sequence: uint64(i + 1), Time: at}); err != nil {
-			t.Fatal(err)
-		}
-		e.Add(uint64(i+1), at, 0)
-	}
-	if err := o.intake.apply(t.Context(), in); err != nil {
-		t.Fatal(err)
-	}
-	data, err := wire.Encode(wire.CommitRequest{Segment: extent.Segment{Key: "0/a.sst", Size: 1},
-		Extents: []extent.Extent{e}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	group := []*commitCall{{msg: &nats.Msg{Data: data}}}
-	if accepted, err := o.judge().decide(t.Context(), group); err != nil || len(accepted) != 1 {
-		t.Errorf("%d segments accepted, %v, %v", len(accepted), group[0].refused, err)
 	}
 }
 
@@ -191,7 +125,7 @@ func TestFaultyCommits(t *testing.T) {
 		"no extents":               {Segment: good},
 	} {
 		var reply wire.CommitReply
-		if err := s.ask(wire.OpCommit, request, &reply); err != nil || !errors.Is(reply.Err(), wire.ErrBadRequest) {
+		if err := s.Ask(wire.OpCommit, request, &reply); err != nil || !errors.Is(reply.Err(), wire.ErrBadRequest) {
 			t.Errorf("%s: %v, %v, %v refused", name, err, reply.Err(), reply.Refused)
 		}
 	}
@@ -204,55 +138,16 @@ func TestFaultyCommits(t *testing.T) {
 // is not.
 func TestSegmentIsCommittedOnce(t *testing.T) {
 	s, _, a, b := twoLogs(t)
-	if refused := s.commit("0/a.sst", a); len(refused) > 0 {
+	if refused := s.Commit("0/a.sst", a); len(refused) > 0 {
 		t.Fatal(refused)
 	}
-	if refused := s.commit("0/a.sst", b); !slices.Equal(refused, []string{"t.b"}) {
+	if refused := s.Commit("0/a.sst", b); !slices.Equal(refused, []string{"t.b"}) {
 		t.Errorf("another content under the key: refused %v", refused)
 	}
-	if refused := s.commit("0/a.sst", a); len(refused) > 0 {
+	if refused := s.Commit("0/a.sst", a); len(refused) > 0 {
 		t.Errorf("the same again: refused %v", refused)
 	}
-	if refused := s.commit("0/b.sst", b); len(refused) > 0 {
+	if refused := s.Commit("0/b.sst", b); len(refused) > 0 {
 		t.Errorf("under its own key: refused %v", refused)
-	}
-	var memory segmentMemory
-	for i := range 2*rememberedSegments + 1 {
-		memory.add(fmt.Sprint(i))
-	}
-	if len(memory.known) != rememberedSegments || memory.has(fmt.Sprint(rememberedSegments)) ||
-		!memory.has(fmt.Sprint(rememberedSegments+1)) {
-		t.Errorf("%d segments are remembered", len(memory.known))
-	}
-}
-
-// TestBucketsAreAskedOnce: the commits of a group do not each wait for JetStream.
-func TestBucketsAreAskedOnce(t *testing.T) {
-	asked := 0
-	refused, away := fmt.Errorf("%w: another one", identity.ErrRefused), errors.New("no answer")
-	g := judge{accepts: func(_ context.Context, id string) error {
-		asked++
-		return map[string]error{"ours": nil, "other": refused}[id]
-	}}
-	known := make(map[string]error)
-	for range 5 {
-		if err := g.inOurBucket(t.Context(), "ours", known); err != nil {
-			t.Error(err)
-		}
-		if err := g.inOurBucket(t.Context(), "other", known); !errors.Is(err, wire.ErrBadRequest) {
-			t.Errorf("another bucket: %v", err)
-		}
-	}
-	if asked != 2 {
-		t.Errorf("asked %d times for two buckets", asked)
-	}
-	asked, g.accepts = 0, func(context.Context, string) error { asked++; return away }
-	for _, id := range []string{"a", "b", "a", "c"} {
-		if err := g.inOurBucket(t.Context(), id, known); !errors.Is(err, away) {
-			t.Errorf("while JetStream does not answer: %v", err)
-		}
-	}
-	if err := g.inOurBucket(t.Context(), "ours", known); err != nil || asked != 1 {
-		t.Errorf("asked %d times in vain; of what is known: %v", asked, err)
 	}
 }

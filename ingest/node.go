@@ -1,19 +1,13 @@
-// Package ingest is the owner's side of a shard: it takes entries in from the source stream, answers the workers'
-// drains and commits, and trims what is archived.
+// Package ingest is the owners' side of Dormouse at one process: a Node keeps its share of the shards.
 //
-// An entry's way through the package is intake.go (source stream to ledger.go), server.go and drain.go (ledger to
-// worker), committer.go (worker to manifest and ledger), trim.go (source stream shortened). Who may do all this is
-// decided in package membership and shardrunner.go (which process tries) and claim.go (which one is right).
-// snapshotter.go keeps the manifest short. It starts nothing for a log, and puts nothing but those snapshots into the
-// bucket. Open scheduler next for when a log becomes ready, and workers for who drains it.
+// Package membership says who should own which shard, and shardrunner.go joins that with package shard, which serves
+// one shard in one epoch. watch.go looks whether each gets on; state.go is what readiness, status and metrics are told.
+// Open ingest/shard next for an entry's way, scheduler for when a log becomes ready, and workers for who drains it.
 package ingest
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"fmt"
-	"log/slog"
 	"maps"
 	"runtime"
 	"runtime/debug"
@@ -22,81 +16,33 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"dormouse/ingest/membership"
+	"dormouse/ingest/shard"
 	"dormouse/internal/outage"
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
-	"dormouse/scheduler"
-	"dormouse/store/cache"
 )
 
-// Trim says whether the source stream is shortened behind the archive.
-type Trim string
-
-// The trim modes.
-const (
-	TrimAuto   Trim = "auto"   // only a stream that Dormouse made
-	TrimAlways Trim = "always" // any source stream
-	TrimNever  Trim = "never"
-)
-
-// Config is what a Node needs. Durations and sizes without a stated default must be positive.
+// Config is what a Node needs.
 type Config struct {
-	NC     *nats.Conn
-	JS     jetstream.JetStream
-	DB     *cache.DB
-	Bucket Bucket // for snapshots of the catalogs; a node whose bucket does not answer takes no shard from others
-	// Accepts returns nil when a segment in the bucket with that ID may be committed; an error that wraps
-	// identity.ErrRefused lasts. nil accepts every one.
-	Accepts    func(ctx context.Context, bucketID string) error
-	NodeID     string // stable over restarts: a process that comes back takes its own lease over at once
-	Host       string // where the process runs, for those who read its leases; may be empty
-	ArchiveURL string // told to readers; without secrets
-
-	MaxDelay     time.Duration // first unarchived entry's arrival to the log being due
-	RequeueAfter time.Duration // a queued log that is not committed is queued again
-	Tick         time.Duration // scheduler slot width; 0 is the scheduler's default
-	Lease        time.Duration // how long a silent owner keeps others from trying
-	MaxBytes     uint64        // a log with this much buffered is ready at once
-	BufferLimit  uint64        // buffered bytes (with 64 for each entry) above which the node stops pulling
-	Trim         Trim
-	TrimDelay    time.Duration // how far trimming trails the manifest; above NATS's sync interval
-
-	SnapshotRecords uint64 // manifest records, and
-	SnapshotExtents uint64 // extents in them, above which a snapshot is taken; 0 is 1,024 and 65,536
-
+	shard.Config
+	Host       string                // where the process runs, for those who read its leases; may be empty
 	Registerer prometheus.Registerer // nil: metrics are kept but not exposed
-	Logger     *slog.Logger          // nil: slog.Default()
-}
-
-func (c Config) validate() error {
-	switch {
-	case c.NC == nil || c.JS == nil || c.DB == nil || c.Bucket == nil || c.NodeID == "":
-		return errors.New("ingest: NC, JS, DB, Bucket and NodeID are required")
-	case c.MaxDelay <= 0 || c.RequeueAfter <= 0 || c.Lease <= 0 || c.TrimDelay <= 0:
-		return errors.New("ingest: MaxDelay, RequeueAfter, Lease and TrimDelay must be positive")
-	case c.MaxBytes == 0 || c.BufferLimit == 0:
-		return errors.New("ingest: MaxBytes and BufferLimit must be positive")
-	case c.Trim != TrimAuto && c.Trim != TrimAlways && c.Trim != TrimNever:
-		return fmt.Errorf("ingest: trim mode %q, want auto, always or never", c.Trim)
-	}
-	return nil
 }
 
 // Node is one process's part in owning shards: a shardRunner for each shard, which owns it or stands by.
 type Node struct {
-	cfg       Config
-	metrics   *metrics
-	schedules *scheduler.Metrics
-	shards    *shardStates
-	outages   outages                               // of its shards
-	trims     atomic.Uint64                         // of source streams
-	members   atomic.Pointer[membership.Membership] // nil until the lease bucket was found
+	cfg     Config
+	metrics *metrics
+	owners  *shard.Metrics
+	shards  *shardStates
+	outages shard.Outages                         // of its shards
+	trims   atomic.Uint64                         // of source streams
+	members atomic.Pointer[membership.Membership] // nil until the lease bucket was found
 }
 
 // HasPeers reports whether other nodes live, as far as this one knows: who takes its shards over.
@@ -124,20 +70,13 @@ func (n *Node) Share() (mine, all int) {
 
 // New checks the configuration and makes a node; Run starts it.
 func New(cfg Config) (*Node, error) {
-	if err := cfg.validate(); err != nil {
+	var err error
+	if cfg.Config, err = cfg.Completed(); err != nil {
 		return nil, err
 	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.Default()
-	}
-	if cfg.Accepts == nil {
-		cfg.Accepts = func(context.Context, string) error { return nil }
-	}
-	cfg.SnapshotRecords = cmp.Or(cfg.SnapshotRecords, snapshotRecords)
-	cfg.SnapshotExtents = cmp.Or(cfg.SnapshotExtents, snapshotExtents)
-	n := &Node{cfg: cfg, outages: newOutages(cfg.Logger), shards: newShardStates()}
+	n := &Node{cfg: cfg, outages: shard.NewOutages(cfg.Logger), shards: newShardStates()}
 	n.metrics = newMetrics(cfg.Registerer, n.shards, n.unowned)
-	n.schedules = scheduler.NewMetrics(cfg.Registerer)
+	n.owners = shard.NewMetrics(cfg.Registerer)
 	return n, nil
 }
 

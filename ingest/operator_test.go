@@ -1,22 +1,22 @@
 package ingest
 
 import (
-	"bytes"
 	"encoding/json"
 	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 
+	"dormouse/ingest/ingesttest"
+	"dormouse/internal/logid"
 	"dormouse/internal/wire"
 )
 
 // reasonsTold returns what a node tells of rejected messages, by reason.
 func (n *node) reasonsTold() map[string]float64 {
-	n.s.t.Helper()
+	n.s.T.Helper()
 	families, err := n.registry.Gather()
 	if err != nil {
-		n.s.t.Fatal(err)
+		n.s.T.Fatal(err)
 	}
 	told := make(map[string]float64)
 	for _, f := range families {
@@ -34,13 +34,13 @@ func (n *node) reasonsTold() map[string]float64 {
 func TestRejectionsHaveReasons(t *testing.T) {
 	s := newSystem(t)
 	n := s.start("a", t.TempDir())
-	if told := n.reasonsTold(); len(told) != len(rejectReasons) {
+	if told := n.reasonsTold(); len(told) != len(logid.Faults())+3 { // and headers, refused, skipped
 		t.Fatalf("before anything was rejected the reasons are %v", told)
 	}
 	n.awaitOwned()
-	s.publish("logs.acme", "no log token")
-	s.publish("logs.t."+strings.Repeat("x", 300), "too long")
-	s.publish("logs.u."+strings.Repeat("x", 300), "too long")
+	s.Publish("logs.acme", "no log token")
+	s.Publish("logs.t."+strings.Repeat("x", 300), "too long")
+	s.Publish("logs.u."+strings.Repeat("x", 300), "too long")
 	n.awaitMetric("dormouse_entries_rejected_total", 3)
 	sum := 0.0
 	told := n.reasonsTold()
@@ -58,7 +58,7 @@ func TestUnownedShardsShow(t *testing.T) {
 	a := s.start("a", t.TempDir())
 	a.awaitOwned()
 	a.awaitMetric("dormouse_shards_unowned", 0)
-	kv, err := s.js.KeyValue(t.Context(), wire.LeaseBucket)
+	kv, err := s.JS.KeyValue(t.Context(), wire.LeaseBucket)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,58 +70,29 @@ func TestUnownedShardsShow(t *testing.T) {
 	a.awaitMetric("dormouse_shards_unowned", 0)
 }
 
-// logBuffer is a log that a test reads while it is written.
-type logBuffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-// lines returns those with that message, or all if it is empty.
-func (b *logBuffer) lines(t *testing.T, msg string) (found []map[string]any) {
-	t.Helper()
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for line := range bytes.Lines(b.text.Bytes()) {
-		var one map[string]any
-		if err := json.Unmarshal(line, &one); err != nil {
-			t.Fatalf("%s: %v", line, err)
-		}
-		if msg == "" || one["msg"] == msg {
-			found = append(found, one)
-		}
-	}
-	return found
-}
-
 // TestHandoversAreTold: a shard that goes to another node, and one that a node leaves when it ends, have a line each;
 // leases and lines name nodes with their host.
 func TestHandoversAreTold(t *testing.T) {
 	const over = "the shard is handed over"
 	s := newSystem(t)
 	s.addShards(2)
-	var log logBuffer
+	var log ingesttest.Log
 	a := s.start("a", t.TempDir(), func(c *Config) {
 		c.Host, c.Logger = "web-1",
 			slog.New(slog.NewJSONHandler(&log, nil))
 	})
 	s.awaitShares(map[*node]float64{a: 2})
-	if lines := log.lines(t, over); len(lines) != 0 {
+	if lines := log.Lines(t, over); len(lines) != 0 {
 		t.Fatalf("nothing was handed over, and it says %v", lines)
 	}
 	b := s.start("b", t.TempDir())
 	s.awaitShares(map[*node]float64{a: 1, b: 1})
-	s.until("the handover to be told", func() bool { return len(log.lines(t, over)) == 1 })
-	if line := log.lines(t, over)[0]; line["why"] != "it is another node's share" || line["epoch"] != 1.0 ||
+	s.Until("the handover to be told", func() bool { return len(log.Lines(t, over)) == 1 })
+	if line := log.Lines(t, over)[0]; line["why"] != "it is another node's share" || line["epoch"] != 1.0 ||
 		line["served"] == nil {
 		t.Errorf("the handover is %v", line)
 	}
-	kv, err := s.js.KeyValue(t.Context(), wire.LeaseBucket)
+	kv, err := s.JS.KeyValue(t.Context(), wire.LeaseBucket)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +102,7 @@ func TestHandoversAreTold(t *testing.T) {
 		t.Errorf("the node key is %+v, %v", lease, err)
 	}
 	a.stop()
-	if lines := log.lines(t, over); len(lines) != 2 || lines[1]["why"] != "this process ends" {
+	if lines := log.Lines(t, over); len(lines) != 2 || lines[1]["why"] != "this process ends" {
 		t.Errorf("after the end it says %v", lines)
 	}
 }

@@ -9,8 +9,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/nats-io/nats.go"
 
+	"dormouse/ingest/ingesttest"
+	"dormouse/ingest/shard"
 	"dormouse/internal/extent"
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
@@ -22,16 +25,16 @@ func TestWholeWay(t *testing.T) {
 	s := newSystem(t)
 	n := s.start("a", t.TempDir())
 	n.awaitOwned()
-	s.publish("logs.acme.web", "one", "two")
+	s.Publish("logs.acme.web", "one", "two")
 	msg := nats.NewMsg("logs.acme.api")
 	msg.Header.Set("Trace", "x")
 	msg.Data = []byte("three")
-	if _, err := s.js.PublishMsg(t.Context(), msg); err != nil {
+	if _, err := s.JS.PublishMsg(t.Context(), msg); err != nil {
 		t.Fatal(err)
 	}
-	s.takeReady("acme.api", "acme.web")
-	entries, extents := s.drain("acme.web", "acme.api")
-	if got := payloads(entries); got != "three,one,two" {
+	s.TakeReady("acme.api", "acme.web")
+	entries, extents := s.Drain("acme.web", "acme.api")
+	if got := ingesttest.Payloads(entries); got != "three,one,two" {
 		t.Fatalf("drained %s", got)
 	}
 	if entries[0].Headers["Trace"][0] != "x" || entries[0].Time.IsZero() || entries[0].Seq != 3 {
@@ -40,18 +43,18 @@ func TestWholeWay(t *testing.T) {
 	if n.metric("dormouse_logs_active") != 2 || n.metric("dormouse_buffer_entries") != 3 {
 		t.Fatal("two logs with three entries must be active before the commit")
 	}
-	if refused := s.commit("0/a.sst", extents...); len(refused) > 0 {
+	if refused := s.Commit("0/a.sst", extents...); len(refused) > 0 {
 		t.Fatalf("refused: %v", refused)
 	}
 	if n.metric("dormouse_logs_active") != 0 || n.metric("dormouse_buffer_bytes") != 0 ||
 		n.metric("dormouse_entries_synced_total") != 3 {
 		t.Fatal("nothing may be active after the commit")
 	}
-	s.until("the source stream to be trimmed", func() bool {
-		stream, err := s.js.Stream(t.Context(), wire.DefaultSource)
+	s.Until("the source stream to be trimmed", func() bool {
+		stream, err := s.JS.Stream(t.Context(), wire.DefaultSource)
 		return err == nil && stream.CachedInfo().State.Msgs == 0
 	})
-	if again, _ := s.drain("acme.web", "acme.api"); len(again) > 0 {
+	if again, _ := s.Drain("acme.web", "acme.api"); len(again) > 0 {
 		t.Fatalf("a duplicate work item drained %d entries", len(again))
 	}
 }
@@ -60,10 +63,10 @@ func TestWholeWay(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	s := newSystem(t)
 	s.start("a", t.TempDir()).awaitOwned()
-	s.publish("logs.t.a", "1", "2", "3", "4")
-	s.publish("logs.t.b", "5")
-	s.takeReady("t.a", "t.b")
-	entries, extents := s.drain("t.a", "t.b")
+	s.Publish("logs.t.a", "1", "2", "3", "4")
+	s.Publish("logs.t.b", "5")
+	s.TakeReady("t.a", "t.b")
+	entries, extents := s.Drain("t.a", "t.b")
 	a, b := extents[0], extents[1]
 	head, tail, miscounted := extent.Extent{Log: "t.a"}, extent.Extent{Log: "t.a"}, a
 	for i, half := range []*extent.Extent{&head, &head, &tail, &tail} {
@@ -73,30 +76,30 @@ func TestRefusals(t *testing.T) {
 	beyond := a
 	beyond.Last, beyond.Count = 9, 5
 
-	if refused := s.commit("0/tail.sst", tail, b); !slices.Equal(refused, []string{"t.a"}) {
+	if refused := s.Commit("0/tail.sst", tail, b); !slices.Equal(refused, []string{"t.a"}) {
 		t.Fatalf("an extent that leaves a gap before it: refused %v", refused)
 	}
 	for _, e := range []extent.Extent{miscounted, beyond} {
-		if refused := s.commit("0/x.sst", e); len(refused) != 1 {
+		if refused := s.Commit("0/x.sst", e); len(refused) != 1 {
 			t.Fatalf("extent %+v was accepted", e)
 		}
 	}
-	if refused := s.commit("0/head.sst", head); len(refused) > 0 {
+	if refused := s.Commit("0/head.sst", head); len(refused) > 0 {
 		t.Fatalf("a partial extent: refused %v", refused)
 	}
-	if refused := s.commit("0/head.sst", head); len(refused) > 0 {
+	if refused := s.Commit("0/head.sst", head); len(refused) > 0 {
 		t.Fatalf("the same commit again must be answered as before, refused %v", refused)
 	}
-	if refused := s.commit("0/other.sst", head); len(refused) != 1 {
+	if refused := s.Commit("0/other.sst", head); len(refused) != 1 {
 		t.Fatal("the same entries in another segment were accepted")
 	}
-	if refused := s.commit("0/all.sst", a); len(refused) != 1 {
+	if refused := s.Commit("0/all.sst", a); len(refused) != 1 {
 		t.Fatal("an extent that overlaps the archived head was accepted")
 	}
-	if refused := s.commit("0/rest.sst", tail); len(refused) > 0 {
+	if refused := s.Commit("0/rest.sst", tail); len(refused) > 0 {
 		t.Fatalf("the rest: refused %v", refused)
 	}
-	if got := s.archived("t.a"); !slices.Equal(got, []uint64{1, 2, 3, 4}) {
+	if got := s.Archived("t.a"); !slices.Equal(got, []uint64{1, 2, 3, 4}) {
 		t.Fatalf("archived %v", got)
 	}
 }
@@ -105,7 +108,7 @@ func TestMalformedRequestsAreAnswered(t *testing.T) {
 	s := newSystem(t)
 	s.start("a", t.TempDir()).awaitOwned()
 	for _, op := range []wire.Operation{wire.OpDrain, wire.OpCommit, wire.OpExtents, wire.OpList, "nonsense"} {
-		msg, err := s.nc.Request(wire.OwnerSubject(0, s.epoch(), op), []byte("garbage"), 5*time.Second)
+		msg, err := s.NC.Request(wire.OwnerSubject(0, s.Epoch(), op), []byte("garbage"), 5*time.Second)
 		if err != nil {
 			t.Fatalf("%s: %v", op, err)
 		}
@@ -122,11 +125,11 @@ func TestFencedOwnerStepsDown(t *testing.T) {
 	s := newSystem(t)
 	n := s.start("a", t.TempDir())
 	n.awaitOwned()
-	s.publish("logs.t.a", "1")
-	s.takeReady("t.a")
-	_, extents := s.drain("t.a")
-	old := s.epoch()
-	m, err := manifest.Open(t.Context(), s.js, 0)
+	s.Publish("logs.t.a", "1")
+	s.TakeReady("t.a")
+	_, extents := s.Drain("t.a")
+	old := s.Epoch()
+	m, err := manifest.Open(t.Context(), s.JS, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,22 +138,22 @@ func TestFencedOwnerStepsDown(t *testing.T) {
 		t.Fatal(err)
 	}
 	var reply wire.CommitReply
-	err = s.askEpoch(old, wire.OpCommit, wire.CommitRequest{Segment: extent.Segment{Key: "0/x.sst", Size: 1},
+	err = s.AskEpoch(old, wire.OpCommit, wire.CommitRequest{Segment: extent.Segment{Key: "0/x.sst", Size: 1},
 		Extents: extents}, &reply)
 	if err != nil || !errors.Is(reply.Err(), wire.ErrNotOwner) {
 		t.Fatalf("commit to the fenced owner: %v, %v", err, reply.Err())
 	}
-	if len(s.archived("t.a")) > 0 {
+	if len(s.Archived("t.a")) > 0 {
 		t.Fatal("the fenced owner's commit is in the manifest")
 	}
-	s.until("the node to claim again", func() bool { return s.epoch() == old+2 })
+	s.Until("the node to claim again", func() bool { return s.Epoch() == old+2 })
 	n.awaitOwned()
-	if err := s.askEpoch(old, wire.OpDrain, wire.DrainRequest{Logs: []string{"t.a"}, MaxBytes: 1 << 20},
+	if err := s.AskEpoch(old, wire.OpDrain, wire.DrainRequest{Logs: []string{"t.a"}, MaxBytes: 1 << 20},
 		&wire.DrainReply{}); !errors.Is(err, nats.ErrNoResponders) {
 		t.Fatalf("somebody still answers in the old epoch: %v", err)
 	}
-	s.takeReady("t.a")
-	if refused := s.commit("0/y.sst", extents...); len(refused) > 0 {
+	s.TakeReady("t.a")
+	if refused := s.Commit("0/y.sst", extents...); len(refused) > 0 {
 		t.Fatalf("refused %v", refused)
 	}
 }
@@ -162,37 +165,37 @@ func TestDiskIsACache(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := newSystem(t)
 			dir := t.TempDir()
-			n := s.start("a", dir, func(c *Config) { c.Trim = TrimNever })
+			n := s.start("a", dir, func(c *Config) { c.Trim = shard.TrimNever })
 			n.awaitOwned()
-			s.publish("logs.t.a", "1", "2")
-			s.publish("logs.t.b", "3")
-			s.publish("logs.t.a", "4")
-			s.takeReady("t.a", "t.b")
-			entries, extents := s.drain("t.a")
-			if payloads(entries) != "1,2,4" {
-				t.Fatalf("drained %s", payloads(entries))
+			s.Publish("logs.t.a", "1", "2")
+			s.Publish("logs.t.b", "3")
+			s.Publish("logs.t.a", "4")
+			s.TakeReady("t.a", "t.b")
+			entries, extents := s.Drain("t.a")
+			if ingesttest.Payloads(entries) != "1,2,4" {
+				t.Fatalf("drained %s", ingesttest.Payloads(entries))
 			}
-			if refused := s.commit("0/a.sst", extents...); len(refused) > 0 {
+			if refused := s.Commit("0/a.sst", extents...); len(refused) > 0 {
 				t.Fatalf("refused %v", refused)
 			}
 			n.stop()
-			s.publish("logs.t.a", "5")
+			s.Publish("logs.t.a", "5")
 			if wipe {
 				if err := os.RemoveAll(dir); err != nil {
 					t.Fatal(err)
 				}
 			}
-			n = s.start("a", dir, func(c *Config) { c.Trim = TrimNever })
+			n = s.start("a", dir, func(c *Config) { c.Trim = shard.TrimNever })
 			n.awaitOwned()
-			s.takeReady("t.a", "t.b")
-			entries, extents = s.drain("t.a", "t.b")
-			if payloads(entries) != "5,3" {
-				t.Fatalf("after the restart drained %s, want only what is not archived", payloads(entries))
+			s.TakeReady("t.a", "t.b")
+			entries, extents = s.Drain("t.a", "t.b")
+			if ingesttest.Payloads(entries) != "5,3" {
+				t.Fatalf("after the restart drained %s, want only what is not archived", ingesttest.Payloads(entries))
 			}
-			if refused := s.commit("0/b.sst", extents...); len(refused) > 0 {
+			if refused := s.Commit("0/b.sst", extents...); len(refused) > 0 {
 				t.Fatalf("refused %v", refused)
 			}
-			if got := s.archived("t.a"); !slices.Equal(got, []uint64{1, 4, 5}) {
+			if got := s.Archived("t.a"); !slices.Equal(got, []uint64{1, 4, 5}) {
 				t.Fatalf("archived %v", got)
 			}
 			if lost := n.metric("dormouse_entries_lost_total"); lost != 0 {
@@ -209,12 +212,12 @@ func TestCrashAfterTheManifestAppend(t *testing.T) {
 	dir := t.TempDir()
 	n := s.start("a", dir)
 	n.awaitOwned()
-	s.publish("logs.t.a", "1", "2")
-	s.publish("logs.t.b", "3")
-	s.takeReady("t.a", "t.b")
-	_, extents := s.drain("t.a", "t.b")
+	s.Publish("logs.t.a", "1", "2")
+	s.Publish("logs.t.b", "3")
+	s.TakeReady("t.a", "t.b")
+	_, extents := s.Drain("t.a", "t.b")
 	n.stop()
-	m, err := manifest.Open(t.Context(), s.js, 0)
+	m, err := manifest.Open(t.Context(), s.JS, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -226,57 +229,21 @@ func TestCrashAfterTheManifestAppend(t *testing.T) {
 	}
 	n = s.start("a", dir)
 	n.awaitOwned()
-	s.takeReady("t.b")
-	if entries, _ := s.drain("t.a", "t.b"); payloads(entries) != "3" {
-		t.Fatalf("drained %s, want only what the manifest does not have", payloads(entries))
+	s.TakeReady("t.b")
+	if entries, _ := s.Drain("t.a", "t.b"); ingesttest.Payloads(entries) != "3" {
+		t.Fatalf("drained %s, want only what the manifest does not have", ingesttest.Payloads(entries))
 	}
 	var reply wire.ExtentsReply
-	if err := s.ask(wire.OpExtents, wire.ExtentsRequest{Log: "t.a"}, &reply); err != nil || len(reply.Extents) != 1 {
+	if err := s.Ask(wire.OpExtents, wire.ExtentsRequest{Log: "t.a"}, &reply); err != nil || len(reply.Extents) != 1 {
 		t.Fatalf("catalog has %+v, %v", reply.Extents, err)
 	}
 	if synced := n.metric("dormouse_entries_synced_total"); synced != 0 {
 		t.Errorf("%v entries count as archived by this node", synced)
 	}
 	// What was taken in before the restart, and by nobody since, is archived as ever.
-	_, extents = s.drain("t.b")
-	if refused := s.commit("0/b.sst", extents...); len(refused) > 0 {
+	_, extents = s.Drain("t.b")
+	if refused := s.Commit("0/b.sst", extents...); len(refused) > 0 {
 		t.Errorf("refused %v", refused)
-	}
-}
-
-// TestCommitInHandAtTheEnd: an owner that is told to end makes what it has decided lasting, and says so.
-func TestCommitInHandAtTheEnd(t *testing.T) {
-	h := &hooked{}
-	h.set(func(*nats.Msg) {})
-	o := claimed(t, func(c *Config) { h.JetStream, c.JS = c.JS, h })
-	s, end := o.serve(t)
-	s.publish("logs.t.a", "1")
-	s.until("the entry", func() bool { return o.ledger.applied() == 1 })
-	_, extents := s.drain("t.a")
-	reached, ended := make(chan struct{}), make(chan struct{})
-	h.set(func(*nats.Msg) { close(reached); <-ended })
-	go func() { <-reached; end(); close(ended) }()
-	if refused := s.commit("0/a.sst", extents...); len(refused) > 0 {
-		t.Errorf("refused %v", refused)
-	}
-	h.set(func(*nats.Msg) {})
-	if got := s.archived("t.a"); !slices.Equal(got, []uint64{1}) {
-		t.Errorf("archived %v", got)
-	}
-}
-
-// TestWorkItemNamesItsOwner: by the epoch, so that one that is over is nobody's.
-func TestWorkItemNamesItsOwner(t *testing.T) {
-	o := claimed(t)
-	o.epoch = 7
-	if err := o.publishReady(t.Context(), []string{"t.a", "t.b"}); err != nil {
-		t.Fatal(err)
-	}
-	msg := (&system{t: t, js: o.cfg.JS}).stored(wire.SyncQueueStream, 1)
-	var item wire.WorkItem
-	if err := wire.Decode(msg.Data, &item); err != nil || item.Epoch != 7 || item.Shard != 0 ||
-		!slices.Equal(item.Logs, []string{"t.a", "t.b"}) {
-		t.Errorf("queued %+v, %v", item, err)
 	}
 }
 
@@ -289,25 +256,26 @@ func TestBackPressureEndsInJetStream(t *testing.T) {
 	n.awaitOwned()
 	payload := strings.Repeat("x", 16<<10)
 	const entries = 2000
+	const batchBytes = 4 << 20 // of package shard
 	var logs []string
 	for i := range entries {
 		log := fmt.Sprintf("t.%04d", i)
 		logs = append(logs, log)
-		if _, err := s.js.PublishAsync("logs."+log, []byte(payload)); err != nil {
+		if _, err := s.JS.PublishAsync("logs."+log, []byte(payload)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	<-s.js.PublishAsyncComplete()
-	s.until("the limit to be met", func() bool { return n.metric("dormouse_buffer_bytes") >= limit })
-	s.takeReady(logs[0]) // not due for an hour, and ready all the same, or the buffer would stay full
+	<-s.JS.PublishAsyncComplete()
+	s.Until("the limit to be met", func() bool { return n.metric("dormouse_buffer_bytes") >= limit })
+	s.TakeReady(logs[0]) // not due for an hour, and ready all the same, or the buffer would stay full
 	for done := 0; done < entries; {
 		if buffered := n.metric("dormouse_buffer_bytes"); buffered > limit+batchBytes+float64(len(payload)) {
 			t.Fatalf("%v bytes buffered with a limit of %d and batches of %d", buffered, limit, batchBytes)
 		}
 		var extents []extent.Extent
-		s.until("log "+logs[done], func() bool {
-			_, extents = s.drain(slices.Clone(logs[done:min(done+32, entries)])...)
-			return len(extents) > 0 && len(s.commit("0/"+logs[done]+".sst", extents...)) == 0
+		s.Until("log "+logs[done], func() bool {
+			_, extents = s.Drain(slices.Clone(logs[done:min(done+32, entries)])...)
+			return len(extents) > 0 && len(s.Commit("0/"+logs[done]+".sst", extents...)) == 0
 		})
 		done += len(extents)
 	}
@@ -320,11 +288,11 @@ func TestSmallBufferLimit(t *testing.T) {
 	n := s.start("a", t.TempDir(), func(c *Config) { c.BufferLimit = 50 })
 	n.awaitOwned()
 	for i := range 3 {
-		s.publish("logs.t.a", fmt.Sprint(i))
+		s.Publish("logs.t.a", fmt.Sprint(i))
 		n.awaitMetric("dormouse_entries_ingested_total", float64(i+1))
-		s.takeReady("t.a")
-		_, extents := s.drain("t.a")
-		if refused := s.commit(fmt.Sprintf("0/%d.sst", i), extents...); len(refused) > 0 {
+		s.TakeReady("t.a")
+		_, extents := s.Drain("t.a")
+		if refused := s.Commit(fmt.Sprintf("0/%d.sst", i), extents...); len(refused) > 0 {
 			t.Fatalf("refused %q", refused)
 		}
 	}
@@ -335,19 +303,19 @@ func TestSmallBufferLimit(t *testing.T) {
 func TestSourceThatLostItsEnd(t *testing.T) {
 	s := newSystem(t)
 	dir := t.TempDir()
-	n := s.start("a", dir, func(c *Config) { c.Trim = TrimNever })
+	n := s.start("a", dir, func(c *Config) { c.Trim = shard.TrimNever })
 	n.awaitOwned()
-	s.publish("logs.t.a", "1", "2")
+	s.Publish("logs.t.a", "1", "2")
 	n.awaitMetric("dormouse_entries_ingested_total", 2)
 	n.stop()
-	s.forgetEnd(dir)
-	s.publish("logs.t.a", "new 3") // takes a sequence that the cache says was applied
-	n = s.start("a", dir, func(c *Config) { c.Trim = TrimNever })
+	s.ForgetEnd(dir)
+	s.Publish("logs.t.a", "new 3") // takes a sequence that the cache says was applied
+	n = s.start("a", dir, func(c *Config) { c.Trim = shard.TrimNever })
 	n.awaitOwned()
 	n.awaitMetric("dormouse_entries_ingested_total", 3)
-	s.takeReady("t.a")
-	if entries, _ := s.drain("t.a"); payloads(entries) != "1,2,new 3" {
-		t.Fatalf("drained %s", payloads(entries))
+	s.TakeReady("t.a")
+	if entries, _ := s.Drain("t.a"); ingesttest.Payloads(entries) != "1,2,new 3" {
+		t.Fatalf("drained %s", ingesttest.Payloads(entries))
 	}
 }
 
@@ -358,14 +326,14 @@ func TestPositionThatLeadsNowhere(t *testing.T) {
 	dir := t.TempDir()
 	n := s.start("a", dir)
 	n.awaitOwned()
-	s.publish("logs.t.a", "1", "2")
-	s.takeReady("t.a")
-	_, extents := s.drain("t.a")
-	if refused := s.commit("0/a.sst", extents...); len(refused) > 0 {
+	s.Publish("logs.t.a", "1", "2")
+	s.TakeReady("t.a")
+	_, extents := s.Drain("t.a")
+	if refused := s.Commit("0/a.sst", extents...); len(refused) > 0 {
 		t.Fatal(refused)
 	}
 	n.stop()
-	m, err := manifest.Open(t.Context(), s.js, 0)
+	m, err := manifest.Open(t.Context(), s.JS, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -375,7 +343,7 @@ func TestPositionThatLeadsNowhere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ack, err := s.js.Publish(t.Context(), wire.Shard(0).ManifestSubject(), data)
+	ack, err := s.JS.Publish(t.Context(), wire.Shard(0).ManifestSubject(), data)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -389,7 +357,8 @@ func TestPositionThatLeadsNowhere(t *testing.T) {
 	}
 	pos.ManifestSeq, pos.ManifestID = ack.Sequence, vain.ID
 	batch := db.NewBatch()
-	if err := errors.Join(cache.SetPosition(batch, 0, pos), batch.Commit(noSync), batch.Close(), db.Close()); err != nil {
+	if err := errors.Join(cache.SetPosition(batch, 0, pos), batch.Commit(pebble.NoSync), batch.Close(),
+		db.Close()); err != nil {
 		t.Fatal(err)
 	}
 	n = s.start("a", dir)
@@ -404,31 +373,31 @@ func TestTwoNodesOneOwner(t *testing.T) {
 	s := newSystem(t)
 	const shortLease = 600 * time.Millisecond
 	short := func(c *Config) { c.Lease = shortLease }
-	_, err := topology.Ensure(t.Context(), s.js, topology.Config{RequeueAfter: time.Minute, Lease: shortLease,
+	_, err := topology.Ensure(t.Context(), s.JS, topology.Config{RequeueAfter: time.Minute, Lease: shortLease,
 		Replicas: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
 	first := s.start("a", t.TempDir(), short)
 	first.awaitOwned()
-	epoch := s.epoch()
+	epoch := s.Epoch()
 	second := s.start("b", t.TempDir(), short)
-	s.until("the second to stand by", func() bool { return second.node.Ready() == nil })
-	if second.metric("dormouse_shards_owned") != 0 || s.epoch() != epoch {
+	s.Until("the second to stand by", func() bool { return second.node.Ready() == nil })
+	if second.metric("dormouse_shards_owned") != 0 || s.Epoch() != epoch {
 		t.Fatal("the second node claimed a shard that is owned")
 	}
-	s.publish("logs.t.a", "1")
-	s.takeReady("t.a")
+	s.Publish("logs.t.a", "1")
+	s.TakeReady("t.a")
 	for began := time.Now(); time.Since(began) < 3*shortLease; { // a lease that is kept does not run out
-		if second.metric("dormouse_shards_owned") != 0 || s.epoch() != epoch {
+		if second.metric("dormouse_shards_owned") != 0 || s.Epoch() != epoch {
 			t.Fatal("the second node took over a shard whose owner lives")
 		}
 	}
 	first.stop()
 	second.awaitOwned()
-	s.takeReady("t.a")
-	_, extents := s.drain("t.a")
-	if refused := s.commit("0/a.sst", extents...); len(refused) > 0 || len(extents) != 1 {
+	s.TakeReady("t.a")
+	_, extents := s.Drain("t.a")
+	if refused := s.Commit("0/a.sst", extents...); len(refused) > 0 || len(extents) != 1 {
 		t.Fatalf("the successor has %v, refused %v", extents, refused)
 	}
 }
@@ -437,22 +406,22 @@ func TestListMergesArchivedAndBuffered(t *testing.T) {
 	s := newSystem(t)
 	s.start("a", t.TempDir()).awaitOwned()
 	for i := range 20 {
-		s.publish(fmt.Sprintf("logs.t.%02d", i), "x")
+		s.Publish(fmt.Sprintf("logs.t.%02d", i), "x")
 	}
 	var all []string
 	for i := range 20 {
 		all = append(all, fmt.Sprintf("t.%02d", i))
 	}
-	s.takeReady(all...)
-	_, extents := s.drain(all[:10]...)
-	s.commit("0/a.sst", extents...)
-	s.publish("logs.t.03", "later")
-	s.until("the later entry", func() bool { e, _ := s.drain("t.03"); return len(e) == 1 })
+	s.TakeReady(all...)
+	_, extents := s.Drain(all[:10]...)
+	s.Commit("0/a.sst", extents...)
+	s.Publish("logs.t.03", "later")
+	s.Until("the later entry", func() bool { e, _ := s.Drain("t.03"); return len(e) == 1 })
 	var got []string
 	req := wire.ListRequest{Prefix: "t.", Limit: 3}
 	for {
 		var reply wire.ListReply
-		if err := s.ask(wire.OpList, req, &reply); err != nil || reply.Err() != nil {
+		if err := s.Ask(wire.OpList, req, &reply); err != nil || reply.Err() != nil {
 			t.Fatalf("%v, %v", err, reply.Err())
 		}
 		for _, l := range reply.Logs {

@@ -1,21 +1,20 @@
 package ingest
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"dormouse/ingest/ingesttest"
+	"dormouse/ingest/shard"
 	"dormouse/internal/entry"
 	"dormouse/internal/extent"
-	"dormouse/internal/ordered"
 	"dormouse/internal/rejected"
-	"dormouse/internal/topology"
 	"dormouse/internal/wire"
 	"dormouse/store/manifest"
 )
@@ -25,18 +24,18 @@ func TestRejectedEntriesAreKeptAside(t *testing.T) {
 	n := s.start("a", t.TempDir())
 	n.awaitOwned()
 	long := strings.Repeat("x", 300)
-	s.publish("logs.acme", "no log token")
-	s.publish("logs.t."+long, "too long")
+	s.Publish("logs.acme", "no log token")
+	s.Publish("logs.t."+long, "too long")
 	big := nats.NewMsg("logs.big")
 	big.Header.Set("Nats-Msg-Id", "id")
-	big.Data = []byte(strings.Repeat("b", int(s.nc.MaxPayload())-100))
-	if _, err := s.js.PublishMsg(t.Context(), big); err != nil {
+	big.Data = []byte(strings.Repeat("b", int(s.NC.MaxPayload())-100))
+	if _, err := s.JS.PublishMsg(t.Context(), big); err != nil {
 		t.Fatal(err)
 	}
-	s.publish("logs.t.good", "fine")
-	s.takeReady("t.good")
+	s.Publish("logs.t.good", "fine")
+	s.TakeReady("t.good")
 	n.awaitMetric("dormouse_entries_rejected_total", 3)
-	stream, err := s.js.Stream(t.Context(), wire.RejectedStream)
+	stream, err := s.JS.Stream(t.Context(), wire.RejectedStream)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,11 +69,11 @@ func TestRejectedEntriesAreKeptAside(t *testing.T) {
 // again, since the archive has others under their sequences, and one that is no entry, are published once.
 func TestPutAsideOnce(t *testing.T) {
 	s := newSystem(t)
-	never := func(c *Config) { c.Trim = TrimNever }
+	never := func(c *Config) { c.Trim = shard.TrimNever }
 	n := s.start("a", t.TempDir(), never)
 	n.awaitOwned()
 	n.stop()
-	m, err := manifest.Open(t.Context(), s.js, 0)
+	m, err := manifest.Open(t.Context(), s.JS, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,11 +88,11 @@ func TestPutAsideOnce(t *testing.T) {
 	}
 	// The publishers' own ids must not make their entries duplicates of themselves.
 	for i, payload := range []string{"new 1", "new 2"} {
-		if _, err := s.js.Publish(t.Context(), "logs.t.a", []byte(payload), jetstream.WithMsgID(fmt.Sprint(i))); err != nil {
+		if _, err := s.JS.Publish(t.Context(), "logs.t.a", []byte(payload), jetstream.WithMsgID(fmt.Sprint(i))); err != nil {
 			t.Fatal(err)
 		}
 	}
-	s.publish("logs.t", "no log token")
+	s.Publish("logs.t", "no log token")
 	for _, name := range []string{"b", "c"} {
 		n = s.start(name, t.TempDir(), never)
 		n.awaitMetric("dormouse_entries_republished_total", 2)
@@ -102,12 +101,12 @@ func TestPutAsideOnce(t *testing.T) {
 			n.stop()
 		}
 	}
-	s.takeReady("t.a")
-	if entries, _ := s.drain("t.a"); payloads(entries) != "new 1,new 2" {
-		t.Errorf("drained %s, want each once", payloads(entries))
+	s.TakeReady("t.a")
+	if entries, _ := s.Drain("t.a"); ingesttest.Payloads(entries) != "new 1,new 2" {
+		t.Errorf("drained %s, want each once", ingesttest.Payloads(entries))
 	}
 	for stream, want := range map[string]uint64{wire.DefaultSource: 5, wire.RejectedStream: 1} {
-		if have, err := s.js.Stream(t.Context(), stream); err != nil || have.CachedInfo().State.LastSeq != want {
+		if have, err := s.JS.Stream(t.Context(), stream); err != nil || have.CachedInfo().State.LastSeq != want {
 			t.Errorf("%s has %d messages, want %d (%v)", stream, have.CachedInfo().State.LastSeq, want, err)
 		}
 	}
@@ -121,7 +120,7 @@ func reusing(t *testing.T, last uint64) *system {
 	n := s.start("a", t.TempDir())
 	n.awaitOwned()
 	n.stop()
-	m, err := manifest.Open(t.Context(), s.js, 0)
+	m, err := manifest.Open(t.Context(), s.JS, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,13 +138,13 @@ func reusing(t *testing.T, last uint64) *system {
 // TestLargeEntryIsPublishedAgain: one that has no room for a header.
 func TestLargeEntryIsPublishedAgain(t *testing.T) {
 	s := reusing(t, 2)
-	s.publish("logs.t.a", strings.Repeat("x", int(s.nc.MaxPayload())))
-	s.publish("logs.t.a", "small")
-	n := s.start("b", t.TempDir(), func(c *Config) { c.MaxBytes, c.Trim = 4<<20, TrimNever })
+	s.Publish("logs.t.a", strings.Repeat("x", int(s.NC.MaxPayload())))
+	s.Publish("logs.t.a", "small")
+	n := s.start("b", t.TempDir(), func(c *Config) { c.MaxBytes, c.Trim = 4<<20, shard.TrimNever })
 	n.awaitMetric("dormouse_entries_republished_total", 2)
 	n.awaitMetric("dormouse_entries_ingested_total", 2)
-	for seq, want := range map[uint64]int{3: int(s.nc.MaxPayload()), 4: len("small")} {
-		if got := s.stored(wire.DefaultSource, seq); len(got.Data) != want ||
+	for seq, want := range map[uint64]int{3: int(s.NC.MaxPayload()), 4: len("small")} {
+		if got := s.Stored(wire.DefaultSource, seq); len(got.Data) != want ||
 			(got.Header.Get(jetstream.MsgIDHeader) == "") != (seq == 3) {
 			t.Errorf("entry %d has %d bytes and headers %v", seq, len(got.Data), got.Header)
 		}
@@ -155,14 +154,14 @@ func TestLargeEntryIsPublishedAgain(t *testing.T) {
 // TestRefusedRepublicationIsKeptAside: the stream's limit is below the size of what it took once. The shard goes on.
 func TestRefusedRepublicationIsKeptAside(t *testing.T) {
 	s := reusing(t, 2)
-	s.publish("logs.t.a", strings.Repeat("x", 2000), "small")
-	source, err := s.js.Stream(t.Context(), wire.DefaultSource)
+	s.Publish("logs.t.a", strings.Repeat("x", 2000), "small")
+	source, err := s.JS.Stream(t.Context(), wire.DefaultSource)
 	if err != nil {
 		t.Fatal(err)
 	}
 	cfg := source.CachedInfo().Config
 	cfg.MaxMsgSize = 1000
-	if _, err := s.js.UpdateStream(t.Context(), cfg); err != nil {
+	if _, err := s.JS.UpdateStream(t.Context(), cfg); err != nil {
 		t.Fatal(err)
 	}
 	n := s.start("b", t.TempDir())
@@ -173,7 +172,7 @@ func TestRefusedRepublicationIsKeptAside(t *testing.T) {
 			t.Errorf("%s is %v, want %v", name, got, want)
 		}
 	}
-	kept := s.stored(wire.RejectedStream, 1)
+	kept := s.Stored(wire.RejectedStream, 1)
 	if len(kept.Data) != 2000 || kept.Header.Get(rejected.Sequence) != "1" ||
 		!strings.Contains(kept.Header.Get(rejected.Reason), "exceeds maximum") {
 		t.Errorf("put aside: %d bytes, %v", len(kept.Data), kept.Header)
@@ -184,17 +183,17 @@ func TestRefusedRepublicationIsKeptAside(t *testing.T) {
 // would wait for ever.
 func TestTransformedEntryIsNotPublishedAgain(t *testing.T) {
 	s := reusing(t, 1)
-	source, err := s.js.Stream(t.Context(), wire.DefaultSource)
+	source, err := s.JS.Stream(t.Context(), wire.DefaultSource)
 	if err != nil {
 		t.Fatal(err)
 	}
 	cfg := source.CachedInfo().Config
 	cfg.Subjects, cfg.SubjectTransform = []string{"in.>"},
 		&jetstream.SubjectTransformConfig{Source: "in.>", Destination: "logs.>"}
-	if _, err := s.js.UpdateStream(t.Context(), cfg); err != nil {
+	if _, err := s.JS.UpdateStream(t.Context(), cfg); err != nil {
 		t.Fatal(err)
 	}
-	s.publish("in.t.a", "reused", "after it")
+	s.Publish("in.t.a", "reused", "after it")
 	n := s.start("b", t.TempDir())
 	n.awaitMetric("dormouse_entries_ingested_total", 1)
 	for name, want := range map[string]float64{"dormouse_entries_rejected_total": 1,
@@ -203,7 +202,7 @@ func TestTransformedEntryIsNotPublishedAgain(t *testing.T) {
 			t.Errorf("%s is %v, want %v", name, got, want)
 		}
 	}
-	kept := s.stored(wire.RejectedStream, 1)
+	kept := s.Stored(wire.RejectedStream, 1)
 	if string(kept.Data) != "reused" || !strings.Contains(kept.Header.Get(rejected.Reason), "subject transform") {
 		t.Errorf("put aside: %q, %v", kept.Data, kept.Header)
 	}
@@ -216,48 +215,14 @@ func TestRejectedWithAllTheHeadersThatFit(t *testing.T) {
 	n.awaitOwned()
 	msg := nats.NewMsg("logs.bad")
 	msg.Header.Set("Large", strings.Repeat("h", 65_450))
-	if _, err := s.js.PublishMsg(t.Context(), msg); err != nil {
+	if _, err := s.JS.PublishMsg(t.Context(), msg); err != nil {
 		t.Fatal(err)
 	}
 	n.awaitMetric("dormouse_entries_rejected_total", 1)
-	kept := s.stored(wire.RejectedStream, 1)
+	kept := s.Stored(wire.RejectedStream, 1)
 	if v, err := entry.DecodeValue(kept.Data); kept.Header.Get(rejected.Part) != "1/1" || err != nil ||
 		len(v.Headers["Large"][0]) != 65_450 {
 		t.Errorf("put aside with headers %v, %v", kept.Header, err)
-	}
-}
-
-// stored returns a message of a stream.
-func (s *system) stored(stream string, seq uint64) *jetstream.RawStreamMsg {
-	s.t.Helper()
-	from, err := s.js.Stream(s.t.Context(), stream)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	msg, err := from.GetMsg(s.t.Context(), seq)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return msg
-}
-
-// silence lets publishes to the rejected stream go unanswered, as by a leader that is frozen, until it is called off.
-func (s *system) silence() (callOff func()) {
-	s.t.Helper()
-	if err := s.js.DeleteStream(s.t.Context(), wire.RejectedStream); err != nil {
-		s.t.Fatal(err)
-	}
-	sub, err := s.nc.Subscribe(wire.RejectedSubjects, func(*nats.Msg) {})
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return func() {
-		s.t.Helper()
-		_, err := topology.Ensure(s.t.Context(), s.js, topology.Config{RequeueAfter: time.Minute, Lease: 2 * time.Second,
-			Replicas: 1})
-		if err := errors.Join(sub.Unsubscribe(), err); err != nil {
-			s.t.Fatal(err)
-		}
 	}
 }
 
@@ -267,16 +232,16 @@ func TestAnswersThatNeverCome(t *testing.T) {
 	s := newSystem(t)
 	const bad = 1100
 	for range bad {
-		if err := s.nc.Publish("logs.x", []byte("no log token")); err != nil {
+		if err := s.NC.Publish("logs.x", []byte("no log token")); err != nil {
 			t.Fatal(err)
 		}
 	}
-	s.publish("logs.t.good", "1")
-	js, err := jetstream.New(s.nc, jetstream.WithPublishAsyncMaxPending(100))
+	s.Publish("logs.t.good", "1")
+	js, err := jetstream.New(s.NC, jetstream.WithPublishAsyncMaxPending(100))
 	if err != nil {
 		t.Fatal(err)
 	}
-	callOff := s.silence()
+	callOff := s.Silence()
 	n := s.start("a", t.TempDir(), func(c *Config) { c.JS = js })
 	n.awaitOwned()
 	n.awaitMetric("dormouse_shard_stuck", 1) // for longer than a lease: however many came in the first batch
@@ -288,70 +253,18 @@ func TestAnswersThatNeverCome(t *testing.T) {
 // TestStopWhilePuttingAside does not wait for acks.
 func TestStopWhilePuttingAside(t *testing.T) {
 	s := newSystem(t)
-	s.silence()
-	published := make(chan struct{}, 10)
-	if _, err := s.nc.Subscribe(wire.RejectedSubjects, func(*nats.Msg) { offer(published, struct{}{}) }); err != nil {
+	s.Silence()
+	published := make(chan struct{})
+	told := sync.OnceFunc(func() { close(published) })
+	if _, err := s.NC.Subscribe(wire.RejectedSubjects, func(*nats.Msg) { told() }); err != nil {
 		t.Fatal(err)
 	}
-	s.publish("logs.x", "no log token")
+	s.Publish("logs.x", "no log token")
 	n := s.start("a", t.TempDir())
 	<-published
 	began := time.Now()
 	n.stop()
-	if took := time.Since(began); took > rejectTimeout/2 {
+	if took := time.Since(began); took > 2500*time.Millisecond {
 		t.Errorf("stopped after %s", took)
 	}
-}
-
-// TestNothingIsPassedBeforeItIsPutAside: the position moves when all that goes elsewhere is acked, and entries show no
-// earlier.
-func TestNothingIsPassedBeforeItIsPutAside(t *testing.T) {
-	o := claimed(t)
-	s := &system{t: t, nc: o.cfg.NC, js: o.cfg.JS}
-	var err error
-	if o.intake.rejects.publisher, err = jetstream.New(s.nc,
-		jetstream.WithPublishAsyncTimeout(rejectTimeout)); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(o.intake.rejects.publisher.CleanupPublisher)
-	s.publish("logs.t.a", "1")
-	s.publish("logs.x", "no log token")
-	callOff := s.silence()
-	published := make(chan struct{}, 10)
-	if _, err := s.nc.Subscribe(wire.RejectedSubjects, func(*nats.Msg) { offer(published, struct{}{}) }); err != nil {
-		t.Fatal(err)
-	}
-	batch := func() *batch {
-		in := o.intake.newBatch()
-		for seq := uint64(1); seq <= 2; seq++ {
-			m := s.message(seq)
-			if err := in.take(ordered.Message{Subject: m.Subject, Sequence: seq, Time: m.Time, Data: m.Data}); err != nil {
-				t.Fatal(err)
-			}
-		}
-		return in
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	in, done := batch(), make(chan error, 1)
-	go func() { done <- o.intake.apply(ctx, in) }()
-	<-published
-	is := func(when string, applied uint64) {
-		t.Helper()
-		pos, err := o.cfg.DB.Position(0)
-		_, active := o.sched.Pending("t.a")
-		if err != nil || pos.Applied != applied || o.ledger.applied() != applied || active != (applied > 0) {
-			t.Errorf("%s: applied %d, on disk %d, the log is active: %v, %v", when, o.ledger.applied(), pos.Applied, active, err)
-		}
-	}
-	is("not acked", 0)
-	cancel()
-	if err := <-done; !errors.Is(err, context.Canceled) {
-		t.Errorf("ended with %v", err)
-	}
-	is("given up", 0)
-	callOff()
-	if err := o.intake.apply(t.Context(), batch()); err != nil {
-		t.Fatal(err)
-	}
-	is("acked", 2)
 }

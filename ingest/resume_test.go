@@ -1,15 +1,14 @@
 package ingest
 
 import (
-	"errors"
-	"log/slog"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
-	"github.com/nats-io/nats.go/jetstream"
 
+	"dormouse/ingest/ingesttest"
+	"dormouse/ingest/shard"
 	"dormouse/internal/extent"
 	"dormouse/internal/natstest"
 	"dormouse/internal/topology"
@@ -19,16 +18,16 @@ import (
 
 // archiveAll archives what is buffered of a log, and waits until a record carries that floor.
 func (s *system) archiveAll(log string, floor uint64) {
-	s.t.Helper()
-	s.takeReady(log)
-	_, extents := s.drain(log)
-	if refused := s.commit("0/"+log+".sst", extents...); len(refused) > 0 {
-		s.t.Fatal(refused)
+	s.T.Helper()
+	s.TakeReady(log)
+	_, extents := s.Drain(log)
+	if refused := s.Commit("0/"+log+".sst", extents...); len(refused) > 0 {
+		s.T.Fatal(refused)
 	}
-	s.until("the floor to be recorded", func() bool {
-		m, err := manifest.Open(s.t.Context(), s.js, 0)
+	s.Until("the floor to be recorded", func() bool {
+		m, err := manifest.Open(s.T.Context(), s.JS, 0)
 		if err != nil {
-			s.t.Fatal(err)
+			s.T.Fatal(err)
 		}
 		last, _ := m.Last()
 		return last.Floor == floor
@@ -37,15 +36,15 @@ func (s *system) archiveAll(log string, floor uint64) {
 
 // remakeSource deletes the source stream and has Dormouse make it again.
 func (s *system) remakeSource() {
-	s.t.Helper()
-	if err := s.js.DeleteStream(s.t.Context(), wire.DefaultSource); err != nil {
-		s.t.Fatal(err)
+	s.T.Helper()
+	if err := s.JS.DeleteStream(s.T.Context(), wire.DefaultSource); err != nil {
+		s.T.Fatal(err)
 	}
-	_, err := backoff.Retry(s.t.Context(), func() ([]string, error) { // while the server still removes its files
-		return topology.Ensure(s.t.Context(), s.js, topology.Config{RequeueAfter: time.Minute, Lease: 2 * time.Second})
-	}, backoff.WithMaxElapsedTime(patience))
+	_, err := backoff.Retry(s.T.Context(), func() ([]string, error) { // while the server still removes its files
+		return topology.Ensure(s.T.Context(), s.JS, topology.Config{RequeueAfter: time.Minute, Lease: 2 * time.Second})
+	}, backoff.WithMaxElapsedTime(ingesttest.Patience))
 	if err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
 }
 
@@ -59,13 +58,13 @@ func TestFloorAboveTheStreamsEnd(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			s := newSystem(t)
 			dir := t.TempDir()
-			n := s.start("a", dir, func(c *Config) { c.Trim = TrimNever })
+			n := s.start("a", dir, func(c *Config) { c.Trim = shard.TrimNever })
 			n.awaitOwned()
-			s.publish("logs.t.a", "1", "2")
+			s.Publish("logs.t.a", "1", "2")
 			s.archiveAll("t.a", 2)
 			n.stop()
 			// What the stream lost was archived, and this record of it is left.
-			m, err := manifest.Open(t.Context(), s.js, 0)
+			m, err := manifest.Open(t.Context(), s.JS, 0)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -79,20 +78,20 @@ func TestFloorAboveTheStreamsEnd(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			s.publish("logs.t.a", "new 3")
-			s.publish("logs.t.other", "new 4")
+			s.Publish("logs.t.a", "new 3")
+			s.Publish("logs.t.other", "new 4")
 			if !tc.disk {
 				dir = t.TempDir()
 			}
 			n = s.start("b", dir)
 			n.awaitOwned()
-			s.takeReady("t.a", "t.other")
-			if entries, _ := s.drain("t.other"); payloads(entries) != "new 4" {
-				t.Errorf("drained %s of a log that was not archived", payloads(entries))
+			s.TakeReady("t.a", "t.other")
+			if entries, _ := s.Drain("t.other"); ingesttest.Payloads(entries) != "new 4" {
+				t.Errorf("drained %s of a log that was not archived", ingesttest.Payloads(entries))
 			}
-			entries, _ := s.drain("t.a")
-			if payloads(entries) != "new 3" || entries[0].Seq <= 5 {
-				t.Errorf("drained %s, want the new entry above the archive", payloads(entries))
+			entries, _ := s.Drain("t.a")
+			if ingesttest.Payloads(entries) != "new 3" || entries[0].Seq <= 5 {
+				t.Errorf("drained %s, want the new entry above the archive", ingesttest.Payloads(entries))
 			}
 		})
 	}
@@ -103,9 +102,9 @@ func TestFloorAboveTheStreamsEnd(t *testing.T) {
 func TestShardAfterItsSourceWasMadeAnew(t *testing.T) {
 	begin := func(t *testing.T) *system {
 		s := newSystem(t)
-		n := s.start("a", t.TempDir(), func(c *Config) { c.Trim = TrimNever })
+		n := s.start("a", t.TempDir(), func(c *Config) { c.Trim = shard.TrimNever })
 		n.awaitOwned()
-		s.publish("logs.t.a", "1", "2", "3")
+		s.Publish("logs.t.a", "1", "2", "3")
 		s.archiveAll("t.a", 3)
 		n.stop()
 		return s
@@ -113,27 +112,27 @@ func TestShardAfterItsSourceWasMadeAnew(t *testing.T) {
 	t.Run("by Dormouse", func(t *testing.T) {
 		s := begin(t)
 		s.remakeSource()
-		if seqs := s.publish("logs.t.a", "4"); seqs[0] != 4 {
+		if seqs := s.Publish("logs.t.a", "4"); seqs[0] != 4 {
 			t.Fatalf("the stream begins at %d", seqs[0])
 		}
 		n := s.start("b", t.TempDir())
 		n.awaitOwned()
-		s.takeReady("t.a")
-		if entries, _ := s.drain("t.a"); payloads(entries) != "4" {
-			t.Fatalf("drained %s", payloads(entries))
+		s.TakeReady("t.a")
+		if entries, _ := s.Drain("t.a"); ingesttest.Payloads(entries) != "4" {
+			t.Fatalf("drained %s", ingesttest.Payloads(entries))
 		}
 	})
 	t.Run("from sequence 1", func(t *testing.T) {
 		s := begin(t)
-		natstest.MakeAnew(t, s.js, wire.DefaultSource)
-		s.publish("logs.t.a", "another 1")
+		natstest.MakeAnew(t, s.JS, wire.DefaultSource)
+		s.Publish("logs.t.a", "another 1")
 		n := s.start("b", t.TempDir())
-		stream, err := s.js.Stream(t.Context(), wire.DefaultSource)
+		stream, err := s.JS.Stream(t.Context(), wire.DefaultSource)
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.until("the shard to be refused", func() bool { return n.metric("dormouse_claims_failed_total") > 0 })
-		s.until("readiness to say why", func() bool {
+		s.Until("the shard to be refused", func() bool { return n.metric("dormouse_claims_failed_total") > 0 })
+		s.Until("readiness to say why", func() bool {
 			err := n.node.Ready()
 			return err != nil && strings.Contains(err.Error(), "forget the archive")
 		})
@@ -146,69 +145,20 @@ func TestShardAfterItsSourceWasMadeAnew(t *testing.T) {
 	})
 }
 
-// TestResume: from which floor a new owner goes on, and of which stream, by what the last record says and what the
-// stream has: entries 3 and 4, since 1 and 2 were trimmed.
-func TestResume(t *testing.T) {
-	var log logBuffer
-	o := claimed(t, func(c *Config) { c.Logger = slog.New(slog.NewJSONHandler(&log, nil)) })
-	const madeAnew = "the source stream was made anew and goes on where the old one ended: what the old one held beyond " +
-		"the archive is gone"
-	if lines := log.lines(t, madeAnew); len(lines) > 0 {
-		t.Errorf("the first owner says %v", lines)
-	}
-	s := &system{t: t, nc: o.cfg.NC, js: o.cfg.JS}
-	s.publish("logs.t.a", "1", "2", "3", "4")
-	at := s.message(4).Time
-	if err := o.from.stream.Purge(t.Context(), jetstream.WithPurgeSequence(3)); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := o.from.stream.Info(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	made := o.from.stream.CachedInfo().Created
-	anew := manifest.Source{Created: made, Seq: 2}
-	for name, tc := range map[string]struct {
-		last   manifest.Record
-		floor  uint64
-		source manifest.Source
-		err    error
-	}{
-		"its first owner": {manifest.Record{}, 2, anew, nil},
-		"as it was": {manifest.Record{Epoch: 1, Floor: 3, Source: manifest.Source{Created: made, Seq: 4, Time: at}},
-			3, manifest.Source{Created: made, Seq: 4, Time: at}, nil},
-		"it lost its end": {manifest.Record{Epoch: 1, Floor: 5,
-			Source: manifest.Source{Created: made, Seq: 5, Time: at}}, 2, anew, nil},
-		"it has another end": {manifest.Record{Epoch: 1, Floor: 4,
-			Source: manifest.Source{Created: made, Seq: 4, Time: at.Add(1)}}, 2, anew, nil},
-		"it lost what was never archived": {manifest.Record{Epoch: 1, Floor: 1,
-			Source: manifest.Source{Created: made, Seq: 5, Time: at}}, 1, anew, nil},
-		"made anew above what was taken in": {manifest.Record{Epoch: 1, Floor: 1,
-			Source: manifest.Source{Created: made.Add(-1), Seq: 2, Time: at}}, 2, anew, nil},
-		"made anew below it": {manifest.Record{Epoch: 1, Floor: 1,
-			Source: manifest.Source{Created: made.Add(-1), Seq: 3, Time: at}}, 0, manifest.Source{}, errAnotherSource},
-	} {
-		floor, source, err := o.resume(t.Context(), tc.last)
-		if floor != tc.floor || source.Seq != tc.source.Seq || !source.Created.Equal(tc.source.Created) ||
-			!source.Time.Equal(tc.source.Time) || !errors.Is(err, tc.err) {
-			t.Errorf("%s: from %d of %+v, %v, want %d of %+v", name, floor, source, err, tc.floor, tc.source)
-		}
-	}
-}
-
 // TestPurgeOfAnotherStream: an owner that is about to trim finds another stream under the name, and steps down.
 func TestPurgeOfAnotherStream(t *testing.T) {
 	s := newSystem(t)
 	n := s.start("a", t.TempDir(), func(c *Config) { c.TrimDelay = time.Second })
 	n.awaitOwned()
-	s.publish("logs.t.a", "1", "2", "3")
+	s.Publish("logs.t.a", "1", "2", "3")
 	s.archiveAll("t.a", 3)
-	stream, err := s.js.Stream(t.Context(), wire.DefaultSource)
+	stream, err := s.JS.Stream(t.Context(), wire.DefaultSource)
 	if err != nil {
 		t.Fatal(err)
 	}
-	natstest.MakeAnew(t, s.js, wire.DefaultSource)
-	s.publish("logs.t.a", "another 1")
-	s.until("the owner to step down", func() bool { return n.metric("dormouse_owner_stepdowns_total") > 0 })
+	natstest.MakeAnew(t, s.JS, wire.DefaultSource)
+	s.Publish("logs.t.a", "another 1")
+	s.Until("the owner to step down", func() bool { return n.metric("dormouse_owner_stepdowns_total") > 0 })
 	msg, err := stream.GetMsg(t.Context(), 1)
 	if err != nil || string(msg.Data) != "another 1" {
 		t.Errorf("it is gone: %v", err)

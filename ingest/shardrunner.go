@@ -11,9 +11,11 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"dormouse/ingest/membership"
+	"dormouse/ingest/shard"
 	"dormouse/internal/retry"
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
+	"dormouse/scheduler"
 	"dormouse/store/manifest"
 )
 
@@ -25,17 +27,17 @@ type shardRunner struct {
 	members *membership.Membership
 	log     *slog.Logger
 	// outages are those of the shard and its owners. They outlast an epoch: a claim that fails is followed by another one.
-	outages outages
+	outages shard.Outages
 	unread  error // why the snapshot could not be read at the last try; nil once the shard was owned
 
-	advance *advance
+	advance *shard.Advance
 }
 
 func newShardRunner(n *Node, source topology.Source, members *membership.Membership) *shardRunner {
 	log := n.cfg.Logger.With("shard", source.Shard.String(), "stream", source.Stream)
 	return &shardRunner{
 		node: n, source: source, members: members, log: log,
-		outages: n.outages.of("shard", source.Shard.String(), "stream", source.Stream),
+		outages: n.outages.Of("shard", source.Shard.String(), "stream", source.Stream),
 		advance: n.shards.advance(source.Shard),
 	}
 }
@@ -62,7 +64,7 @@ func (r *shardRunner) run(ctx context.Context) error {
 		began := time.Now()
 		err := r.turn(ctx)
 		r.note(err)
-		if errors.Is(err, errSnapshotUnread) {
+		if errors.Is(err, shard.ErrSnapshotUnread) {
 			r.withoutSnapshot(ctx, err, starved.NextBackOff())
 			continue
 		}
@@ -89,11 +91,11 @@ func (r *shardRunner) run(ctx context.Context) error {
 			r.node.shards.set(r.source.Shard, shardStatus{state: wire.ShardStarting, failed: err})
 			if errors.As(err, &notOwned{}) {
 				r.node.metrics.claimsFailed.Inc()
-				r.outages.unowned.Failed(err)
+				r.outages.Unowned.Failed(err)
 				break
 			}
 			r.node.metrics.stepDowns.Inc()
-			r.outages.unowned.Failed(fmt.Errorf("stepped down: %w", err))
+			r.outages.Unowned.Failed(fmt.Errorf("stepped down: %w", err))
 		}
 		select {
 		case <-ctx.Done():
@@ -108,7 +110,7 @@ func (r *shardRunner) run(ctx context.Context) error {
 // disk, or reach a bucket that this node does not. It returns when the shard is another node's share or the pause is
 // over.
 func (r *shardRunner) withoutSnapshot(ctx context.Context, err error, pause time.Duration) {
-	r.outages.part.Failed(err, "pause", pause)
+	r.outages.Unread.Failed(err, "pause", pause)
 	r.node.metrics.claimsFailed.Inc()
 	r.unread = err
 	r.node.shards.set(r.source.Shard, shardStatus{state: wire.ShardStarting, failed: err})
@@ -122,22 +124,22 @@ func (r *shardRunner) withoutSnapshot(ctx context.Context, err error, pause time
 func (r *shardRunner) note(err error) {
 	switch {
 	case errors.Is(err, errHandedOver) || isHeld(err) || errors.Is(err, manifest.ErrFenced):
-		r.advance.reset()
+		r.advance.Reset()
 	case errors.As(err, &notOwned{}):
-		r.advance.fails(claiming, err)
+		r.advance.Fails(shard.Claiming, err)
 	case !errors.Is(err, context.Canceled):
-		r.advance.fails(taking, err)
+		r.advance.Fails(shard.Taking, err)
 	}
 }
 
 // standBy notes who has the shard.
 func (r *shardRunner) standBy(p membership.Placement) {
-	r.outages.over()
+	r.outages.Over()
 	state := wire.ShardStandby
 	if p.Holder == "" || p.Holder == r.node.cfg.NodeID {
 		state = wire.ShardStarting
 	}
-	r.advance.reset()
+	r.advance.Reset()
 	r.node.shards.set(r.source.Shard, shardStatus{state: state, holder: p.Holder})
 }
 
@@ -189,27 +191,43 @@ func (r *shardRunner) turn(ctx context.Context) (err error) {
 	})
 	group.Go(func() error { return r.handOver(ctx) })
 	group.Go(func() error {
-		share := func() int { mine, _ := r.members.Share(0); return max(mine, 1) }
-		o := newOwner(r.node, r.source, r.log, r.outages, share, lease.Fresh)
+		progress := &shard.Progress{}
 		r.node.shards.set(r.source.Shard,
-			shardStatus{state: wire.ShardClaiming, holder: r.node.cfg.NodeID, owner: o, failed: r.unread})
-		if err := o.claim(ctx); err != nil {
+			shardStatus{state: wire.ShardClaiming, holder: r.node.cfg.NodeID, took: progress, failed: r.unread})
+		o, err := shard.Claim(ctx, r.site(progress, lease.Fresh))
+		if err != nil {
 			return notOwned{err}
 		}
-		r.advance.done(claiming)
+		r.advance.Done(shard.Claiming)
 		defer r.members.SetServing(r.source.Shard, false)
-		return o.run(ctx, func() {
+		return o.Run(ctx, func() {
 			r.unread = nil
 			r.members.SetServing(r.source.Shard, true)
-			r.node.shards.set(r.source.Shard, shardStatus{state: wire.ShardOwned, holder: r.node.cfg.NodeID, owner: o})
+			r.node.shards.set(r.source.Shard,
+				shardStatus{state: wire.ShardOwned, holder: r.node.cfg.NodeID, took: progress, owner: o})
 			level := slog.LevelInfo
-			if r.outages.unowned.Lasts() { // its end is a line for all shards
+			if r.outages.Unowned.Lasts() { // its end is a line for all shards
 				level = slog.LevelDebug
 			}
-			r.outages.unowned.Over()
-			served.begin(o.epoch)
-			r.log.Log(ctx, level, "owning the shard", "epoch", o.epoch, "from", o.ledger.applied()+1)
+			r.outages.Unowned.Over()
+			served.begin(o.Epoch())
+			r.log.Log(ctx, level, "owning the shard", "epoch", o.Epoch(), "from", o.Applied()+1)
 		})
 	})
 	return group.Wait()
+}
+
+// site is what an owner of the shard is made of.
+func (r *shardRunner) site(progress *shard.Progress, fresh func() bool) shard.Site {
+	n := r.node
+	site := shard.Site{
+		Config: n.cfg.Config, Source: r.source, Metrics: n.owners,
+		Outages: r.outages, Advance: r.advance, Progress: progress,
+		Share:    func() int { mine, _ := r.members.Share(0); return max(mine, 1) },
+		Buffered: func() scheduler.Stats { return n.shards.load().Stats },
+		Trimmed:  func() { n.trims.Add(1) },
+		Fresh:    fresh,
+	}
+	site.Logger = r.log
+	return site
 }

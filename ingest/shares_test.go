@@ -17,23 +17,23 @@ import (
 // addShards makes source streams beside the default one, so that there are n in all. Tenants of shard k publish below
 // k.
 func (s *system) addShards(n int) {
-	s.t.Helper()
+	s.T.Helper()
 	for k := 1; k < n; k++ {
 		prefix := "shard" + strconv.Itoa(k)
-		_, err := s.js.CreateStream(s.t.Context(), jetstream.StreamConfig{Name: prefix, Subjects: []string{prefix + ".>"},
+		_, err := s.JS.CreateStream(s.T.Context(), jetstream.StreamConfig{Name: prefix, Subjects: []string{prefix + ".>"},
 			Metadata: map[string]string{wire.MetadataShard: strconv.Itoa(k), wire.MetadataPrefix: prefix,
 				wire.MetadataManaged: "true"}})
 		if err != nil {
-			s.t.Fatal(err)
+			s.T.Fatal(err)
 		}
 	}
 }
 
 // awaitShares waits until each node owns as many shards as is said, and returns how long that took.
 func (s *system) awaitShares(shares map[*node]float64) time.Duration {
-	s.t.Helper()
+	s.T.Helper()
 	began := time.Now()
-	s.until(fmt.Sprintf("shares of %v", shares), func() bool {
+	s.Until(fmt.Sprintf("shares of %v", shares), func() bool {
 		for n, want := range shares {
 			if n.metric("dormouse_shards_owned") != want {
 				return false
@@ -49,7 +49,7 @@ func (s *system) awaitShares(shares map[*node]float64) time.Duration {
 func TestShardsSpread(t *testing.T) {
 	s := newSystem(t)
 	s.addShards(6)
-	own := func(c *Config) { c.NC, c.JS = natstest.Dial(t, s.srv) }
+	own := func(c *Config) { c.NC, c.JS = natstest.Dial(t, s.Server) }
 	a := s.start("a", t.TempDir())
 	s.awaitShares(map[*node]float64{a: 6})
 	b := s.start("b", t.TempDir())
@@ -69,14 +69,14 @@ func TestShardsSpread(t *testing.T) {
 	if took := s.awaitShares(map[*node]float64{a: 6}); took < a.node.cfg.Lease/3 {
 		t.Errorf("took the shards after %s from a node that held their leases", took)
 	}
-	s.publish("shard3.acme.web", "one")
-	s.takeReady("acme.web")
+	s.Publish("shard3.acme.web", "one")
+	s.TakeReady("acme.web")
 }
 
 // TestNodeThatIsGoneIsForgotten holds that a member that does not renew its key gets no shard for longer than a lease.
 func TestNodeThatIsGoneIsForgotten(t *testing.T) {
 	s := newSystem(t)
-	kv, err := s.js.KeyValue(t.Context(), wire.LeaseBucket)
+	kv, err := s.JS.KeyValue(t.Context(), wire.LeaseBucket)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +84,7 @@ func TestNodeThatIsGoneIsForgotten(t *testing.T) {
 		t.Fatal(err)
 	}
 	n := s.start("a", t.TempDir())
-	s.until("the ghost to be forgotten and the shard to be owned", func() bool {
+	s.Until("the ghost to be forgotten and the shard to be owned", func() bool {
 		_, err := kv.Get(t.Context(), wire.NodeKeys+"ghost")
 		return err != nil && n.metric("dormouse_shards_owned") == 1
 	})
@@ -94,18 +94,18 @@ func TestNodeThatIsGoneIsForgotten(t *testing.T) {
 func TestDeadOwnerIsReplacedWithinATerm(t *testing.T) {
 	s := newSystem(t)
 	const keptByTheServer = time.Hour
-	if _, err := topology.Ensure(t.Context(), s.js,
+	if _, err := topology.Ensure(t.Context(), s.JS,
 		topology.Config{RequeueAfter: time.Minute, Lease: keptByTheServer, Replicas: 1}); err != nil {
 		t.Fatal(err)
 	}
-	a := s.start("a", t.TempDir(), func(c *Config) { c.NC, c.JS = natstest.Dial(t, s.srv) })
+	a := s.start("a", t.TempDir(), func(c *Config) { c.NC, c.JS = natstest.Dial(t, s.Server) })
 	s.awaitShares(map[*node]float64{a: 1})
 	b := s.start("b", t.TempDir())
-	s.until("b to stand by", func() bool { return b.node.HasPeers() && b.node.Ready() == nil })
+	s.Until("b to stand by", func() bool { return b.node.HasPeers() && b.node.Ready() == nil })
 	a.node.cfg.NC.Close()
 	s.awaitShares(map[*node]float64{b: 1})
-	s.publish("logs.acme.web", "one")
-	s.takeReady("acme.web")
+	s.Publish("logs.acme.web", "one")
+	s.TakeReady("acme.web")
 }
 
 // TestNodeThatEndsGivesUpWhatItHolds at once, so that nobody waits for it; and no shard is taken for served any more.
@@ -120,7 +120,7 @@ func TestNodeThatEndsGivesUpWhatItHolds(t *testing.T) {
 		}
 	}
 	s.start("b", t.TempDir())
-	s.until("a to know b", n.node.HasPeers)
+	s.Until("a to know b", n.node.HasPeers)
 	n.stop()
 	for _, key := range keys {
 		if s.hasKey(key) {

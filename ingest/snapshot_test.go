@@ -14,6 +14,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"dormouse/ingest/shard"
 	"dormouse/internal/extent"
 	"dormouse/internal/wire"
 	"dormouse/store/bucket"
@@ -28,14 +29,14 @@ func often(c *Config) {
 
 // commitOne publishes an entry to each log and commits them together; it returns what is in the catalog then.
 func (s *system) commitOne(key string, logs ...string) (all []extent.Located) {
-	s.t.Helper()
+	s.T.Helper()
 	for _, log := range logs {
-		s.publish("logs."+log, key)
+		s.Publish("logs."+log, key)
 	}
-	s.takeReady(logs...)
-	_, extents := s.drain(logs...)
-	if refused := s.commit(key, extents...); len(refused) > 0 || len(extents) != len(logs) {
-		s.t.Fatalf("%s: %d extents of %d logs, refused %v", key, len(extents), len(logs), refused)
+	s.TakeReady(logs...)
+	_, extents := s.Drain(logs...)
+	if refused := s.Commit(key, extents...); len(refused) > 0 || len(extents) != len(logs) {
+		s.T.Fatalf("%s: %d extents of %d logs, refused %v", key, len(extents), len(logs), refused)
 	}
 	for _, e := range extents {
 		all = append(all, extent.Located{Extent: e, Segment: extent.Segment{Key: key, Size: 1}})
@@ -45,12 +46,12 @@ func (s *system) commitOne(key string, logs ...string) (all []extent.Located) {
 
 // catalog returns all that the owner's catalog has.
 func (s *system) catalog() (all []extent.Located) {
-	s.t.Helper()
+	s.T.Helper()
 	request := wire.ExtentsRequest{All: true}
 	for {
 		var reply wire.ExtentsReply
-		if err := s.ask(wire.OpExtents, request, &reply); err != nil || reply.Err() != nil {
-			s.t.Fatalf("asking for extents: %v, %v", err, reply.Err())
+		if err := s.Ask(wire.OpExtents, request, &reply); err != nil || reply.Err() != nil {
+			s.T.Fatalf("asking for extents: %v, %v", err, reply.Err())
 		}
 		all = append(all, reply.Extents...)
 		if !reply.More {
@@ -62,14 +63,14 @@ func (s *system) catalog() (all []extent.Located) {
 }
 
 func (s *system) manifestRecords() uint64 {
-	s.t.Helper()
-	stream, err := s.js.Stream(s.t.Context(), wire.ManifestStream)
+	s.T.Helper()
+	stream, err := s.JS.Stream(s.T.Context(), wire.ManifestStream)
 	if err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
-	info, err := stream.Info(s.t.Context(), jetstream.WithSubjectFilter(wire.Shard(0).ManifestSubject()))
+	info, err := stream.Info(s.T.Context(), jetstream.WithSubjectFilter(wire.Shard(0).ManifestSubject()))
 	if err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
 	return info.State.Subjects[wire.Shard(0).ManifestSubject()]
 }
@@ -106,7 +107,7 @@ func TestTakeoverFromSnapshots(t *testing.T) {
 			t.Fatalf("turn %d: the catalog has %d extents, %d are committed", turn, len(got), len(want))
 		}
 		n.awaitMetric("dormouse_takeover_entries", 0)
-		if entries, _ := s.drain("t.left"); len(entries) != left || n.metric("dormouse_buffer_entries") != float64(left) {
+		if entries, _ := s.Drain("t.left"); len(entries) != left || n.metric("dormouse_buffer_entries") != float64(left) {
 			t.Fatalf("turn %d: %v entries are buffered, %d of t.left, want %d", turn, n.metric("dormouse_buffer_entries"),
 				len(entries), left)
 		}
@@ -114,9 +115,9 @@ func TestTakeoverFromSnapshots(t *testing.T) {
 			t.Fatal("entries count as lost")
 		}
 		if turn%4 == 3 {
-			_, extents := s.drain("t.left")
+			_, extents := s.Drain("t.left")
 			key := fmt.Sprintf("0/left%d.sst", turn)
-			if refused := s.commit(key, extents...); len(refused) > 0 {
+			if refused := s.Commit(key, extents...); len(refused) > 0 {
 				t.Fatalf("t.left was refused")
 			}
 			want = append(want, extent.Located{Extent: extents[0], Segment: extent.Segment{Key: key, Size: 1}})
@@ -126,7 +127,7 @@ func TestTakeoverFromSnapshots(t *testing.T) {
 			logs := []string{"t.a", "t.b", "t.c", "u.a", "u.b"}[r.IntN(4):]
 			want = append(want, s.commitOne(fmt.Sprintf("0/%d-%d.sst", turn, i), logs[:1+r.IntN(len(logs))]...)...)
 		}
-		s.publish("logs.t.left", fmt.Sprint("left", turn)) // not archived when the node goes
+		s.Publish("logs.t.left", fmt.Sprint("left", turn)) // not archived when the node goes
 		left++
 		n.awaitMetric("dormouse_buffer_entries", float64(left))
 		n.stop()
@@ -138,87 +139,9 @@ func TestTakeoverFromSnapshots(t *testing.T) {
 	if got := s.catalog(); !reflect.DeepEqual(got, sortExtents(want)) {
 		t.Fatalf("the catalog has %d extents, %d are committed", len(got), len(want))
 	}
-	s.until("the manifest to be cut", func() bool { return s.manifestRecords() <= 8 })
+	s.Until("the manifest to be cut", func() bool { return s.manifestRecords() <= 8 })
 	if snapshot := s.newestSnapshot(); snapshots < 5 || len(snapshot.Runs) > 8 {
 		t.Errorf("%v snapshots were taken, the last has %d runs", snapshots, len(snapshot.Runs))
-	}
-}
-
-// TestTailThatIsCountedTooHigh, as after a crash between a snapshot and the next record, makes no snapshot of nothing.
-func TestTailThatIsCountedTooHigh(t *testing.T) {
-	o := claimed(t)
-	o.snapshots.newest = &manifest.Snapshot{UpTo: o.ledger.mu.pos.ManifestSeq, UpToID: o.ledger.mu.pos.ManifestID}
-	o.ledger.mu.pos.TailRecords, o.ledger.mu.pos.TailExtents = 2*o.cfg.SnapshotRecords, 7
-	before := o.ledger.mu.pos.ManifestSeq
-	if err := ended(t, "the look at the tail", func() error { return o.snapshots.shorten(t.Context()) }); err != nil {
-		t.Fatal(err)
-	}
-	if long, _ := o.snapshots.longTail(); long || o.ledger.mu.pos.TailExtents > 0 ||
-		o.ledger.mu.pos.ManifestSeq != before || len(o.snapshots.newest.Runs) > 0 {
-		t.Errorf("the tail is %+v, the snapshot %+v", o.ledger.mu.pos, o.snapshots.newest)
-	}
-}
-
-// commits gives an owner's manifest n records of one extent each.
-func commits(t *testing.T, o *owner, n uint64) {
-	t.Helper()
-	for i := range n {
-		e := extent.Extent{Log: "t.a", First: i + 1, Last: i + 1, Count: 1}
-		record := manifest.Record{Kind: manifest.Commit, Epoch: o.epoch, Owner: "a", Segments: []manifest.Committed{
-			{Segment: extent.Segment{Key: fmt.Sprintf("0/%d.sst", i), Size: 1}, Extents: []extent.Extent{e}}}}
-		if err := o.append(t.Context(), record); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-// TestRecordIsAppliedWithItsPosition: the disk says how far it is, and has what goes with that.
-func TestRecordIsAppliedWithItsPosition(t *testing.T) {
-	o := claimed(t)
-	commits(t, o, 3)
-	if pos, err := o.cfg.DB.Position(0); err != nil || !samePosition(pos, o.ledger.mu.pos) || pos.Highest != 3 ||
-		pos.TailExtents != 3 {
-		t.Errorf("the disk says %+v, the owner %+v, %v", pos, o.ledger.mu.pos, err)
-	}
-	if last, ok, err := o.ledger.catalog.Last("t.a"); err != nil || !ok || last.Extent.Last != 3 {
-		t.Errorf("the catalog ends with %+v, %v", last, err)
-	}
-}
-
-// TestSnapshotTakesSoManyAtOnce: of a tail that is too long to be sorted, its beginning; and nothing if the record
-// does not come to be in the manifest.
-func TestSnapshotTakesSoManyAtOnce(t *testing.T) {
-	o := claimed(t, func(c *Config) { c.SnapshotExtents = 2 })
-	commits(t, o, 5)
-	upTo := manifest.Mark{Seq: o.ledger.mu.pos.ManifestSeq, ID: o.ledger.mu.pos.ManifestID}
-	for _, want := range []error{manifest.ErrFenced, nil} {
-		go func() {
-			call := <-o.committer.requests
-			call.done <- want
-		}()
-		if err := o.snapshots.take(t.Context(), upTo); !errors.Is(err, want) {
-			t.Fatalf("taking it ended with %v", err)
-		}
-		if want != nil && (o.snapshots.newest != nil || o.ledger.mu.pos.TailRecords != 6) {
-			t.Errorf("it counts as taken: %+v of a tail of %d", o.snapshots.newest, o.ledger.mu.pos.TailRecords)
-		}
-	}
-	if got := o.snapshots.newest; got.UpTo != 3 || got.Highest != 2 || len(got.Runs) != 1 || got.Runs[0].Extents != 2 ||
-		o.ledger.mu.pos.TailRecords != 3 || o.ledger.mu.pos.TailExtents != 3 {
-		t.Errorf("it has %+v, and leaves %d records with %d extents", got, o.ledger.mu.pos.TailRecords,
-			o.ledger.mu.pos.TailExtents)
-	}
-}
-
-// TestTailThatIsGone: another owner has taken a snapshot of it, and this one ends instead of trying again.
-func TestTailThatIsGone(t *testing.T) {
-	o := claimed(t)
-	(&system{t: t, js: o.cfg.JS}).shortenedTo(o)
-	o.ledger.mu.pos.TailRecords = o.cfg.SnapshotRecords
-	if err := ended(t, "the owner to end", func() error {
-		return o.snapshots.shorten(t.Context())
-	}); !errors.Is(err, manifest.ErrGap) {
-		t.Errorf("it ended with %v", err)
 	}
 }
 
@@ -233,18 +156,18 @@ func TestTailOfAnOwnerThatEnded(t *testing.T) {
 	}
 	n = s.start("b", t.TempDir(), func(c *Config) { c.TrimDelay = 20 * time.Millisecond })
 	n.awaitOwned()
-	s.until("the rest to be dropped", func() bool { return s.manifestRecords() < 5 })
+	s.Until("the rest to be dropped", func() bool { return s.manifestRecords() < 5 })
 }
 
 func (s *system) newestSnapshot() *manifest.Snapshot {
-	s.t.Helper()
-	m, err := manifest.Open(s.t.Context(), s.js, 0)
+	s.T.Helper()
+	m, err := manifest.Open(s.T.Context(), s.JS, 0)
 	if err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
-	snapshot, err := m.Snapshot(s.t.Context())
+	snapshot, err := m.Snapshot(s.T.Context())
 	if err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
 	return snapshot
 }
@@ -253,13 +176,13 @@ func (s *system) newestSnapshot() *manifest.Snapshot {
 // few, and is not tried again and again: each try may leave objects that nobody refers to.
 func TestRunThatCannotBeRead(t *testing.T) {
 	s := newSystem(t)
-	bucket := &faulty{Bucket: s.bucket}
+	bucket := &faulty{Bucket: s.Bucket}
 	n := s.start("a", t.TempDir(), func(c *Config) { often(c); c.TrimDelay, c.Bucket = 5*time.Millisecond, bucket })
 	n.awaitOwned()
 	var want []extent.Located
 	commitUntil := func(snapshots float64) {
 		t.Helper()
-		s.until(fmt.Sprint(snapshots, " snapshots"), func() bool {
+		s.Until(fmt.Sprint(snapshots, " snapshots"), func() bool {
 			want = append(want, s.commitOne(fmt.Sprintf("0/%d.sst", len(want)), "t.a")...)
 			return n.metric("dormouse_snapshots_total") >= snapshots
 		})
@@ -278,6 +201,7 @@ func TestRunThatCannotBeRead(t *testing.T) {
 	}
 	n.stop()
 	close(tries)
+	const mergeTries = 3 // of package shard
 	var at []float64
 	for snapshots := range tries {
 		at = append(at, snapshots)
@@ -289,7 +213,7 @@ func TestRunThatCannotBeRead(t *testing.T) {
 
 // faulty is a bucket that fails while it is told to.
 type faulty struct {
-	Bucket
+	shard.Bucket
 	puts, gets atomic.Bool
 	checks     atomic.Bool
 	lost       atomic.Pointer[string] // key of the one object that is not there
@@ -330,7 +254,7 @@ func (f *faulty) Check(ctx context.Context) error {
 // needs one waits for the bucket and says so.
 func TestBucketThatIsAway(t *testing.T) {
 	s := newSystem(t)
-	bucket := &faulty{Bucket: s.bucket}
+	bucket := &faulty{Bucket: s.Bucket}
 	with := func(c *Config) { often(c); c.Bucket = bucket }
 	bucket.puts.Store(true)
 	n := s.start("a", t.TempDir(), with)
@@ -339,20 +263,20 @@ func TestBucketThatIsAway(t *testing.T) {
 	for i := range 6 {
 		want = append(want, s.commitOne(fmt.Sprintf("0/%d.sst", i), "t.a")...)
 	}
-	s.until("a snapshot to be tried", func() bool { return bucket.failed.Load() > 0 })
+	s.Until("a snapshot to be tried", func() bool { return bucket.failed.Load() > 0 })
 	if n.metric("dormouse_snapshots_total") != 0 || s.manifestRecords() < 7 {
 		t.Fatalf("%v snapshots without a bucket, %d records are left", n.metric("dormouse_snapshots_total"),
 			s.manifestRecords())
 	}
 	bucket.puts.Store(false)
-	s.until("a snapshot and the cut", func() bool {
+	s.Until("a snapshot and the cut", func() bool {
 		return n.metric("dormouse_snapshots_total") > 0 && s.manifestRecords() < 7
 	})
 	n.stop()
 	bucket.failed.Store(0)
 	bucket.gets.Store(true)
 	n = s.start("b", t.TempDir(), with)
-	s.until("the snapshot to be asked for", func() bool { return bucket.failed.Load() > 0 })
+	s.Until("the snapshot to be asked for", func() bool { return bucket.failed.Load() > 0 })
 	if err := n.node.Ready(); err == nil || !strings.Contains(err.Error(), "records to go") ||
 		n.metric("dormouse_takeover_records") == 0 {
 		t.Errorf("a takeover that waits for the bucket says %v", err)

@@ -7,7 +7,9 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
+	"dormouse/ingest/shard"
 	"dormouse/internal/wire"
 	"dormouse/scheduler"
 )
@@ -16,20 +18,21 @@ import (
 type shardStates struct {
 	mu sync.Mutex
 	by map[wire.Shard]shardStatus
-	on map[wire.Shard]*advance // how they get on
+	on map[wire.Shard]*shard.Advance // how they get on
 	// begun is set once the sources are known: before, an empty map must not look ready.
 	begun bool
 }
 
 type shardStatus struct {
 	state  wire.ShardState
-	holder string // node that holds the lease, as far as is known
-	owner  *owner // while claiming and owned
-	failed error  // why this node could not own it when it last tried, while starting and claiming
+	holder string          // node that holds the lease, as far as is known
+	owner  *shard.Owner    // while owned
+	took   *shard.Progress // while claiming and owned
+	failed error           // why this node could not own it when it last tried, while starting and claiming
 }
 
 func newShardStates() *shardStates {
-	return &shardStates{by: make(map[wire.Shard]shardStatus), on: make(map[wire.Shard]*advance)}
+	return &shardStates{by: make(map[wire.Shard]shardStatus), on: make(map[wire.Shard]*shard.Advance)}
 }
 
 func (s *shardStates) begin() {
@@ -52,13 +55,13 @@ func (s *shardStates) drop(shard wire.Shard) {
 }
 
 // advance returns what tells how a shard gets on.
-func (s *shardStates) advance(shard wire.Shard) *advance {
+func (s *shardStates) advance(of wire.Shard) *shard.Advance {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.on[shard] == nil {
-		s.on[shard] = &advance{}
+	if s.on[of] == nil {
+		s.on[of] = &shard.Advance{}
 	}
-	return s.on[shard]
+	return s.on[of]
 }
 
 // ready returns nil when every shard is served, here or elsewhere.
@@ -74,14 +77,14 @@ func (s *shardStates) ready() error {
 	}
 	var errs []error
 	for _, shard := range slices.Sorted(maps.Keys(s.by)) {
-		if stuck := s.on[shard].stuck(); stuck != nil {
+		if stuck := s.on[shard].Stuck(); stuck != nil {
 			errs = append(errs, stuckError(shard, stuck))
 		}
 		switch status := s.by[shard]; status.state {
 		case wire.ShardOwned, wire.ShardStandby:
 		case wire.ShardClaiming:
 			err := fmt.Errorf("shard %s is %s: %s", shard, status.state,
-				cmp.Or(status.owner.progress.String(), "asking JetStream"))
+				cmp.Or(status.took.String(), "asking JetStream"))
 			if status.failed != nil {
 				err = fmt.Errorf("%w, and the last try failed: %w", err, status.failed)
 			}
@@ -103,10 +106,10 @@ func (s *shardStates) remarks() (lines []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, shard := range slices.Sorted(maps.Keys(s.by)) {
-		if status := s.by[shard]; status.state == wire.ShardOwned && status.owner.progress.left() > 0 {
-			lines = append(lines, fmt.Sprintf("shard %s: %s", shard, &status.owner.progress))
+		if status := s.by[shard]; status.state == wire.ShardOwned && status.took.Left() > 0 {
+			lines = append(lines, fmt.Sprintf("shard %s: %s", shard, status.took))
 		}
-		if s.on[shard].isFull() {
+		if s.on[shard].IsFull() {
 			lines = append(lines, fmt.Sprintf("shard %s: the buffer is at its limit: taking nothing in until workers have "+
 				"drained it", shard))
 		}
@@ -123,30 +126,17 @@ func (s *shardStates) report() []wire.ShardStatus {
 	all := make([]wire.ShardStatus, 0, len(by))
 	for _, shard := range slices.Sorted(maps.Keys(by)) {
 		status := by[shard]
-		one := wire.ShardStatus{Shard: shard, State: status.state, Holder: status.holder, Full: on[shard].isFull(),
-			Stuck: on[shard].stuck()}
-		if o := status.owner; o != nil {
-			one.RecordsLeft, one.EntriesLeft = o.progress.records.Load(), o.progress.left()
-			if status.state == wire.ShardOwned {
-				o.tell(&one)
-			}
+		one := wire.ShardStatus{Shard: shard, State: status.state, Holder: status.holder, Full: on[shard].IsFull(),
+			Stuck: on[shard].Stuck()}
+		if status.took != nil {
+			one.RecordsLeft, one.EntriesLeft = status.took.Records(), status.took.Left()
+		}
+		if status.owner != nil {
+			status.owner.Tell(&one)
 		}
 		all = append(all, one)
 	}
 	return all
-}
-
-// tell fills in what only an owner knows.
-func (o *owner) tell(one *wire.ShardStatus) {
-	f, err := o.figures()
-	if err != nil {
-		o.outages.requests.Failed(err)
-	}
-	one.Epoch, one.Applied = o.epoch, f.applied
-	one.Logs, one.Queued, one.Entries, one.Bytes = f.Active, f.Queued, f.Entries, f.Bytes
-	if !f.oldest.IsZero() {
-		one.Oldest = f.oldest.UnixNano()
-	}
 }
 
 // load is what the owned shards of a node hold together.
@@ -164,20 +154,20 @@ func (s *shardStates) load() load {
 	defer s.mu.Unlock()
 	var all load
 	for shard, status := range s.by {
-		if s.on[shard].stuck() != nil {
+		if s.on[shard].Stuck() != nil {
 			all.stuck++
 		}
-		if status.owner == nil {
+		if status.took == nil {
 			continue
 		}
-		all.recordsLeft += status.owner.progress.records.Load()
-		all.entriesLeft += status.owner.progress.left()
-		if status.state != wire.ShardOwned {
+		all.recordsLeft += status.took.Records()
+		all.entriesLeft += status.took.Left()
+		if status.owner == nil {
 			all.claiming++
 			continue
 		}
 		all.owned++
-		one := status.owner.sched.Stats()
+		one := status.owner.Stats()
 		all.Active += one.Active
 		all.Armed += one.Armed
 		all.Queued += one.Queued
@@ -185,4 +175,35 @@ func (s *shardStates) load() load {
 		all.Bytes += one.Bytes
 	}
 	return all
+}
+
+// owned returns the owners of this node that serve.
+func (s *shardStates) owned() (owners []*shard.Owner) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, status := range s.by {
+		if status.owner != nil {
+			owners = append(owners, status.owner)
+		}
+	}
+	return owners
+}
+
+// streamLag sums up the lags of the shards that this node owns.
+func (s *shardStates) streamLag() (lag float64) {
+	for _, o := range s.owned() {
+		lag += float64(o.Lag())
+	}
+	return lag
+}
+
+// oldestAge is the age of the oldest buffered entry of all shards that this node owns. A shard that cannot tell is left
+// out.
+func (s *shardStates) oldestAge(now time.Time) (age time.Duration) {
+	for _, o := range s.owned() {
+		if oldest := o.Oldest(); !oldest.IsZero() {
+			age = max(age, now.Sub(oldest))
+		}
+	}
+	return age
 }

@@ -34,6 +34,7 @@ var mustNotImport = map[string][]string{
 	// Who should own a shard, and owning one: package ingest alone joins the two.
 	"ingest/membership": {"dormouse/ingest", "dormouse/scheduler", "dormouse/store", "github.com/cockroachdb/pebble"},
 	"ingest/shard":      {"dormouse/ingest/membership"},
+	"ingest/ingesttest": {"dormouse/ingest", "dormouse/scheduler"},
 	"internal/wire":     {"github.com/nats-io/", "github.com/cockroachdb/pebble"},
 	"internal/entry":    {"github.com/nats-io/nats-server", "github.com/cockroachdb/pebble"},
 	// What is true knows nothing of what can be rebuilt from it, and who asks owners knows no bucket.
@@ -55,7 +56,7 @@ var mustNotImport = map[string][]string{
 // toolsOfTests must not be in what is released.
 var toolsOfTests = []string{"dormouse/integration/relay", "dormouse/internal/golden", "dormouse/internal/metricdoc",
 	"dormouse/internal/natstest", "dormouse/internal/programtest", "dormouse/store/storetest",
-	"dormouse/store/bucket/buckettest"}
+	"dormouse/store/bucket/buckettest", "dormouse/ingest/ingesttest"}
 
 // TestImportDirections asserts the direction of imports from `go list`.
 func TestImportDirections(t *testing.T) {

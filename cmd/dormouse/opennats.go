@@ -9,7 +9,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"dormouse/ingest"
+	"dormouse/ingest/shard"
 	"dormouse/internal/natsserver"
 	"dormouse/internal/outage"
 	"dormouse/internal/topology"
@@ -93,7 +93,7 @@ func (p *program) openStreams(ctx context.Context) error {
 		Replicas:     p.cfg.replicas,
 		RequeueAfter: p.cfg.requeueAfter,
 		Lease:        p.cfg.lease,
-		Trim:         p.cfg.trim.value == string(ingest.TrimAlways),
+		Trim:         p.cfg.trim.value == string(shard.TrimAlways),
 	}
 	ctx, stop := p.untilRefused(ctx)
 	defer stop()

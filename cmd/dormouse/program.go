@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"dormouse/ingest"
+	"dormouse/ingest/shard"
 	"dormouse/internal/natsserver"
 	"dormouse/internal/outage"
 	"dormouse/internal/retry"
@@ -140,14 +141,12 @@ func (p *program) openIngest(context.Context) error {
 		return err
 	}
 	p.onClose(db.Close)
-	p.node, err = ingest.New(ingest.Config{
-		NC: p.nc, JS: p.js, DB: db, Bucket: p.ours, Accepts: p.ours.Accepts, NodeID: p.id, Host: p.host,
-		ArchiveURL: p.bucket.URL(),
-		MaxDelay:   p.cfg.maxDelay, RequeueAfter: p.cfg.requeueAfter, Tick: p.cfg.tick, Lease: p.cfg.lease,
+	p.node, err = ingest.New(ingest.Config{Host: p.host, Registerer: p.registry, Config: shard.Config{
+		NC: p.nc, JS: p.js, DB: db, Bucket: p.ours, Accepts: p.ours.Accepts, NodeID: p.id, ArchiveURL: p.bucket.URL(),
+		MaxDelay: p.cfg.maxDelay, RequeueAfter: p.cfg.requeueAfter, Tick: p.cfg.tick, Lease: p.cfg.lease,
 		MaxBytes: uint64(p.cfg.maxBytes), BufferLimit: uint64(p.cfg.bufferLimit),
-		Trim: ingest.Trim(p.cfg.trim.value), TrimDelay: p.cfg.trimDelay,
-		Registerer: p.registry, Logger: p.log,
-	})
+		Trim: shard.Trim(p.cfg.trim.value), TrimDelay: p.cfg.trimDelay, Logger: p.log,
+	}})
 	return err
 }
 

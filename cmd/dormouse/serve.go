@@ -15,7 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"dormouse/ingest"
+	"dormouse/ingest/shard"
 	"dormouse/scheduler"
 )
 
@@ -88,7 +88,7 @@ JetStream, to which clients connect.`,
 		"how long work in hand may go on after SIGTERM; a second signal ends at once")
 
 	c.trim = addChoice(cmd, "trim", "shorten the source stream behind the archive; auto: only a stream that dormouse made",
-		string(ingest.TrimAuto), string(ingest.TrimAlways), string(ingest.TrimNever))
+		string(shard.TrimAuto), string(shard.TrimAlways), string(shard.TrimNever))
 	f.DurationVar(&c.trimDelay, "trim-delay", 0, "how far trimming trails the archive; must exceed --sync-interval, and "+
 		"10s in a cluster (default 5s embedded, 3m otherwise, or twice --sync-interval if that is more)")
 	f.DurationVar(&c.syncInterval, "sync-interval", 0,

@@ -151,7 +151,7 @@ byte i, newest, seen, f; /* scratch, 0 between steps */
 #ifdef SURVIVORS
 #define same(x, g) ((x) == 0 || (x) >= kept && (x) <= last && rec[x].gen == (g))
 #define other(x, g) ((x) > 0 && (x) >= kept && (x) <= last && rec[x].gen != (g))
-#define there(n) same(node[n].at, node[n].atgen) /* claim.go, stillInManifest */
+#define there(n) same(node[n].at, node[n].atgen) /* append.go, stillThere */
 #define current(n) (rec[top].by == n && node[n].epoch == rec[top].epoch && \
 	same(node[n].past, node[n].pastgen) && !vain(node[n].past))
 #else
@@ -175,7 +175,7 @@ byte i, newest, seen, f; /* scratch, 0 between steps */
 #endif
 #define idle(n) (node[n].does == SERVING && node[n].step == NONE && !node[n].flying && last < RECORDS)
 
-/* Up to where all is archived, as n knows it: owner.go, floorLocked. */
+/* Up to where all is archived, as n knows it: ledger.go, floorLocked. */
 #define archived(n) (node[n].buffer == 0 -> node[n].applied : LOWEST(node[n].buffer) - 1)
 #define floorOf(n) (archived(n) > node[n].floor -> archived(n) : node[n].floor)
 

@@ -1,0 +1,186 @@
+package shard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"dormouse/scheduler"
+	"dormouse/store/cache"
+	"dormouse/store/manifest"
+)
+
+// Claim begins a new epoch of the shard and brings the local state up to it, for an owner to serve it. From the claim's
+// append on, no earlier owner can commit; so what is read afterwards is final until this owner changes it. An error
+// that wraps ErrSnapshotUnread is of this node alone.
+//
+// A crash at any point of it leaves at most an epoch in which nothing was committed.
+func Claim(ctx context.Context, site Site) (*Owner, error) {
+	c, err := openClaim(ctx, site)
+	if err != nil {
+		return nil, err
+	}
+	return c.begin(ctx)
+}
+
+// claim is the beginning of an epoch.
+type claim struct {
+	Site
+	epoch  uint64
+	from   *sourceStream
+	disk   *disk
+	ledger *ledger
+	chain  *appender
+}
+
+// openClaim finds the streams of the shard, and with them the epoch.
+func openClaim(ctx context.Context, site Site) (*claim, error) {
+	stream, err := site.JS.Stream(ctx, site.Source.Stream)
+	if err != nil {
+		return nil, fmt.Errorf("opening the source stream %s: %w", site.Source.Stream, err)
+	}
+	m, err := manifest.Open(ctx, site.JS, site.Source.Shard)
+	if err != nil {
+		return nil, err
+	}
+	m.Failing = func(err error) { site.Advance.Fails(Committing, err) }
+	last, _ := m.Last()
+	c := &claim{Site: site, epoch: last.Epoch + 1, disk: newDisk(site.DB, site.Source.Shard)}
+	sched, err := scheduler.New(scheduler.Config{
+		Tick: c.Tick, MaxDelay: c.MaxDelay, RequeueAfter: c.RequeueAfter, MaxBytes: c.MaxBytes,
+		Publish: queue{c.JS, c.Source.Shard, c.epoch}.publish, Metrics: c.Metrics.schedules, Logger: c.Logger,
+		Outage: c.Outages.queue,
+	})
+	if err != nil {
+		return nil, err
+	}
+	c.ledger = newLedger(c.disk, sched, c.Metrics)
+	c.from = &sourceStream{source: c.Source, js: c.JS, stream: stream, ledger: c.ledger, every: sourceCheck,
+		advance: c.Advance, log: c.Logger}
+	c.chain = &appender{manifest: m, shard: c.Source.Shard, ledger: c.ledger, advance: c.Advance}
+	return c, nil
+}
+
+// begin claims the epoch and returns its owner.
+func (c *claim) begin(ctx context.Context) (*Owner, error) {
+	if err := c.append(ctx); err != nil {
+		return nil, err
+	}
+	o := c.owner()
+	if err := c.recover(ctx, o); err != nil {
+		return nil, fmt.Errorf("recovering the local state: %w", err)
+	}
+	return o, nil
+}
+
+// append makes the claim the manifest's last record.
+func (c *claim) append(ctx context.Context) (err error) {
+	last, _ := c.chain.manifest.Last()
+	record := manifest.Record{Kind: manifest.Claim, Epoch: c.epoch, Owner: c.NodeID}
+	if record.Floor, record.Source, err = c.resume(ctx, last); err != nil {
+		return err
+	}
+	if record.Source == last.Source && record.Floor == last.Floor {
+		c.chain.before = last
+	}
+	if _, err := c.chain.manifest.Append(ctx, record); err != nil {
+		return err
+	}
+	c.Advance.Done(Committing)
+	return nil
+}
+
+// owner makes the owner of the claimed epoch, whose ledger is still to be recovered.
+func (c *claim) owner() *Owner {
+	o := &Owner{epoch: c.epoch, ledger: c.ledger, sched: c.ledger.sched, from: c.from, failing: c.Outages}
+	o.committer = newCommitter(c.epoch, c.NodeID, int(c.NC.MaxPayload()), committerParts{
+		judge: newJudge(c.Site, c.ledger).decide, floor: c.ledger.floor, append: c.chain.append,
+		answer: answers{refused: c.Metrics.refused, log: c.Logger}.commit,
+	})
+	o.intake = newIntake(c.Site, c.epoch, c.from, c.ledger)
+	o.server = newServer(c.Site, c.ledger, o.committer.offer)
+	o.trimmer = newTrimmer(c.Site, c.from, c.chain, o.committer.recordFloor)
+	o.snapshots = newSnapshotter(c.Site, c.chain, o.committer.recordSnapshot)
+	return o
+}
+
+// recover brings Pebble from wherever a crash left it to the manifest as of the claim, and the log states from there.
+func (c *claim) recover(ctx context.Context, o *Owner) error {
+	pos, err := c.trustedPosition(ctx)
+	if err != nil {
+		return err
+	}
+	snapshot, err := c.chain.manifest.Snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	o.snapshots.newest = snapshot
+	if snapshot != nil && pos.ManifestSeq < snapshot.UpTo { // the records between may go at any moment
+		if pos, err = c.loadSnapshot(ctx, snapshot, pos); err != nil {
+			return err
+		}
+	}
+	c.ledger.begin(pos)
+	err = manifest.Scan(ctx, c.JS, c.Source.Shard, manifest.Mark{Seq: pos.ManifestSeq, ID: pos.ManifestID},
+		c.chain.manifest.Mark(),
+		func(seq, left uint64, r manifest.Record) error {
+			c.Progress.records.Store(left + 1)
+			c.Advance.claimedTo(seq)
+			return c.ledger.apply(seq, r, false)
+		})
+	if errors.Is(err, manifest.ErrGap) { // what was applied may count for nothing, and is trusted no more
+		err = errors.Join(err, c.disk.forget(cache.Position{}))
+	}
+	if err != nil {
+		return err
+	}
+	c.ledger.beginAbove(c.ledger.position().Floor)
+	if err := c.ledger.restore(); err != nil {
+		return err
+	}
+	pos = c.ledger.position()
+	c.Progress.replay(pos.Applied, c.from.stream.CachedInfo().State.LastSeq)
+	c.chain.floors.recorded(pos.Floor, time.Now())
+	return nil
+}
+
+// trustedPosition returns the local position after dropping what does not belong to the streams as they are now:
+// another stream of the same name, or one that lost its end (a power failure before its sync) and uses those sequences
+// again.
+func (c *claim) trustedPosition(ctx context.Context) (cache.Position, error) {
+	pos, err := c.disk.position()
+	if err != nil {
+		return pos, err
+	}
+	info := c.from.stream.CachedInfo()
+	_, lastManifest := c.chain.manifest.Last()
+	fresh := cache.Position{Source: info.Created, Manifest: c.chain.manifest.Created()}
+	if pos.Source.IsZero() { // a new disk, or one on which a snapshot was being loaded
+		return fresh, c.disk.forget(fresh)
+	}
+	if !pos.Source.Equal(fresh.Source) || !pos.Manifest.Equal(fresh.Manifest) || pos.ManifestSeq > lastManifest {
+		c.Logger.Warn("the local cache belongs to other streams: rebuilding it from JetStream")
+		return fresh, c.disk.forget(fresh)
+	}
+	switch presence, err := c.chain.manifest.Has(ctx, pos.ManifestSeq, pos.ManifestID); {
+	case err != nil:
+		return pos, err
+	case presence == manifest.Other:
+		c.Logger.Warn("the manifest lost its end, which this node had applied (power failure before a sync?): rebuilding " +
+			"the local cache")
+		return fresh, c.disk.forget(fresh)
+	case presence == manifest.Gone: // nothing can tell any more that it was this one
+		c.Logger.Info("the manifest was shortened beyond what this node had applied: rebuilding the local cache from " +
+			"its snapshot")
+		return fresh, c.disk.forget(fresh)
+	}
+	same, err := c.from.has(ctx, pos.Applied, pos.AppliedTime)
+	if err != nil || same {
+		return pos, err
+	}
+	c.Logger.Warn("the source stream lost entries at its end that this node had buffered (power failure before a sync?): "+
+		"reading it again", "applied", pos.Applied, "stream_last", info.State.LastSeq)
+	pos.Applied, pos.AppliedTime = 0, time.Time{}
+	return pos, c.disk.forget(pos, cache.SpaceBuffer)
+}

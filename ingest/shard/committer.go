@@ -1,0 +1,200 @@
+package shard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"dormouse/internal/wire"
+	"dormouse/store/manifest"
+)
+
+// appendRequest is what somebody wants the manifest to have: a worker's commit, a snapshot, or else the floor.
+type appendRequest struct {
+	commit   *commitCall
+	snapshot *manifest.Snapshot
+	done     chan<- error // cap 1; nil for a commit, which is answered by message
+}
+
+// size is what the request has of the bytes of a record.
+func (r appendRequest) size() int {
+	if r.commit == nil {
+		return 0
+	}
+	return len(r.commit.msg.Data)
+}
+
+// commitCall is one worker's commit on its way to the manifest.
+type commitCall struct {
+	msg     *nats.Msg
+	request wire.CommitRequest
+	refused []wire.Refusal
+	err     error // set when the request is no commit at all
+}
+
+const (
+	commitLimit = 64          // requests waiting, each at most max_payload
+	lastCommit  = time.Second // a commit may go on for so long after the end
+)
+
+// Bounds of one manifest record: it must fit into max_payload, which its zstd form does with room to spare.
+const (
+	groupRequests = 64
+	groupPayload  = 3 // quarters of max_payload that the requests of one record may have in all
+)
+
+// committer is the only way into the manifest: one queue of requests, of which what fits becomes one record. It appends
+// the record, has it applied, and answers. What it works with are few functions, so that it is tested without servers
+// and disks.
+type committer struct {
+	record   manifest.Record // what all records of the owner begin with: epoch and node
+	limit    int             // bytes of the requests of one record
+	requests chan appendRequest
+	parts    committerParts
+}
+
+// committerParts are what a committer needs of others. Only its goroutine calls them.
+type committerParts struct {
+	// judge decides on the commits of a group and returns what is to be committed. It notes in each call what is refused.
+	judge func(ctx context.Context, calls []*commitCall) ([]manifest.Committed, error)
+	// floor returns the floor as it is, and as the manifest has it.
+	floor func() (floor, recorded uint64)
+	// append makes a record part of the manifest, and then of the local state.
+	append func(ctx context.Context, r manifest.Record) error
+	// answer answers a worker.
+	answer func(call *commitCall, status wire.Status)
+}
+
+func newCommitter(epoch uint64, node string, maxPayload int, parts committerParts) *committer {
+	return &committer{record: manifest.Record{Epoch: epoch, Owner: node}, limit: maxPayload / 4 * groupPayload,
+		requests: make(chan appendRequest, commitLimit), parts: parts}
+}
+
+// offer takes a worker's request, unless the queue is full.
+func (c *committer) offer(msg *nats.Msg) bool {
+	return offer(c.requests, appendRequest{commit: &commitCall{msg: msg}})
+}
+
+// recordFloor has the floor recorded, if the manifest has a lower one. It returns once the manifest has it.
+func (c *committer) recordFloor(ctx context.Context) error { return c.ask(ctx, appendRequest{}) }
+
+// recordSnapshot has a snapshot recorded.
+func (c *committer) recordSnapshot(ctx context.Context, s *manifest.Snapshot) error {
+	return c.ask(ctx, appendRequest{snapshot: s})
+}
+
+// ask waits for room in the queue, in the order in which those came who wait, and then for the answer.
+func (c *committer) ask(ctx context.Context, r appendRequest) error {
+	done := make(chan error, 1)
+	r.done = done
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case c.requests <- r:
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case err := <-done:
+		return err
+	}
+}
+
+// run commits what is asked for, until ctx is done or something fails that ends the epoch.
+//
+// A group in hand when ctx ends is still committed, if JetStream answers soon: the work is done, and whoever takes the
+// shard over would have it done again.
+func (c *committer) run(ctx context.Context) error {
+	late, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(lastCommit, cancel) })()
+	var next *appendRequest // taken from the queue, but not into the group before
+	for {
+		if next == nil {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case r := <-c.requests:
+				next = &r
+			}
+		}
+		var group []appendRequest
+		group, next = c.gather(*next)
+		if err := c.commit(late, group); err != nil {
+			return err
+		}
+	}
+}
+
+// gather adds what else waits to a request, as long as it fits into the same record: commits with commits, and the
+// floor with everything. left is one that did not fit.
+func (c *committer) gather(first appendRequest) (group []appendRequest, left *appendRequest) {
+	group = []appendRequest{first}
+	size, commits, snapshot := first.size(), first.commit != nil, first.snapshot != nil
+	for len(group) < groupRequests {
+		select {
+		case r := <-c.requests:
+			size += r.size()
+			if size > c.limit || r.commit != nil && snapshot || r.snapshot != nil && (commits || snapshot) {
+				return group, &r
+			}
+			commits, snapshot = commits || r.commit != nil, snapshot || r.snapshot != nil
+			group = append(group, r)
+		default:
+			return group, nil
+		}
+	}
+	return group, nil
+}
+
+// commit makes a group one record and answers every request. The steps, and what a crash after each leaves: (1) judged:
+// nothing has happened, the segments are orphans; (2) appended to the manifest: committed for good, and the next owner
+// applies the record before it does anything else; (3) applied to Pebble; (4) answered.
+func (c *committer) commit(ctx context.Context, group []appendRequest) error {
+	record := c.record
+	record.Kind = manifest.Floor
+	var calls []*commitCall
+	for _, r := range group {
+		switch {
+		case r.commit != nil:
+			calls = append(calls, r.commit)
+		case r.snapshot != nil:
+			record.Kind, record.Snapshot = manifest.TakeSnapshot, r.snapshot
+		}
+	}
+	if len(calls) > 0 {
+		accepted, err := c.parts.judge(ctx, calls)
+		if err != nil {
+			c.answer(group, err)
+			return fmt.Errorf("looking a commit over: %w", err)
+		}
+		if record.Segments = accepted; len(accepted) > 0 {
+			record.Kind = manifest.Commit
+		}
+	}
+	var err error
+	var recorded uint64
+	if record.Floor, recorded = c.parts.floor(); record.Kind != manifest.Floor || record.Floor > recorded {
+		err = c.parts.append(ctx, record)
+	}
+	c.answer(group, err)
+	return err
+}
+
+// answer tells all of a group that it is in the manifest, or what failed.
+func (c *committer) answer(group []appendRequest, err error) {
+	told := err
+	if errors.Is(err, manifest.ErrFenced) {
+		told = fmt.Errorf("%w: %w", wire.ErrNotOwner, err)
+	}
+	for _, r := range group {
+		if r.commit != nil {
+			c.parts.answer(r.commit, wire.StatusOf(told))
+		} else if r.done != nil {
+			r.done <- err
+		}
+	}
+}

@@ -1,0 +1,113 @@
+// Package shard serves one shard in one epoch: it takes entries in from the source stream, answers the workers' drains
+// and commits, and trims what is archived. Whether this process should do that is decided elsewhere, by the lease; that
+// it alone can is seen to here, by the epoch of its claim.
+//
+// Claim (claim.go) begins an epoch and makes an Owner, which serves until the epoch ends. An entry's way through it is
+// intake.go (source stream to ledger.go), server.go and drain.go (ledger to worker), committer.go (worker to manifest
+// and ledger), trim.go (source stream shortened). snapshotter.go keeps the manifest short. The ledger is the only one
+// that changes what Pebble has of the shard. Nothing is started for a log, and nothing but the snapshots is put into
+// the bucket.
+package shard
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"dormouse/internal/extent"
+	"dormouse/internal/topology"
+	"dormouse/scheduler"
+	"dormouse/store/cache"
+)
+
+// Trim says whether the source stream is shortened behind the archive.
+type Trim string
+
+// The trim modes.
+const (
+	TrimAuto   Trim = "auto"   // only a stream that Dormouse made
+	TrimAlways Trim = "always" // any source stream
+	TrimNever  Trim = "never"
+)
+
+// Bucket is where an owner keeps the snapshots of its catalog.
+type Bucket interface {
+	// Put stores an object for good; an existing key is refused.
+	Put(ctx context.Context, key string, data []byte) error
+	// Get reads a whole object of a known size.
+	Get(ctx context.Context, s extent.Segment) ([]byte, error)
+	// Check returns nil when the bucket answers and lets this process in.
+	Check(ctx context.Context) error
+}
+
+// Config is what the owners of a node have in common. Durations and sizes without a stated default must be positive.
+type Config struct {
+	NC     *nats.Conn
+	JS     jetstream.JetStream
+	DB     *cache.DB
+	Bucket Bucket // for snapshots of the catalogs; a node whose bucket does not answer takes no shard from others
+	// Accepts returns nil when a segment in the bucket with that ID may be committed; an error that wraps
+	// identity.ErrRefused lasts. nil accepts every one.
+	Accepts    func(ctx context.Context, bucketID string) error
+	NodeID     string // stable over restarts: a process that comes back takes its own lease over at once
+	ArchiveURL string // told to readers; without secrets
+
+	MaxDelay     time.Duration // first unarchived entry's arrival to the log being due
+	RequeueAfter time.Duration // a queued log that is not committed is queued again
+	Tick         time.Duration // scheduler slot width; 0 is the scheduler's default
+	Lease        time.Duration // how long a silent owner keeps others from trying
+	MaxBytes     uint64        // a log with this much buffered is ready at once
+	BufferLimit  uint64        // buffered bytes (with 64 for each entry) above which the node stops pulling
+	Trim         Trim
+	TrimDelay    time.Duration // how far trimming trails the manifest; above NATS's sync interval
+
+	SnapshotRecords uint64 // manifest records, and
+	SnapshotExtents uint64 // extents in them, above which a snapshot is taken; 0 is 1,024 and 65,536
+
+	Logger *slog.Logger // nil: slog.Default()
+}
+
+// Completed returns the configuration with its defaults, or an error that says what is wrong with it.
+func (c Config) Completed() (Config, error) {
+	switch {
+	case c.NC == nil || c.JS == nil || c.DB == nil || c.Bucket == nil || c.NodeID == "":
+		return c, errors.New("ingest: NC, JS, DB, Bucket and NodeID are required")
+	case c.MaxDelay <= 0 || c.RequeueAfter <= 0 || c.Lease <= 0 || c.TrimDelay <= 0:
+		return c, errors.New("ingest: MaxDelay, RequeueAfter, Lease and TrimDelay must be positive")
+	case c.MaxBytes == 0 || c.BufferLimit == 0:
+		return c, errors.New("ingest: MaxBytes and BufferLimit must be positive")
+	case c.Trim != TrimAuto && c.Trim != TrimAlways && c.Trim != TrimNever:
+		return c, fmt.Errorf("ingest: trim mode %q, want auto, always or never", c.Trim)
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if c.Accepts == nil {
+		c.Accepts = func(context.Context, string) error { return nil }
+	}
+	c.SnapshotRecords = cmp.Or(c.SnapshotRecords, snapshotRecords)
+	c.SnapshotExtents = cmp.Or(c.SnapshotExtents, snapshotExtents)
+	return c, nil
+}
+
+// Site is one shard at one node for one turn at owning it: what its owner is made of.
+type Site struct {
+	Config  // completed
+	Source  topology.Source
+	Metrics *Metrics // of all shards of the node
+	// Outages, Advance and Progress outlast an epoch: a claim that fails is followed by another one.
+	Outages  Outages
+	Advance  *Advance
+	Progress *Progress
+
+	Share    func() int             // shards that the node owns; what it may hold in memory is divided by it
+	Buffered func() scheduler.Stats // of all shards of the node
+	Trimmed  func()                 // called when the source stream was shortened
+	Fresh    func() bool            // the lease is sure to be held while an answer is on its way
+}

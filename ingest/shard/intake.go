@@ -1,0 +1,274 @@
+package shard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"dormouse/internal/ordered"
+	"dormouse/internal/outage"
+	"dormouse/internal/retry"
+	"dormouse/scheduler"
+)
+
+// Bounds of what is taken from the source streams at once. The client holds up to pullMessages and pullBytes that the
+// server has sent ahead, shared by the shards; a batch becomes one Pebble batch.
+const (
+	pullMessages  = 4096
+	pullBytes     = 16 << 20
+	batchMessages = 1024
+	batchBytes    = 4 << 20
+
+	minPullMessages = 256
+)
+
+// sourceHeartbeat is how often the server says that it still has a request. Two that are missing end the consumer.
+const sourceHeartbeat = 2 * time.Second
+
+// intake takes the source stream in: it reads batches, has put aside what is no entry, and makes the rest part of the
+// ledger.
+type intake struct {
+	epoch       uint64
+	bufferLimit uint64                 // of the node
+	share       func() int             // shards that this node owns; what it may hold in memory is divided by it
+	buffered    func() scheduler.Stats // by all shards of the node
+	from        *sourceStream
+	ledger      *ledger
+	sched       *scheduler.Scheduler
+	rejects     *rejects
+	advance     *Advance
+	progress    *Progress
+	collected   uint64 // bytes taken in since logs were last made ready for the sake of a backlog
+	metrics     *Metrics
+	log         *slog.Logger
+
+	reading, full, rejected *outage.Log
+}
+
+func newIntake(site Site, epoch uint64, from *sourceStream, l *ledger) *intake {
+	return &intake{
+		epoch: epoch, bufferLimit: site.BufferLimit, share: site.Share, buffered: site.Buffered, from: from,
+		ledger: l, sched: l.sched,
+		rejects: &rejects{nc: site.NC, js: site.JS, from: from, advance: site.Advance, failing: site.Outages.publishing,
+			log: site.Logger},
+		advance: site.Advance, progress: site.Progress, metrics: site.Metrics, log: site.Logger,
+		reading: site.Outages.source, full: site.Outages.full, rejected: site.Outages.rejected,
+	}
+}
+
+// run takes entries in until ctx is done or the local state cannot be written.
+func (t *intake) run(ctx context.Context) (err error) {
+	shut, err := t.rejects.open()
+	if err != nil {
+		return err
+	}
+	defer shut()
+	pause := retry.Patient()
+	for {
+		before := t.ledger.applied()
+		err := t.runOnce(ctx, before+1)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if !errors.Is(err, errSource) {
+			return err
+		}
+		if t.ledger.applied() > before {
+			pause.Reset()
+		}
+		wait := pause.NextBackOff()
+		t.reading.Failed(err)
+		t.advance.Fails(Taking, err)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(wait):
+		}
+	}
+}
+
+// runOnce reads with one consumer from a sequence on.
+func (t *intake) runOnce(ctx context.Context, from uint64) error {
+	info, err := t.from.stream.Info(ctx)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errSource, err)
+	}
+	if err := t.from.same(info.Created); err != nil {
+		return err
+	}
+	t.from.sawEnd(info.State.LastSeq)
+	if first := info.State.FirstSeq; first > from {
+		if err := t.stepOver(ctx, first-1); err != nil {
+			return err
+		}
+		from = first
+	}
+	share := t.share()
+	consumer, err := ordered.Open(ctx, t.from.js, t.from.source.Stream, "", from, ordered.Limits{
+		Messages: max(pullMessages/share, minPullMessages), Bytes: pullBytes / share, Heartbeat: sourceHeartbeat,
+	})
+	if err != nil {
+		return fmt.Errorf("%w: %w", errSource, err)
+	}
+	defer consumer.Stop()
+	t.reading.Over()
+	t.notePending(consumer.Pending())
+	defer t.sched.Release()
+	for checked := false; ; {
+		if err := t.awaitRoom(ctx); err != nil {
+			return err
+		}
+		batch, err := t.gather(ctx, consumer)
+		if err != nil {
+			return err
+		}
+		if batch.came == 0 {
+			if err := t.passOver(ctx, consumer.Passed()); err != nil {
+				return err
+			}
+			continue
+		}
+		if !checked { // not before: a leader that was just elected may not know yet of all that was acked
+			if err := t.from.check(ctx); err != nil {
+				batch.close()
+				return err
+			}
+			checked = true
+		}
+		if err := t.takeIn(ctx, batch); err != nil {
+			return err
+		}
+	}
+}
+
+// collectBytes is how much of a backlog is taken in before its logs are made ready, see scheduler.Collect.
+const collectBytes = 128 << 20
+
+// takeIn applies a batch. Logs of a backlog wait for each other until it is caught up with or collectBytes came.
+func (t *intake) takeIn(ctx context.Context, in *batch) error {
+	t.advance.begins(Taking)
+	behind := in.pending > 0
+	if behind {
+		t.sched.Collect()
+	}
+	if err := t.apply(ctx, in); err != nil {
+		return err
+	}
+	t.notePending(in.pending)
+	t.collected += uint64(in.bytes + entryCost*in.messages)
+	if !behind || t.collected >= min(collectBytes, t.bufferLimit/2)/uint64(t.share()) {
+		t.collected = 0
+		t.sched.Release()
+	}
+	return nil
+}
+
+// gatherWait is how long those that were announced may let a batch wait, which keeps the database from closing and its
+// entries from being archived. They never come if the stream dropped them meanwhile.
+const gatherWait = 250 * time.Millisecond
+
+// gatherFirst is how long a batch waits for its first message. Then it is looked whether there is one to wait for.
+const gatherFirst = 2 * time.Second
+
+// gather waits for one message and takes those that follow at once: until the server has none pending or a bound is
+// met. It returns an empty batch when none comes.
+func (t *intake) gather(ctx context.Context, consumer source) (in *batch, err error) {
+	in = t.newBatch()
+	defer func() {
+		if err != nil {
+			in.close()
+		}
+	}()
+	first, cancel := context.WithTimeout(ctx, gatherFirst)
+	defer cancel()
+	switch err := in.next(first, consumer); {
+	case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
+		return in, nil
+	case err != nil || in.full():
+		return in, err
+	}
+	rest, cancel := context.WithTimeout(ctx, gatherWait) // one for the batch: a timer for each message would cost more
+	defer cancel()
+	for !in.full() {
+		switch err := in.next(rest, consumer); {
+		case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
+			in.pending = 0 // as far as is known: who waits for the end of a backlog must not wait for them
+			return in, nil
+		case err != nil:
+			return in, err
+		}
+	}
+	return in, nil
+}
+
+// source is an ordered.Consumer.
+type source interface {
+	Next(ctx context.Context) (ordered.Message, error)
+}
+
+// next takes the next message.
+func (in *batch) next(ctx context.Context, consumer source) error {
+	msg, err := consumer.Next(ctx)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errSource, err)
+	}
+	if err := in.take(msg); err != nil {
+		return fmt.Errorf("taking in a message of %s: %w", in.intake.from.source.Stream, err)
+	}
+	in.pending = msg.Pending
+	in.intake.from.sawEnd(msg.Sequence + msg.Pending)
+	return nil
+}
+
+// full reports whether the batch is to be applied as it is.
+func (in *batch) full() bool {
+	return in.pending == 0 || in.messages >= batchMessages || in.bytes >= batchBytes
+}
+
+const (
+	entryCost = 64 // bytes that an entry costs besides its content, for the buffer limit
+	freeShare = 5  // pulling goes on when a fifth of the buffer limit is free
+	roomPoll  = 100 * time.Millisecond
+)
+
+// awaitRoom holds the consumer back while the node's buffers are over their limit; what is not pulled waits in
+// JetStream. Logs that are not due yet are made ready, or a buffer full of patient logs would wait for the longest of
+// them.
+func (t *intake) awaitRoom(ctx context.Context) error {
+	cost := func() uint64 {
+		s := t.buffered()
+		return s.Bytes + entryCost*s.Entries
+	}
+	if cost() < t.bufferLimit {
+		return nil
+	}
+	t.full.Failed(nil, "limit", t.bufferLimit)
+	t.advance.setFull(true)
+	defer t.advance.setFull(false)
+	for {
+		changed := t.ledger.changed()
+		if cost() <= t.bufferLimit-t.bufferLimit/freeShare {
+			break
+		}
+		t.sched.Expedite()
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changed:
+		case <-time.After(roomPoll): // another shard of this node may have made room
+		}
+	}
+	t.full.Over()
+	return nil
+}
+
+// notePending notes that the stream has, or has not, something above what was taken in.
+func (t *intake) notePending(pending uint64) {
+	if pending > 0 {
+		t.advance.begins(Taking)
+		return
+	}
+	t.advance.Done(Taking)
+}
