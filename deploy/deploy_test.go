@@ -105,7 +105,7 @@ func TestTenantCanPublishBelowItsOwnSubjectOnly(t *testing.T) {
 	api := func(name string) string { return "$JS.API." + name }
 	for _, subject := range []string{
 		"logs.globex.web", "logs.acme", "logs.acme2.web", "logs.web",
-		wire.Shard(0).SyncSubject(), wire.Shard(0).ManifestSubject(), wire.Shard(0).RejectedSubject(),
+		wire.SyncSubject(0), wire.ManifestSubject(0), wire.RejectedSubject(0),
 		wire.OwnerSubject(0, 1, wire.OpCommit), wire.OwnerSubject(0, 1, wire.OpDrain),
 		wire.OwnerSubject(0, 1, wire.OpExtents),
 		"$KV.DORMOUSE_LEASES.0", api("INFO"), api("STREAM.LIST"), api("STREAM.INFO.LOGS"), api("STREAM.DELETE.LOGS"),
@@ -191,7 +191,7 @@ func TestReaderChangesNothing(t *testing.T) {
 		t.Errorf("reading violates %v", <-reader.violations)
 	}
 	for _, subject := range []string{
-		"logs.acme.web", wire.Shard(0).SyncSubject(), wire.Shard(0).ManifestSubject(), wire.OwnerSubject(0, 1, wire.OpCommit),
+		"logs.acme.web", wire.SyncSubject(0), wire.ManifestSubject(0), wire.OwnerSubject(0, 1, wire.OpCommit),
 		wire.OwnerSubject(0, 1, wire.OpDrain),
 		"$KV.DORMOUSE_LEASES.0", "$JS.API.STREAM.DELETE.LOGS", "$JS.API.STREAM.PURGE.LOGS",
 		"$JS.API.CONSUMER.MSG.NEXT.DORMOUSE_SYNCQUEUE.workers",

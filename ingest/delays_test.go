@@ -26,7 +26,7 @@ type watched struct {
 func (w *watched) PublishMsg(ctx context.Context, msg *nats.Msg, opts ...jetstream.PublishOpt) (*jetstream.PubAck,
 	error) {
 	ack, err := w.JetStream.PublishMsg(ctx, msg, opts...)
-	if err != nil || msg.Subject != wire.Shard(0).ManifestSubject() {
+	if err != nil || msg.Subject != wire.ManifestSubject(0) {
 		return ack, err
 	}
 	r, err := manifest.Decode(msg.Data)

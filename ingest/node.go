@@ -23,6 +23,7 @@ import (
 	"dormouse/ingest/membership"
 	"dormouse/ingest/shard"
 	"dormouse/internal/outage"
+	"dormouse/internal/shardid"
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
 )
@@ -141,7 +142,7 @@ type running struct {
 // runShards runs a shardRunner for each source stream there is, until ctx is done.
 func (n *Node) runShards(ctx context.Context, sources []topology.Source, members *membership.Membership) error {
 	group, ctx := errgroup.WithContext(ctx)
-	runners := make(map[wire.Shard]running)
+	runners := make(map[shardid.Shard]running)
 	looks := outage.New(n.cfg.Logger, "could not look for new source streams; trying again",
 		"source streams can be looked for again")
 	ticker := time.NewTicker(sourcesEvery)

@@ -8,6 +8,7 @@ import (
 
 	"dormouse/ingest/ingesttest"
 	"dormouse/internal/logid"
+	"dormouse/internal/shardid"
 	"dormouse/internal/wire"
 )
 
@@ -62,7 +63,7 @@ func TestUnownedShardsShow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.node.members.Load().SetShards([]wire.Shard{0, 7}) // which nobody takes
+	a.node.members.Load().SetShards([]shardid.Shard{0, 7}) // which nobody takes
 	a.awaitMetric("dormouse_shards_unowned", 1)
 	if _, err := kv.Put(t.Context(), wire.LeaseKey(7), []byte(`{"node":"somebody","host":"web-1"}`)); err != nil {
 		t.Fatal(err)

@@ -343,7 +343,7 @@ func TestPositionThatLeadsNowhere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ack, err := s.JS.Publish(t.Context(), wire.Shard(0).ManifestSubject(), data)
+	ack, err := s.JS.Publish(t.Context(), wire.ManifestSubject(0), data)
 	if err != nil {
 		t.Fatal(err)
 	}

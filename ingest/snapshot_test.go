@@ -68,11 +68,11 @@ func (s *system) manifestRecords() uint64 {
 	if err != nil {
 		s.T.Fatal(err)
 	}
-	info, err := stream.Info(s.T.Context(), jetstream.WithSubjectFilter(wire.Shard(0).ManifestSubject()))
+	info, err := stream.Info(s.T.Context(), jetstream.WithSubjectFilter(wire.ManifestSubject(0)))
 	if err != nil {
 		s.T.Fatal(err)
 	}
-	return info.State.Subjects[wire.Shard(0).ManifestSubject()]
+	return info.State.Subjects[wire.ManifestSubject(0)]
 }
 
 func sortExtents(all []extent.Located) []extent.Located {

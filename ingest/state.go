@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"dormouse/ingest/shard"
+	"dormouse/internal/shardid"
 	"dormouse/internal/wire"
 	"dormouse/scheduler"
 )
@@ -17,8 +18,8 @@ import (
 // shardStates is what a node knows of its shards, for readiness, status and metrics; bounded by the number of shards.
 type shardStates struct {
 	mu sync.Mutex
-	by map[wire.Shard]shardStatus
-	on map[wire.Shard]*shard.Advance // how they get on
+	by map[shardid.Shard]shardStatus
+	on map[shardid.Shard]*shard.Advance // how they get on
 	// begun is set once the sources are known: before, an empty map must not look ready.
 	begun bool
 }
@@ -32,7 +33,7 @@ type shardStatus struct {
 }
 
 func newShardStates() *shardStates {
-	return &shardStates{by: make(map[wire.Shard]shardStatus), on: make(map[wire.Shard]*shard.Advance)}
+	return &shardStates{by: make(map[shardid.Shard]shardStatus), on: make(map[shardid.Shard]*shard.Advance)}
 }
 
 func (s *shardStates) begin() {
@@ -41,13 +42,13 @@ func (s *shardStates) begin() {
 	s.begun = true
 }
 
-func (s *shardStates) set(shard wire.Shard, status shardStatus) {
+func (s *shardStates) set(shard shardid.Shard, status shardStatus) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.by[shard] = status
 }
 
-func (s *shardStates) drop(shard wire.Shard) {
+func (s *shardStates) drop(shard shardid.Shard) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.by, shard)
@@ -55,7 +56,7 @@ func (s *shardStates) drop(shard wire.Shard) {
 }
 
 // advance returns what tells how a shard gets on.
-func (s *shardStates) advance(of wire.Shard) *shard.Advance {
+func (s *shardStates) advance(of shardid.Shard) *shard.Advance {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.on[of] == nil {

@@ -12,6 +12,7 @@ import (
 	"dormouse/ingest/shard"
 	"dormouse/internal/jsapi"
 	"dormouse/internal/outage"
+	"dormouse/internal/shardid"
 	"dormouse/internal/wire"
 )
 
@@ -118,7 +119,7 @@ func tellAdvance(log *slog.Logger, away *outage.Log, before, now *wire.Stuck) {
 }
 
 // stuckError is how readiness puts it.
-func stuckError(of wire.Shard, s *wire.Stuck) error {
+func stuckError(of shardid.Shard, s *wire.Stuck) error {
 	return fmt.Errorf("shard %s has been stuck%s for %s: %s%s", of, s.At(), time.Since(s.Since).Round(time.Second),
 		s.Reason, s.Try(of))
 }

@@ -114,7 +114,7 @@ func TestProvisionIsIdempotent(t *testing.T) {
 	_, js = dial(t, outside.addr)
 	for _, tenant := range []string{"acme", "zebra", "tenant-7", "x"} {
 		ack, err := js.Publish(t.Context(), "logs."+tenant+".web", []byte("mapped"))
-		if want := topology.PartitionOf(tenant, shards).PartitionStream(); err != nil || ack.Stream != want {
+		if want := topology.PartitionStream(topology.PartitionOf(tenant, shards)); err != nil || ack.Stream != want {
 			t.Errorf("%s: %+v, %v, want it in %s", tenant, ack, err, want)
 		}
 	}

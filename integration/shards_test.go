@@ -11,8 +11,8 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"dormouse/internal/shardid"
 	"dormouse/internal/topology"
-	"dormouse/internal/wire"
 )
 
 // tenantLogs names logs of several tenants, so many of each.
@@ -94,7 +94,7 @@ func TestEmbeddedShards(t *testing.T) {
 	nc.Close()
 	for log, home := range homes {
 		tenant, _, _ := strings.Cut(log, ".")
-		if want := topology.PartitionOf(tenant, shards).PartitionStream(); home != want {
+		if want := topology.PartitionStream(topology.PartitionOf(tenant, shards)); home != want {
 			t.Errorf("%s is in %s, want %s", log, home, want)
 		}
 	}
@@ -144,7 +144,7 @@ func checkSpread(t *testing.T, s status, homes map[string]string, perLog int) {
 	}
 }
 
-func shardStream(shard uint64) string { return wire.Shard(shard).PartitionStream() }
+func shardStream(shard uint64) string { return topology.PartitionStream(shardid.Shard(shard)) }
 
 // checkEveryLog holds that ls, stat and verify see every log whole: ls all of them, stat one of each shard.
 func checkEveryLog(t *testing.T, in *instance, homes map[string]string, perLog int) {

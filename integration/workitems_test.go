@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"dormouse/internal/shardid"
 	"dormouse/internal/wire"
 )
 
@@ -39,9 +40,9 @@ func TestOddWorkItems(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	put := func(shard wire.Shard, data []byte) {
+	put := func(shard shardid.Shard, data []byte) {
 		t.Helper()
-		if _, err := js.PublishMsg(t.Context(), &nats.Msg{Subject: shard.SyncSubject(), Data: data,
+		if _, err := js.PublishMsg(t.Context(), &nats.Msg{Subject: wire.SyncSubject(shard), Data: data,
 			Header: nats.Header{made: {"odd"}}}); err != nil {
 			t.Fatal(err)
 		}
@@ -52,7 +53,7 @@ func TestOddWorkItems(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	item := func(shard wire.Shard, epoch uint64, logs ...string) []byte {
+	item := func(shard shardid.Shard, epoch uint64, logs ...string) []byte {
 		data, err := wire.Encode(wire.WorkItem{Shard: shard, Epoch: epoch, Logs: logs})
 		if err != nil {
 			t.Fatal(err)
@@ -62,7 +63,7 @@ func TestOddWorkItems(t *testing.T) {
 	poison, stale := 0, 0
 	for i := range rounds {
 		for _, odd := range [][]byte{[]byte("garbage"), nil, item(0, 1), item(0, 1, "no-log"), item(1, 1, "t1.b", "t1.a")} {
-			put(wire.Shard(i%2), odd)
+			put(shardid.Shard(i%2), odd)
 			poison++
 		}
 		for _, odd := range []wire.WorkItem{{Shard: 0, Epoch: 0}, {Shard: 1, Epoch: 99}, {Shard: 77, Epoch: 1}} {

@@ -21,6 +21,7 @@ import (
 	"dormouse/internal/entry"
 	"dormouse/internal/extent"
 	"dormouse/internal/natstest"
+	"dormouse/internal/shardid"
 	"dormouse/internal/wire"
 	"dormouse/store/bucket"
 	"dormouse/store/segment"
@@ -77,9 +78,9 @@ func (s *system) enqueue(o *owner, logs ...string) {
 	s.publish(o.shard, data)
 }
 
-func (s *system) publish(shard wire.Shard, data []byte) {
+func (s *system) publish(shard shardid.Shard, data []byte) {
 	s.t.Helper()
-	if _, err := s.js.Publish(s.t.Context(), shard.SyncSubject(), data); err != nil {
+	if _, err := s.js.Publish(s.t.Context(), wire.SyncSubject(shard), data); err != nil {
 		s.t.Fatal(err)
 	}
 }

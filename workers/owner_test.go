@@ -10,6 +10,7 @@ import (
 
 	"dormouse/internal/entry"
 	"dormouse/internal/extent"
+	"dormouse/internal/shardid"
 	"dormouse/internal/wire"
 )
 
@@ -26,7 +27,7 @@ func (r record) value() []byte {
 // owner answers drains and commits from memory, by the rules of the real one.
 type owner struct {
 	s     *system
-	shard wire.Shard
+	shard shardid.Shard
 	epoch uint64
 	sub   *nats.Subscription
 
@@ -42,7 +43,7 @@ type owner struct {
 }
 
 // own starts an owner.
-func (s *system) own(shard wire.Shard, epoch uint64, logs map[string][]record) *owner {
+func (s *system) own(shard shardid.Shard, epoch uint64, logs map[string][]record) *owner {
 	s.t.Helper()
 	o := &owner{s: s, shard: shard, epoch: epoch, given: logs, buffered: make(map[string][]record),
 		asked: make(map[wire.Operation]int), committed: make(map[string][]extent.Located)}

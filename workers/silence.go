@@ -6,7 +6,7 @@ import (
 	"sync"
 	"time"
 
-	"dormouse/internal/wire"
+	"dormouse/internal/shardid"
 )
 
 // errSilent means that the owner a work item speaks of is there, as far as the server knows, but does not answer.
@@ -20,7 +20,7 @@ const (
 
 // ownerID names who owns a shard in one epoch.
 type ownerID struct {
-	shard wire.Shard
+	shard shardid.Shard
 	epoch uint64
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"dormouse/internal/natstest"
+	"dormouse/internal/shardid"
 	"dormouse/internal/wire"
 )
 
@@ -124,7 +125,7 @@ func TestOwnersOfOneFetchShareTheMemoryOfAWorker(t *testing.T) {
 		}
 	}
 	var all []*owner
-	for shard := range wire.Shard(owners) {
+	for shard := range shardid.Shard(owners) {
 		o := s.own(shard, 1, someLogs("acme", 3, 2))
 		s.enqueue(o, o.names()...)
 		all = append(all, o)

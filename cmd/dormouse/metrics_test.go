@@ -153,7 +153,7 @@ func TestQueueLook(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 3 {
-		if _, err := js.Publish(t.Context(), wire.Shard(0).SyncSubject(), []byte("x")); err != nil {
+		if _, err := js.Publish(t.Context(), wire.SyncSubject(0), []byte("x")); err != nil {
 			t.Fatal(err)
 		}
 	}

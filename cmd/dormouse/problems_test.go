@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"dormouse/internal/shardid"
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
 	"dormouse/store/client"
@@ -20,7 +21,7 @@ func healthy() client.Status {
 	a := wire.Process{ID: "aaaaaaaa-1", Host: "web-1", Roles: []string{roleIngest, roleWorker}, Workers: 4,
 		Archive: "s3://logs"}
 	b := wire.Process{ID: "bbbbbbbb-2", Host: "web-2", Roles: []string{roleIngest}, Archive: "s3://logs"}
-	owned := func(shard wire.Shard, p wire.Process) client.ShardStatus {
+	owned := func(shard shardid.Shard, p wire.Process) client.ShardStatus {
 		return client.ShardStatus{Source: topology.Source{Shard: shard}, Holder: p.ID, Name: p.Name(),
 			Owner: &wire.ShardStatus{Shard: shard, State: wire.ShardOwned}}
 	}
@@ -58,7 +59,7 @@ func TestProblems(t *testing.T) {
 			s.Processes[1].Shards = []wire.ShardStatus{{Shard: 1, Stuck: &wire.Stuck{Reason: reason}}}
 		}, []string{"shard 1 is stuck since", "claiming the shard", "restore it"}},
 		"a silent owner": {func(s *client.Status) {
-			s.Silent = []client.Silent{{ID: "cccccccc", Name: "web-3/cccccccc", Shards: []wire.Shard{1}}}
+			s.Silent = []client.Silent{{ID: "cccccccc", Name: "web-3/cccccccc", Shards: []shardid.Shard{1}}}
 			s.Shards[1].Owner = nil // its lease is held
 		}, []string{"process web-3/cccccccc does not answer", "lease of shard 1", "frozen or cut off"}},
 		"a bucket": {func(s *client.Status) { s.Processes[1].Bucket = "no\x1b such bucket" },
@@ -93,7 +94,7 @@ func TestProblemsAreBounded(t *testing.T) {
 	s := healthy()
 	for i := range 1000 {
 		s.Silent = append(s.Silent, client.Silent{Name: fmt.Sprint("p", i)})
-		s.Shards = append(s.Shards, client.ShardStatus{Source: topology.Source{Shard: wire.Shard(i + 2)}})
+		s.Shards = append(s.Shards, client.ShardStatus{Source: topology.Source{Shard: shardid.Shard(i + 2)}})
 	}
 	s.Processes[0].Bucket = "gone"
 	got := problemsOf(s)

@@ -13,8 +13,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/spf13/cobra"
 
+	"dormouse/internal/shardid"
 	"dormouse/internal/topology"
-	"dormouse/internal/wire"
 	"dormouse/store/manifest"
 )
 
@@ -98,7 +98,7 @@ func (p *provisioning) run(cmd *cobra.Command) error {
 		return p.check(cmd, nc, js)
 	}
 	ctx := cmd.Context()
-	p.HasArchive = func(ctx context.Context, shard wire.Shard) (bool, error) { return hasArchive(ctx, js, shard) }
+	p.HasArchive = func(ctx context.Context, shard shardid.Shard) (bool, error) { return hasArchive(ctx, js, shard) }
 	warn := func(what string, err error) { fmt.Fprintf(cmd.ErrOrStderr(), "dormouse: warning: %s: %v\n", what, err) }
 	list := func() ([]topology.Source, error) {
 		return retryStreams(ctx, provisionPatience, warn, func() ([]topology.Source, error) {
@@ -148,7 +148,7 @@ func (p *provisioning) make(ctx context.Context, js jetstream.JetStream) (warnin
 }
 
 // hasArchive reports whether anything of a shard is archived.
-func hasArchive(ctx context.Context, js jetstream.JetStream, shard wire.Shard) (archived bool, err error) {
+func hasArchive(ctx context.Context, js jetstream.JetStream, shard shardid.Shard) (archived bool, err error) {
 	m, err := manifest.Open(ctx, js, shard)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return false, nil
@@ -176,11 +176,11 @@ type provisionReport struct {
 }
 
 type provisionedShard struct {
-	Shard  wire.Shard `json:"shard"`
-	Stream string     `json:"stream"`
-	Prefix string     `json:"prefix"`
-	Trims  bool       `json:"managed"`
-	New    bool       `json:"new"`
+	Shard  shardid.Shard `json:"shard"`
+	Stream string        `json:"stream"`
+	Prefix string        `json:"prefix"`
+	Trims  bool          `json:"managed"`
+	New    bool          `json:"new"`
 }
 
 type mappingClaims struct {

@@ -12,7 +12,6 @@ import (
 
 	"dormouse/internal/natstest"
 	"dormouse/internal/topology"
-	"dormouse/internal/wire"
 )
 
 // TestProvisionWaitsForPeers: right after a cluster was started JetStream refuses replicas for want of servers, as it
@@ -27,7 +26,7 @@ func TestProvisionWaitsForPeers(t *testing.T) {
 		t.Fatal("the NATS server did not start")
 	}
 	nc, js := natstest.Dial(t, srv)
-	create := "$JS.API.STREAM.CREATE." + wire.Shard(1).PartitionStream()
+	create := "$JS.API.STREAM.CREATE." + topology.PartitionStream(1)
 	if err := srv.GlobalAccount().AddMapping(create, "peers.offline"); err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,7 @@ import (
 	"dormouse/internal/logid"
 	"dormouse/internal/ordered"
 	"dormouse/internal/rejected"
+	"dormouse/internal/shardid"
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
 	"dormouse/store/client"
@@ -31,14 +32,14 @@ const subjectTimeout = 2 * time.Second
 
 // skip is one message of a source stream that is to be put aside.
 type skip struct {
-	shard wire.Shard
+	shard shardid.Shard
 	seq   uint64
 }
 
 func parseSkip(text string) (s skip, err error) {
 	shard, seq, ok := strings.Cut(text, ":")
 	if ok {
-		if s.shard, err = wire.ParseShard(shard); err == nil {
+		if s.shard, err = shardid.Parse(shard); err == nil {
 			s.seq, err = strconv.ParseUint(seq, 10, 64)
 		}
 	}
@@ -101,7 +102,7 @@ func (s skip) run(ctx context.Context, nc *nats.Conn, js jetstream.JetStream) (s
 	aside := rejected.Message{Stream: source.Stream, Subject: msg.Subject, Seq: s.seq, Time: msg.Time,
 		Block: msg.Header, Data: msg.Data}
 	var kept uint64
-	for _, part := range aside.Publications(s.shard.SkippedSubject(), skippedReason, int(nc.MaxPayload())) {
+	for _, part := range aside.Publications(wire.SkippedSubject(s.shard), skippedReason, int(nc.MaxPayload())) {
 		ack, err := js.PublishMsg(ctx, part, jetstream.WithExpectStream(wire.RejectedStream))
 		if err != nil {
 			return "", fmt.Errorf("storing it in %s, without which it is not deleted: %w", wire.RejectedStream, err)
@@ -153,7 +154,7 @@ func (s skip) source(ctx context.Context, js jetstream.JetStream) (topology.Sour
 // missing says what became of a message that the stream does not have.
 func (s skip) missing(ctx context.Context, js jetstream.JetStream, stream jetstream.Stream) (said string, err error) {
 	for from := uint64(1); ; {
-		msg, err := jsapi.GetNext(ctx, js, wire.RejectedStream, s.shard.SkippedSubject(), from)
+		msg, err := jsapi.GetNext(ctx, js, wire.RejectedStream, wire.SkippedSubject(s.shard), from)
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
 			break
 		}

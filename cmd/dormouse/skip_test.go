@@ -105,7 +105,7 @@ func (s *skipping) skipped(seq uint64, content string) {
 	if _, err := jsapi.Get(s.t.Context(), s.js, wire.DefaultSource, seq); !errors.Is(err, jetstream.ErrMsgNotFound) {
 		s.t.Errorf("message %d is still there: %v", seq, err)
 	}
-	kept, err := jsapi.GetLast(s.t.Context(), s.js, wire.RejectedStream, wire.Shard(0).SkippedSubject())
+	kept, err := jsapi.GetLast(s.t.Context(), s.js, wire.RejectedStream, wire.SkippedSubject(0))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -141,7 +141,7 @@ func TestSkipWithoutAnOwner(t *testing.T) {
 // TestSkipWhatAnOwnerIsStuckAt: it goes on at once.
 func TestSkipWhatAnOwnerIsStuckAt(t *testing.T) {
 	s := newSkipping(t)
-	if err := s.srv.GlobalAccount().AddMapping(wire.Shard(0).RejectedSubject(), "nobody.hears"); err != nil {
+	if err := s.srv.GlobalAccount().AddMapping(wire.RejectedSubject(0), "nobody.hears"); err != nil {
 		t.Fatal(err)
 	}
 	s.publish("logs.t.a", nil, "1")

@@ -12,6 +12,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
+	"dormouse/internal/shardid"
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
 	"dormouse/store/client"
@@ -90,27 +91,27 @@ type processReport struct {
 }
 
 type shardReport struct {
-	Shard    wire.Shard   `json:"shard"`
-	Stream   string       `json:"stream"`
-	Leader   string       `json:"leader,omitempty"`
-	Replicas int          `json:"replicas"`
-	State    string       `json:"state"`
-	Owner    string       `json:"owner"` // ID of the process that answers as the owner; "" when none does
-	Holder   string       `json:"lease_holder,omitempty"`
-	Name     string       `json:"holder_name,omitempty"` // what that process is called
-	Epoch    uint64       `json:"epoch"`
-	Messages uint64       `json:"messages"`
-	Bytes    uint64       `json:"bytes"`
-	Last     uint64       `json:"last"`
-	Floor    uint64       `json:"floor"`
-	Lag      uint64       `json:"lag"`                    // sequences of the stream that are not archived
-	Bound    bool         `json:"lag_is_bound,omitempty"` // lag and oldest are not above this: no owner knows them
-	Applied  uint64       `json:"applied,omitempty"`
-	Logs     int          `json:"active_logs"`
-	Buffered uint64       `json:"buffered_entries"`
-	Queued   uint64       `json:"queued_items"`
-	Full     bool         `json:"buffer_full,omitempty"` // the owner takes nothing in until workers have made room
-	Stuck    *stuckReport `json:"stuck,omitempty"`       // what the shard has not got past for longer than a lease
+	Shard    shardid.Shard `json:"shard"`
+	Stream   string        `json:"stream"`
+	Leader   string        `json:"leader,omitempty"`
+	Replicas int           `json:"replicas"`
+	State    string        `json:"state"`
+	Owner    string        `json:"owner"` // ID of the process that answers as the owner; "" when none does
+	Holder   string        `json:"lease_holder,omitempty"`
+	Name     string        `json:"holder_name,omitempty"` // what that process is called
+	Epoch    uint64        `json:"epoch"`
+	Messages uint64        `json:"messages"`
+	Bytes    uint64        `json:"bytes"`
+	Last     uint64        `json:"last"`
+	Floor    uint64        `json:"floor"`
+	Lag      uint64        `json:"lag"`                    // sequences of the stream that are not archived
+	Bound    bool          `json:"lag_is_bound,omitempty"` // lag and oldest are not above this: no owner knows them
+	Applied  uint64        `json:"applied,omitempty"`
+	Logs     int           `json:"active_logs"`
+	Buffered uint64        `json:"buffered_entries"`
+	Queued   uint64        `json:"queued_items"`
+	Full     bool          `json:"buffer_full,omitempty"` // the owner takes nothing in until workers have made room
+	Stuck    *stuckReport  `json:"stuck,omitempty"`       // what the shard has not got past for longer than a lease
 	// RecordsLeft and EntriesLeft are what a takeover still has to apply and to replay.
 	RecordsLeft uint64     `json:"takeover_records,omitempty"`
 	EntriesLeft uint64     `json:"takeover_entries,omitempty"`
@@ -170,7 +171,7 @@ func reportOf(s client.Status, now time.Time) statusReport {
 }
 
 // stuckIn returns what a process says that a shard does not get past: its owner, or one that cannot own it.
-func stuckIn(processes []wire.Process, shard wire.Shard) *wire.Stuck {
+func stuckIn(processes []wire.Process, shard shardid.Shard) *wire.Stuck {
 	for _, p := range processes {
 		for _, one := range p.Shards {
 			if one.Shard == shard && one.Stuck != nil {

@@ -293,7 +293,7 @@ func (h *Hooked) Set(before func(*nats.Msg)) { h.before.Store(&before) }
 // PublishMsg publishes.
 func (h *Hooked) PublishMsg(ctx context.Context, msg *nats.Msg, opts ...jetstream.PublishOpt) (*jetstream.PubAck,
 	error) {
-	if strings.HasPrefix(msg.Subject, wire.Shard(0).ManifestSubject()) {
+	if strings.HasPrefix(msg.Subject, wire.ManifestSubject(0)) {
 		(*h.before.Load())(msg)
 	}
 	return h.JetStream.PublishMsg(ctx, msg, opts...)

@@ -6,7 +6,7 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 
-	"dormouse/internal/wire"
+	"dormouse/internal/shardid"
 )
 
 // Assign says which node should own which shard. Holders are the nodes that hold the shards' leases now. The order of
@@ -16,11 +16,11 @@ import (
 // than one shard above another. A holder keeps its shard as far as that allows, so only the share of a node that comes
 // or goes moves. Beyond that each pair of shard and node has a fixed score (rendezvous hashing, Thaler and Ravishankar
 // 1998), and the best pairs go first.
-func Assign(shards []wire.Shard, nodes []string, holders map[wire.Shard]string) map[wire.Shard]string {
+func Assign(shards []shardid.Shard, nodes []string, holders map[shardid.Shard]string) map[shardid.Shard]string {
 	type pair struct {
 		held  int // 0 before 1
 		score uint64
-		shard wire.Shard
+		shard shardid.Shard
 		node  string
 	}
 	pairs := make([]pair, 0, len(shards)*len(nodes))
@@ -37,7 +37,7 @@ func Assign(shards []wire.Shard, nodes []string, holders map[wire.Shard]string) 
 		return cmp.Or(cmp.Compare(a.held, b.held), cmp.Compare(b.score, a.score),
 			cmp.Compare(a.shard, b.shard), cmp.Compare(a.node, b.node))
 	})
-	owners := make(map[wire.Shard]string, len(shards))
+	owners := make(map[shardid.Shard]string, len(shards))
 	load := make(map[string]int, len(nodes))
 	least, larger := 0, 0 // every node gets least, and this many get one more
 	if len(nodes) > 0 {

@@ -6,12 +6,12 @@ import (
 	"slices"
 	"testing"
 
-	"dormouse/internal/wire"
+	"dormouse/internal/shardid"
 )
 
-func numbered(shards, nodes int) (s []wire.Shard, n []string) {
+func numbered(shards, nodes int) (s []shardid.Shard, n []string) {
 	for i := range shards {
-		s = append(s, wire.Shard(i))
+		s = append(s, shardid.Shard(i))
 	}
 	for i := range nodes {
 		n = append(n, fmt.Sprintf("node-%d", i))
@@ -43,7 +43,7 @@ func TestAssignIsEven(t *testing.T) {
 			}
 		}
 	}
-	if plan := Assign([]wire.Shard{1}, nil, nil); len(plan) != 0 {
+	if plan := Assign([]shardid.Shard{1}, nil, nil); len(plan) != 0 {
 		t.Fatalf("assigned to nobody: %v", plan)
 	}
 }
@@ -53,7 +53,7 @@ func TestAssignIsEven(t *testing.T) {
 func TestAssignMovesOnlyTheShare(t *testing.T) {
 	s, n := numbered(67, 8)
 	plan := Assign(s, n[:7], nil)
-	count := func(next map[wire.Shard]string, node string) (moved, share int) {
+	count := func(next map[shardid.Shard]string, node string) (moved, share int) {
 		for shard, owner := range next {
 			if owner != plan[shard] {
 				moved++

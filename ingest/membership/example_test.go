@@ -5,11 +5,12 @@ import (
 	"time"
 
 	"dormouse/ingest/membership"
+	"dormouse/internal/shardid"
 	"dormouse/internal/wire"
 )
 
 func ExampleAssign() {
-	shards := []wire.Shard{0, 1, 2, 3}
+	shards := []shardid.Shard{0, 1, 2, 3}
 	owners := membership.Assign(shards, []string{"a"}, nil)
 	owners = membership.Assign(shards, []string{"a", "b"}, owners) // b comes: only its share moves
 	load := make(map[string]int)
@@ -28,7 +29,7 @@ func ExampleView() {
 	}
 	v := membership.NewView("a", term, now)
 	v.SetEligible(true, now)
-	v.SetShards([]wire.Shard{0}, now)
+	v.SetShards([]shardid.Shard{0}, now)
 	hear(v, wire.NodeKeys+"b", "b", 1)
 	hear(v, wire.LeaseKey(0), "b", 2)
 	p := v.Placement(0)

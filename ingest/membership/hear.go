@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"dormouse/internal/shardid"
 	"dormouse/internal/wire"
 )
 
@@ -44,7 +45,7 @@ func (v *View) Hear(c Change, now time.Time) {
 		return
 	}
 	number, _ := strings.CutPrefix(c.Key, wire.ShardKeys)
-	shard, err := wire.ParseShard(number)
+	shard, err := shardid.Parse(number)
 	if err != nil {
 		return
 	}

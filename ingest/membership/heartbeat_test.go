@@ -11,6 +11,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"dormouse/internal/shardid"
 	"dormouse/internal/wire"
 )
 
@@ -65,7 +66,7 @@ func TestHeartbeatShowsOneKey(t *testing.T) {
 		check := func(context.Context) error { mu.Lock(); defer mu.Unlock(); return away }
 		kv := &memory{keys: make(map[string]uint64)}
 		m := New(&Leases{kv: kv, node: "a", term: term}, check, slog.New(slog.DiscardHandler))
-		m.SetShards([]wire.Shard{0, 1})
+		m.SetShards([]shardid.Shard{0, 1})
 		m.hear(put(wire.NodeKeys+"b", "b", 1))
 		setAway(errors.New("away"))
 		ctx, cancel := context.WithCancel(t.Context())

@@ -9,6 +9,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"dormouse/internal/shardid"
 	"dormouse/internal/wire"
 )
 
@@ -54,7 +55,7 @@ func (e *HeldError) Error() string {
 //
 // A *HeldError says that another node has it. Every change is a compare-and-set, so two nodes cannot both succeed. Who
 // acquires a lease must Keep and Release it.
-func (l *Leases) Acquire(ctx context.Context, shard wire.Shard, lapsed uint64) (*Lease, error) {
+func (l *Leases) Acquire(ctx context.Context, shard shardid.Shard, lapsed uint64) (*Lease, error) {
 	return l.acquire(ctx, wire.LeaseKey(shard), lapsed)
 }
 

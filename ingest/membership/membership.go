@@ -17,7 +17,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"dormouse/internal/wire"
+	"dormouse/internal/shardid"
 )
 
 // Membership is a node's part among the others: it shows that the node lives, and watches who should own what. Its
@@ -77,7 +77,7 @@ func (m *Membership) Meet(ctx context.Context) {
 }
 
 // Placement returns where this node stands with a shard, and a channel that is closed when that may have changed.
-func (m *Membership) Placement(shard wire.Shard) (Placement, <-chan struct{}) {
+func (m *Membership) Placement(shard shardid.Shard) (Placement, <-chan struct{}) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.mu.view.Placement(shard), m.mu.changed
@@ -85,14 +85,14 @@ func (m *Membership) Placement(shard wire.Shard) (Placement, <-chan struct{}) {
 
 // Acquire takes the lease of a shard, also one that its holder has not renewed for so long that it is over. See
 // Leases.Acquire for the errors.
-func (m *Membership) Acquire(ctx context.Context, shard wire.Shard) (*Lease, error) {
+func (m *Membership) Acquire(ctx context.Context, shard shardid.Shard) (*Lease, error) {
 	placement, _ := m.Placement(shard)
 	return m.leases.Acquire(ctx, shard, placement.Lapsed)
 }
 
 // AwaitElsewhere returns nil once the shard has been another node's share for settle without a break, and ctx.Err()
 // when ctx is done before. Nodes that come and go together cost one handover and not one each.
-func (m *Membership) AwaitElsewhere(ctx context.Context, shard wire.Shard, settle time.Duration) error {
+func (m *Membership) AwaitElsewhere(ctx context.Context, shard shardid.Shard, settle time.Duration) error {
 	for {
 		placement, changed := m.Placement(shard)
 		var settled <-chan time.Time
@@ -134,12 +134,12 @@ func (m *Membership) Unowned() int {
 }
 
 // SetShards tells which shards there are, ascending.
-func (m *Membership) SetShards(shards []wire.Shard) {
+func (m *Membership) SetShards(shards []shardid.Shard) {
 	m.update(func(v *View, now time.Time) { v.SetShards(shards, now) })
 }
 
 // SetServing tells whether this node serves a shard. A node that withdraws keeps what it serves.
-func (m *Membership) SetServing(shard wire.Shard, serving bool) {
+func (m *Membership) SetServing(shard shardid.Shard, serving bool) {
 	m.update(func(v *View, now time.Time) { v.SetServing(shard, serving, now) })
 }
 

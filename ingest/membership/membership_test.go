@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"dormouse/internal/shardid"
 	"dormouse/internal/wire"
 )
 
@@ -44,7 +45,7 @@ func TestHandOverSettles(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := New(&Leases{node: "a", term: lease}, nil, slog.New(slog.DiscardHandler))
 				m.setEligible(true)
-				m.SetShards([]wire.Shard{0})
+				m.SetShards([]shardid.Shard{0})
 				m.hear(put(wire.NodeKeys+"b", "b", 1))
 				holds := func(node string) { m.hear(put(wire.LeaseKey(0), node, 2)) }
 				holds("a")

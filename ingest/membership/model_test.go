@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"dormouse/internal/shardid"
 	"dormouse/internal/wire"
 )
 
@@ -35,7 +36,7 @@ type modelNode struct {
 	eligible bool
 	queue    []Change
 	shown    time.Time // when it last renewed its node key or waiting key
-	leases   map[wire.Shard]modelLease
+	leases   map[shardid.Shard]modelLease
 }
 
 type modelLease struct {
@@ -55,15 +56,15 @@ func newModel(t *testing.T, seed uint64, nodes int) *model {
 
 // start begins a node anew; it has nothing of its time before.
 func (m *model) start(n *modelNode) {
-	*n = modelNode{name: n.name, view: NewView(n.name, modelTerm, m.now), leases: make(map[wire.Shard]modelLease)}
+	*n = modelNode{name: n.name, view: NewView(n.name, modelTerm, m.now), leases: make(map[shardid.Shard]modelLease)}
 	n.view.SetShards(m.shards(), m.now)
 	m.setEligible(n, true)
 	m.watch(n)
 }
 
-func (m *model) shards() (all []wire.Shard) {
+func (m *model) shards() (all []shardid.Shard) {
 	for s := range modelShards {
-		all = append(all, wire.Shard(s))
+		all = append(all, shardid.Shard(s))
 	}
 	return all
 }
@@ -138,7 +139,7 @@ func (m *model) renew(n *modelNode) {
 	}
 }
 
-func (m *model) lose(n *modelNode, shard wire.Shard) {
+func (m *model) lose(n *modelNode, shard shardid.Shard) {
 	delete(n.leases, shard)
 	n.view.SetServing(shard, false, m.now)
 }

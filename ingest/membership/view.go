@@ -5,7 +5,7 @@ import (
 	"slices"
 	"time"
 
-	"dormouse/internal/wire"
+	"dormouse/internal/shardid"
 )
 
 // View is what one node knows of the others: who lives, who holds which shard's lease, and who should. It may be late
@@ -16,12 +16,12 @@ import (
 type View struct {
 	self     string
 	term     time.Duration // of the leases
-	shards   []wire.Shard
+	shards   []shardid.Shard
 	peers    map[string]peer // Invariant: self is among them.
-	holders  map[wire.Shard]holder
-	assigned map[wire.Shard]assigned
-	serving  map[wire.Shard]bool // shards that this node serves
-	eligible bool                // this node may take shards while others live
+	holders  map[shardid.Shard]holder
+	assigned map[shardid.Shard]assigned
+	serving  map[shardid.Shard]bool // shards that this node serves
+	eligible bool                   // this node may take shards while others live
 	version  uint64
 }
 
@@ -50,9 +50,9 @@ func NewView(self string, term time.Duration, now time.Time) *View {
 	return &View{
 		self: self, term: term,
 		peers:    map[string]peer{self: {heard: now}},
-		holders:  make(map[wire.Shard]holder),
-		assigned: make(map[wire.Shard]assigned),
-		serving:  make(map[wire.Shard]bool),
+		holders:  make(map[shardid.Shard]holder),
+		assigned: make(map[shardid.Shard]assigned),
+		serving:  make(map[shardid.Shard]bool),
 	}
 }
 
@@ -68,7 +68,7 @@ type Placement struct {
 }
 
 // Placement returns where this node stands with the shard.
-func (v *View) Placement(shard wire.Shard) Placement {
+func (v *View) Placement(shard shardid.Shard) Placement {
 	h, a := v.holders[shard], v.assigned[shard]
 	p := Placement{Mine: a.node == v.self, Since: a.since, Holder: h.node}
 	if h.node == "" {
@@ -101,7 +101,7 @@ func (v *View) Unowned() (shards int) {
 }
 
 // SetShards tells which shards there are, ascending.
-func (v *View) SetShards(shards []wire.Shard, now time.Time) {
+func (v *View) SetShards(shards []shardid.Shard, now time.Time) {
 	if !slices.Equal(v.shards, shards) {
 		v.shards = slices.Clone(shards)
 		v.assign(now)
@@ -117,7 +117,7 @@ func (v *View) SetEligible(eligible bool, now time.Time) {
 }
 
 // SetServing tells whether this node serves a shard. A node that is not eligible keeps what it serves.
-func (v *View) SetServing(shard wire.Shard, serving bool, now time.Time) {
+func (v *View) SetServing(shard shardid.Shard, serving bool, now time.Time) {
 	if v.serving[shard] == serving {
 		return
 	}
@@ -132,7 +132,7 @@ func (v *View) SetServing(shard wire.Shard, serving bool, now time.Time) {
 // assign computes anew who should own what.
 func (v *View) assign(now time.Time) {
 	owners := v.owners()
-	next := make(map[wire.Shard]assigned, len(owners))
+	next := make(map[shardid.Shard]assigned, len(owners))
 	for shard, node := range owners {
 		if before := v.assigned[shard]; before.node == node {
 			next[shard] = before
@@ -151,8 +151,8 @@ func (v *View) assign(now time.Time) {
 // tries every shard as if it were alone, and the leases decide. That is wanted: a node with the shard's catalog on its
 // disk can serve it without the bucket, and no assignment knows which node that is. A node without the catalog gives
 // the lease back after a while. A node that is alone serves what its disk allows in the same way.
-func (v *View) owners() map[wire.Shard]string {
-	holders := make(map[wire.Shard]string, len(v.holders))
+func (v *View) owners() map[shardid.Shard]string {
+	holders := make(map[shardid.Shard]string, len(v.holders))
 	for shard, h := range v.holders {
 		holders[shard] = h.node
 	}

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"dormouse/internal/shardid"
 	"dormouse/internal/wire"
 )
 
@@ -21,7 +22,7 @@ func TestLapsedLease(t *testing.T) {
 	heldByB := func() *View {
 		v := NewView("a", term, start)
 		v.SetEligible(true, start)
-		v.SetShards([]wire.Shard{0}, start)
+		v.SetShards([]shardid.Shard{0}, start)
 		v.Hear(put(wire.NodeKeys+"a", "a", 1), start)
 		v.Hear(put(wire.NodeKeys+"b", "b", 2), start)
 		v.Hear(put(wire.LeaseKey(0), "b", 3), start)
@@ -61,7 +62,7 @@ func TestViewOfANodeThatIsNotEligible(t *testing.T) {
 	const term = 10 * time.Second
 	start := time.Now()
 	v := NewView("a", term, start)
-	v.SetShards([]wire.Shard{0, 1, 2, 3}, start)
+	v.SetShards([]shardid.Shard{0, 1, 2, 3}, start)
 	owns := func(when string, want int) {
 		t.Helper()
 		if mine, _ := v.Share(0, start.Add(2*term)); mine != want {
@@ -100,7 +101,7 @@ func FuzzHear(f *testing.F) {
 	f.Fuzz(func(t *testing.T, key1 string, value1 []byte, key2 string, value2 []byte, gone bool) {
 		now := time.Now()
 		v := NewView("a", 2*time.Second, now)
-		v.SetShards([]wire.Shard{0, 1, 7}, now)
+		v.SetShards([]shardid.Shard{0, 1, 7}, now)
 		for i, c := range []Change{{Key: key1, Value: value1}, {Key: key2, Value: value2}, {Key: key1, Deleted: gone}} {
 			v.Hear(c, now.Add(time.Duration(i)*time.Millisecond))
 			if _, lives := v.peers["a"]; !lives {

@@ -6,14 +6,14 @@ import (
 	"slices"
 	"time"
 
-	"dormouse/internal/wire"
+	"dormouse/internal/shardid"
 	"dormouse/store/manifest"
 )
 
 // appender is an owner's hold on the manifest: it makes records part of it, and knows since when its floors are there.
 type appender struct {
 	manifest *manifest.Manifest // appended to by the committer alone once the owner runs
-	shard    wire.Shard
+	shard    shardid.Shard
 	ledger   *ledger
 	advance  *Advance
 	floors   floorLog

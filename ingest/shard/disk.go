@@ -5,7 +5,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 
-	"dormouse/internal/wire"
+	"dormouse/internal/shardid"
 	"dormouse/store/cache"
 	"dormouse/store/cache/buffer"
 	"dormouse/store/cache/catalog"
@@ -18,12 +18,12 @@ var noSync = pebble.NoSync
 // it up to the manifest, and then only the ledger changes it.
 type disk struct {
 	db      *cache.DB
-	shard   wire.Shard
+	shard   shardid.Shard
 	buffer  *buffer.Buffer
 	catalog *catalog.Catalog
 }
 
-func newDisk(db *cache.DB, shard wire.Shard) *disk {
+func newDisk(db *cache.DB, shard shardid.Shard) *disk {
 	return &disk{db: db, shard: shard, buffer: buffer.New(db, shard), catalog: catalog.New(db, shard)}
 }
 

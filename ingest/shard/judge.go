@@ -7,6 +7,7 @@ import (
 
 	"dormouse/internal/extent"
 	"dormouse/internal/outage"
+	"dormouse/internal/shardid"
 	"dormouse/internal/wire"
 	"dormouse/scheduler"
 	"dormouse/store/cache/buffer"
@@ -21,7 +22,7 @@ const maxSegment = 4 << 30
 // them would cost more than all the rest.
 type judge struct {
 	ledger    *ledger
-	shard     wire.Shard
+	shard     shardid.Shard
 	accepts   func(ctx context.Context, bucketID string) error // see Config
 	malformed *outage.Log
 	elsewhere *outage.Log

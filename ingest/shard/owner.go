@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 
+	"dormouse/internal/shardid"
 	"dormouse/internal/wire"
 	"dormouse/scheduler"
 )
@@ -116,7 +117,7 @@ func (o *Owner) figures() (f figures, err error) {
 // queue puts ready logs into the SyncQueue, for the scheduler.
 type queue struct {
 	js    jetstream.JetStream
-	shard wire.Shard
+	shard shardid.Shard
 	epoch uint64
 }
 
@@ -126,7 +127,7 @@ func (q queue) publish(ctx context.Context, logs []string) error {
 	if err != nil {
 		return err
 	}
-	_, err = q.js.Publish(ctx, q.shard.SyncSubject(), data, jetstream.WithExpectStream(wire.SyncQueueStream))
+	_, err = q.js.Publish(ctx, wire.SyncSubject(q.shard), data, jetstream.WithExpectStream(wire.SyncQueueStream))
 	return err
 }
 

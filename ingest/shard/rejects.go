@@ -16,6 +16,7 @@ import (
 	"dormouse/internal/rejected"
 	"dormouse/internal/retry"
 	"dormouse/internal/topology"
+	"dormouse/internal/wire"
 )
 
 // outgoing is a message on its way to another place than the buffer.
@@ -50,7 +51,7 @@ func (r *rejects) open() (shut func(), err error) {
 
 // rejection returns what to publish for a message that is no entry of a log.
 func (r *rejects) rejection(m rejected.Message, reason string) (out []outgoing) {
-	for _, msg := range m.Publications(r.from.source.Shard.RejectedSubject(), reason, int(r.nc.MaxPayload())) {
+	for _, msg := range m.Publications(wire.RejectedSubject(r.from.source.Shard), reason, int(r.nc.MaxPayload())) {
 		out = append(out, outgoing{Msg: msg, from: m})
 	}
 	return out

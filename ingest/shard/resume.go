@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"dormouse/internal/wire"
 	"dormouse/store/manifest"
 )
 
@@ -34,7 +35,7 @@ func (c *claim) resume(ctx context.Context, last manifest.Record) (floor uint64,
 			"or forget the archive: nats stream purge DORMOUSE_MANIFEST --subject %s",
 			errAnotherSource, c.Source.Shard, last.Source.Seq, last.Source.Created.Format(time.RFC3339),
 			c.Source.Stream, info.Created.Format(time.RFC3339), whole+1,
-			last.Source.Seq+1, c.Source.Shard.ManifestSubject())
+			last.Source.Seq+1, wire.ManifestSubject(c.Source.Shard))
 	case !last.Source.Created.Equal(info.Created):
 		c.Logger.Warn("the source stream was made anew and goes on where the old one ended: what the old one held beyond "+
 			"the archive is gone", "archived", last.Floor, "from", whole+1)

@@ -37,7 +37,7 @@ func (r *rejects) skipped(ctx context.Context) (map[uint64]bool, error) {
 	created := r.from.stream.CachedInfo().Created
 	skipped := make(map[uint64]bool)
 	for from := uint64(1); ; {
-		msg, err := jsapi.GetNext(ctx, r.js, wire.RejectedStream, r.from.source.Shard.SkippedSubject(), from)
+		msg, err := jsapi.GetNext(ctx, r.js, wire.RejectedStream, wire.SkippedSubject(r.from.source.Shard), from)
 		switch {
 		case errors.Is(err, jetstream.ErrMsgNotFound) || errors.Is(err, jetstream.ErrStreamNotFound):
 			return skipped, nil

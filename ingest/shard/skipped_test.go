@@ -17,7 +17,7 @@ import (
 func (s *system) skip(seq uint64, at time.Time) {
 	s.T.Helper()
 	m := rejected.Message{Stream: wire.DefaultSource, Subject: "logs.t.a", Seq: seq, Time: at}
-	for _, msg := range m.Publications(wire.Shard(0).SkippedSubject(), "skipped", 1<<20) {
+	for _, msg := range m.Publications(wire.SkippedSubject(0), "skipped", 1<<20) {
 		if _, err := s.JS.PublishMsg(s.T.Context(), msg); err != nil {
 			s.T.Fatal(err)
 		}
@@ -33,7 +33,7 @@ func TestSkippedIsNoLoss(t *testing.T) {
 	s.skip(2, time.Now())
 	s.skip(3, created.Truncate(time.Second))
 	s.skip(5, created.Add(-time.Hour)) // of another stream
-	if _, err := s.JS.Publish(t.Context(), wire.Shard(0).SkippedSubject(), []byte("it does not say of what")); err != nil {
+	if _, err := s.JS.Publish(t.Context(), wire.SkippedSubject(0), []byte("it does not say of what")); err != nil {
 		t.Fatal(err)
 	}
 	s.skip(6, time.Now())

@@ -15,7 +15,7 @@ import (
 
 	"dormouse/internal/extent"
 	"dormouse/internal/outage"
-	"dormouse/internal/wire"
+	"dormouse/internal/shardid"
 	"dormouse/store/cache/catalog"
 	"dormouse/store/manifest"
 )
@@ -43,7 +43,7 @@ const (
 // have. What it takes in memory is the rows of one snapshot's newest run.
 type snapshotter struct {
 	js          jetstream.JetStream
-	shard       wire.Shard
+	shard       shardid.Shard
 	bucket      Bucket
 	chain       *appender
 	ledger      *ledger

@@ -6,6 +6,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"dormouse/internal/shardid"
 	"dormouse/internal/wire"
 )
 
@@ -26,7 +27,7 @@ func FuzzSourceOf(f *testing.F) {
 			}
 			return
 		}
-		if again, err := wire.ParseShard(shard); !ok || err != nil || again != s.Shard || s.Prefix == "" ||
+		if again, err := shardid.Parse(shard); !ok || err != nil || again != s.Shard || s.Prefix == "" ||
 			s.Partitions < 2 || s.Partitions > MaxShards {
 			t.Fatalf("%q %q %q %q is %+v, %v, %v", shard, prefix, partitions, managed, s, ok, err)
 		}

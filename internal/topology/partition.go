@@ -6,6 +6,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"dormouse/internal/shardid"
 	"dormouse/internal/wire"
 )
 
@@ -29,10 +30,10 @@ func PartitionMapping(n int) Mapping {
 
 // PartitionOf returns the shard to which a server that applies PartitionMapping(n) sends a tenant: its partition
 // function is the 32-bit FNV-1a hash of the token, modulo n.
-func PartitionOf(tenant string, n int) wire.Shard {
+func PartitionOf(tenant string, n int) shardid.Shard {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(tenant)) // never fails
-	return wire.Shard(h.Sum32() % uint32(n))
+	return shardid.Shard(h.Sum32() % uint32(n))
 }
 
 // Partitions returns over how many of the sources the tenants are spread by an account mapping; 0 is none.
@@ -46,8 +47,14 @@ func Partitions(sources []Source) int {
 }
 
 // partitionConfig is the source stream of one of n shards.
-func partitionConfig(shard wire.Shard, n int, cfg Config) jetstream.StreamConfig {
-	c := sourceConfig(shard.PartitionStream(), shard, shard.PartitionPrefix(), cfg)
+func partitionConfig(shard shardid.Shard, n int, cfg Config) jetstream.StreamConfig {
+	c := sourceConfig(PartitionStream(shard), shard, PartitionPrefix(shard), cfg)
 	c.Metadata[wire.MetadataPartitions] = fmt.Sprint(n)
 	return c
 }
+
+// PartitionStream is the name of a shard's source stream, when tenants are spread over several.
+func PartitionStream(s shardid.Shard) string { return "DORMOUSE_LOGS_" + s.String() }
+
+// PartitionPrefix is where the account mapping sends the tenants of such a shard.
+func PartitionPrefix(s shardid.Shard) string { return "dormouse.shard." + s.String() }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"dormouse/internal/shardid"
 	"dormouse/internal/wire"
 )
 
@@ -72,7 +73,7 @@ func probesFor(sources []Source, most int) (probes []*probe) {
 		}
 		return nil
 	}
-	found := make(map[wire.Shard]bool)
+	found := make(map[shardid.Shard]bool)
 	for i := 0; len(probes) < min(n, most) && i < 100*n; i++ {
 		tenant := probeTenant + strconv.Itoa(i)
 		shard := PartitionOf(tenant, n)

@@ -11,11 +11,12 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"dormouse/internal/jsapi"
+	"dormouse/internal/shardid"
 	"dormouse/internal/wire"
 )
 
 // sourceConfig is a source stream as Dormouse makes it.
-func sourceConfig(name string, shard wire.Shard, prefix string, cfg Config) jetstream.StreamConfig {
+func sourceConfig(name string, shard shardid.Shard, prefix string, cfg Config) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
 		Name:        name,
 		Description: "Dormouse: entries that are not archived yet",
@@ -79,7 +80,7 @@ func checkPartitions(sources []Source, have, want int) error {
 }
 
 func makePartitions(ctx context.Context, js jetstream.JetStream, cfg Config, sources []Source, n int) error {
-	for shard := range wire.Shard(n) {
+	for shard := range shardid.Shard(n) {
 		i := slices.IndexFunc(sources, func(s Source) bool { return s.Shard == shard })
 		if i >= 0 && sources[i].Partitions == 0 {
 			return fmt.Errorf("%w: stream %s is shard %s already, so that tenants cannot be spread over the shards 0 to %d: "+
@@ -105,7 +106,7 @@ func makePartitions(ctx context.Context, js jetstream.JetStream, cfg Config, sou
 }
 
 // makeSource makes the default source stream, or takes over one of that name that was there before.
-func makeSource(ctx context.Context, js jetstream.JetStream, cfg Config, shard wire.Shard) error {
+func makeSource(ctx context.Context, js jetstream.JetStream, cfg Config, shard shardid.Shard) error {
 	want := sourceConfig(wire.DefaultSource, shard, wire.DefaultPrefix, cfg)
 	var err error
 	if want.FirstSeq, err = firstSeq(ctx, js, shard); err != nil {
@@ -139,7 +140,7 @@ func makeSource(ctx context.Context, js jetstream.JetStream, cfg Config, shard w
 }
 
 // markSource makes a stream that was there before a shard: it is checked before it is touched, and not called ours.
-func markSource(ctx context.Context, js jetstream.JetStream, have jetstream.StreamConfig, shard wire.Shard,
+func markSource(ctx context.Context, js jetstream.JetStream, have jetstream.StreamConfig, shard shardid.Shard,
 	prefix string, cfg Config) error {
 	if err := checkSource(have, cfg); err != nil {
 		return err
@@ -155,7 +156,7 @@ func markSource(ctx context.Context, js jetstream.JetStream, have jetstream.Stre
 }
 
 // freeShard is the lowest number that no source has and that is not used otherwise.
-func freeShard(sources []Source, used ...wire.Shard) (free wire.Shard) {
+func freeShard(sources []Source, used ...shardid.Shard) (free shardid.Shard) {
 	for slices.ContainsFunc(sources, func(s Source) bool { return s.Shard == free }) || slices.Contains(used, free) {
 		free++
 	}
@@ -164,7 +165,7 @@ func freeShard(sources []Source, used ...wire.Shard) (free wire.Shard) {
 
 // Manifests returns the shards that have an archive, ascending. One whose stream was deleted has, and a stream of
 // somebody else in its place would have the same sequences.
-func Manifests(ctx context.Context, js jetstream.JetStream) (shards []wire.Shard, err error) {
+func Manifests(ctx context.Context, js jetstream.JetStream) (shards []shardid.Shard, err error) {
 	stream, err := js.Stream(ctx, wire.ManifestStream)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return nil, nil
@@ -180,7 +181,7 @@ func Manifests(ctx context.Context, js jetstream.JetStream) (shards []wire.Shard
 		if subject == wire.SystemSubject {
 			continue
 		}
-		shard, err := wire.ParseShard(subject[strings.LastIndexByte(subject, '.')+1:])
+		shard, err := shardid.Parse(subject[strings.LastIndexByte(subject, '.')+1:])
 		if err != nil {
 			return nil, fmt.Errorf("stream %s: subject %s: %w", wire.ManifestStream, subject, err)
 		}
@@ -192,8 +193,8 @@ func Manifests(ctx context.Context, js jetstream.JetStream) (shards []wire.Shard
 
 // firstSeq returns where a source stream that is made for shard has to begin: above what was taken in from the one
 // before it, if there was one, so that the shard's logs go on in order.
-func firstSeq(ctx context.Context, js jetstream.JetStream, shard wire.Shard) (uint64, error) {
-	last, err := jsapi.GetLast(ctx, js, wire.ManifestStream, shard.ManifestSubject())
+func firstSeq(ctx context.Context, js jetstream.JetStream, shard shardid.Shard) (uint64, error) {
+	last, err := jsapi.GetLast(ctx, js, wire.ManifestStream, wire.ManifestSubject(shard))
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return 0, nil
 	}

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"dormouse/internal/natstest"
+	"dormouse/internal/shardid"
 	"dormouse/internal/wire"
 )
 
@@ -47,7 +48,7 @@ func TestPartitionsManyTimesAtOnce(t *testing.T) {
 		t.Fatalf("sources %+v, %v", sources, err)
 	}
 	for i, s := range sources {
-		if s.Shard != wire.Shard(i) || s.Stream != fmt.Sprintf("DORMOUSE_LOGS_%d", i) ||
+		if s.Shard != shardid.Shard(i) || s.Stream != fmt.Sprintf("DORMOUSE_LOGS_%d", i) ||
 			s.Prefix != fmt.Sprintf("dormouse.shard.%d", i) || !s.Managed {
 			t.Errorf("source %+v", s)
 		}
@@ -201,7 +202,7 @@ func TestMappingSpreadsTenants(t *testing.T) {
 			t.Fatal(err)
 		}
 		shard := PartitionOf(tenant, shards)
-		if ack.Stream != shard.PartitionStream() {
+		if ack.Stream != PartitionStream(shard) {
 			t.Fatalf("%s went to %s, not to shard %s", tenant, ack.Stream, shard)
 		}
 		stream, err := js.Stream(t.Context(), ack.Stream)
@@ -209,7 +210,7 @@ func TestMappingSpreadsTenants(t *testing.T) {
 			t.Fatal(err)
 		}
 		if msg, err := stream.GetMsg(t.Context(), ack.Sequence); err != nil ||
-			msg.Subject != shard.PartitionPrefix()+"."+tenant+".web.nginx" {
+			msg.Subject != PartitionPrefix(shard)+"."+tenant+".web.nginx" {
 			t.Fatalf("stored as %+v, %v", msg, err)
 		}
 		count[ack.Stream]++
@@ -228,7 +229,7 @@ func TestNumbersWithAnArchiveStayTheirs(t *testing.T) {
 	if _, err := Ensure(t.Context(), js, sharded(2)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := js.Publish(t.Context(), wire.Shard(2).ManifestSubject(), []byte("a record")); err != nil {
+	if _, err := js.Publish(t.Context(), wire.ManifestSubject(2), []byte("a record")); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := js.Publish(t.Context(), wire.SystemSubject, []byte("no shard's")); err != nil {
@@ -331,7 +332,7 @@ func TestWrongPrefixIsPutRight(t *testing.T) {
 	}
 	archived := false
 	cfg := testConfig
-	cfg.HasArchive = func(context.Context, wire.Shard) (bool, error) { return archived, nil }
+	cfg.HasArchive = func(context.Context, shardid.Shard) (bool, error) { return archived, nil }
 	if err := AddSource(t.Context(), js, "EDGE", "other", cfg); err != nil {
 		t.Fatal(err)
 	}
@@ -343,7 +344,7 @@ func TestWrongPrefixIsPutRight(t *testing.T) {
 		!strings.Contains(all, `"edge.acme.web"`) {
 		t.Errorf("warnings %q, %v", warnings, err)
 	}
-	if _, err := js.Publish(t.Context(), wire.Shard(0).ManifestSubject(), []byte("a claim")); err != nil {
+	if _, err := js.Publish(t.Context(), wire.ManifestSubject(0), []byte("a claim")); err != nil {
 		t.Fatal(err)
 	}
 	refused := func(what string, cfg Config, prefix string) {

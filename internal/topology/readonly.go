@@ -7,6 +7,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"dormouse/internal/shardid"
 	"dormouse/internal/wire"
 )
 
@@ -117,14 +118,14 @@ func missingShards(sources []Source, cfg Config) (problems []string) {
 		return []string{fmt.Sprintf("the tenants are not spread over shards, and %d are wanted: run dormouse provision "+
 			"--shards %d", cfg.Shards, cfg.Shards)}
 	}
-	there := make(map[wire.Shard]bool)
+	there := make(map[shardid.Shard]bool)
 	for _, s := range sources {
 		there[s.Shard] = true
 	}
-	for shard := range wire.Shard(have) {
+	for shard := range shardid.Shard(have) {
 		if !there[shard] {
 			problems = append(problems, fmt.Sprintf("there is no stream %s, though tenants are spread over %d shards: run "+
-				"dormouse provision, or start serve again", shard.PartitionStream(), have))
+				"dormouse provision, or start serve again", PartitionStream(shard), have))
 		}
 	}
 	return problems

@@ -10,12 +10,13 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"dormouse/internal/shardid"
 	"dormouse/internal/wire"
 )
 
 // Source is one source stream, found by its metadata.
 type Source struct {
-	Shard   wire.Shard
+	Shard   shardid.Shard
 	Stream  string // the stream's name
 	Prefix  string // subjects are <prefix>.<LogID>
 	Managed bool   // made by Dormouse, which may trim it
@@ -60,7 +61,7 @@ func sourceOf(info *jetstream.StreamInfo) (Source, bool, error) {
 	if !ok {
 		return Source{}, false, nil
 	}
-	shard, err := wire.ParseShard(number)
+	shard, err := shardid.Parse(number)
 	if err != nil {
 		return Source{}, false, fmt.Errorf("%w: stream %s: metadata %s: %w", ErrRefused, info.Config.Name, wire.MetadataShard,
 			err)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"dormouse/internal/shardid"
 	"dormouse/internal/wire"
 )
 
@@ -24,7 +25,7 @@ type Config struct {
 	Lease        time.Duration // age limit of the leases
 	Trim         bool          // source streams will be purged behind the archive: what that would break is refused
 	// HasArchive tells whether anything of a shard is archived. Without it no stream gets another prefix.
-	HasArchive func(context.Context, wire.Shard) (bool, error)
+	HasArchive func(context.Context, shardid.Shard) (bool, error)
 }
 
 // ErrRefused is wrapped by the errors of streams that exist with a setting that Dormouse cannot work with. Trying again

@@ -1,6 +1,10 @@
 package wire
 
-import "time"
+import (
+	"time"
+
+	"dormouse/internal/shardid"
+)
 
 // Keys of the lease bucket: one for each node that lives, and one for each shard that a node holds. A node that lives
 // but should be given no shard, since its bucket does not answer, has a waiting key instead of a node key.
@@ -11,7 +15,7 @@ const (
 )
 
 // LeaseKey is the key of a shard's lease.
-func LeaseKey(s Shard) string { return ShardKeys + s.String() }
+func LeaseKey(s shardid.Shard) string { return ShardKeys + s.String() }
 
 // Lease is what a key of the lease bucket says, as JSON, for people and for the other nodes.
 type Lease struct {

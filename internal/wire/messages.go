@@ -5,10 +5,10 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/fxamacker/cbor/v2"
-
+	"dormouse/internal/codec"
 	"dormouse/internal/extent"
 	"dormouse/internal/logid"
+	"dormouse/internal/shardid"
 )
 
 // Bounds of the messages. MaxItemLogs x MaxBytes of a LogID keeps a work item far below NATS's default max_payload.
@@ -22,9 +22,9 @@ const (
 
 // WorkItem is what the SyncQueue carries: logs of one shard that are ready to be drained from the owner of Epoch.
 type WorkItem struct {
-	Shard Shard    `cbor:"1,keyasint"`
-	Epoch uint64   `cbor:"2,keyasint"`
-	Logs  []string `cbor:"3,keyasint"`
+	Shard shardid.Shard `cbor:"1,keyasint"`
+	Epoch uint64        `cbor:"2,keyasint"`
+	Logs  []string      `cbor:"3,keyasint"`
 }
 
 // Validate reports what makes the item one that no worker can work on.
@@ -267,27 +267,9 @@ func validateLogs(logs []string, limit int) error {
 	return nil
 }
 
-// decMode bounds what a hostile or damaged message can make the decoder allocate.
-var decMode = func() cbor.DecMode {
-	mode, err := cbor.DecOptions{MaxArrayElements: 1 << 16, MaxMapPairs: 64, MaxNestedLevels: 8}.DecMode()
-	if err != nil {
-		panic(err) // constant options
-	}
-	return mode
-}()
-
-// encMode keeps the nanoseconds of times, which CBOR's default encoding of them drops.
-var encMode = func() cbor.EncMode {
-	mode, err := cbor.EncOptions{Time: cbor.TimeRFC3339Nano}.EncMode()
-	if err != nil {
-		panic(err) // constant options
-	}
-	return mode
-}()
-
 // Encode returns the bytes of a message of this package: its CBOR (RFC 8949) form, then a DrainReply's Data.
 func Encode(message any) ([]byte, error) {
-	data, err := encMode.Marshal(message)
+	data, err := codec.Encode(message)
 	if reply, ok := message.(DrainReply); ok && err == nil {
 		data = append(slices.Grow(data, len(reply.Data)), reply.Data...)
 	}
@@ -296,9 +278,9 @@ func Encode(message any) ([]byte, error) {
 
 // Decode reads a message of this package into the value that message points to.
 func Decode(data []byte, message any) error {
-	rest, err := decMode.UnmarshalFirst(data, message)
+	rest, err := codec.DecodeFirst(data, message)
 	if err != nil {
-		return fmt.Errorf("%w: decoding %T: %w", ErrBadRequest, message, err)
+		return fmt.Errorf("%w: %w", ErrBadRequest, err)
 	}
 	if reply, ok := message.(*DrainReply); ok {
 		reply.Data = rest

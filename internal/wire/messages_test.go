@@ -17,16 +17,6 @@ func TestSubjects(t *testing.T) {
 		OwnerSubjects(3, 17) != "dormouse.owner.3.17.*" {
 		t.Fatalf("owner subject is %q", subject)
 	}
-	for _, s := range []Shard{0, 4294967295} {
-		if got, err := ParseShard(s.String()); err != nil || got != s {
-			t.Errorf("ParseShard(%s) = %s, %v", s, got, err)
-		}
-	}
-	for _, s := range []string{"", "-1", "4294967296", "x"} {
-		if _, err := ParseShard(s); err == nil {
-			t.Errorf("ParseShard(%q) did not fail", s)
-		}
-	}
 }
 
 func TestStatusKeepsItsMeaning(t *testing.T) {
@@ -135,18 +125,6 @@ func FuzzDecode(f *testing.F) {
 			if err := Decode(encoded, again); err != nil {
 				t.Fatalf("%T does not decode again: %v", m, err)
 			}
-		}
-	})
-}
-
-func FuzzParseShard(f *testing.F) {
-	for _, text := range []string{"0", "4294967295", "4294967296", "-1", "", "01"} {
-		f.Add(text)
-	}
-	f.Fuzz(func(t *testing.T, text string) {
-		shard, err := ParseShard(text)
-		if again, err2 := ParseShard(shard.String()); err == nil && (err2 != nil || again != shard) {
-			t.Fatalf("%q is %d, and %q is %d, %v", text, shard, shard, again, err2)
 		}
 	})
 }

@@ -3,6 +3,8 @@ package wire
 import (
 	"fmt"
 	"time"
+
+	"dormouse/internal/shardid"
 )
 
 // Process is what one process says of itself.
@@ -40,9 +42,9 @@ const (
 
 // ShardStatus is where one ingest process stands with one shard.
 type ShardStatus struct {
-	Shard  Shard      `cbor:"1,keyasint"`
-	State  ShardState `cbor:"2,keyasint"`
-	Holder string     `cbor:"3,keyasint,omitempty"` // ID of the process that holds the lease, as far as this one knows
+	Shard  shardid.Shard `cbor:"1,keyasint"`
+	State  ShardState    `cbor:"2,keyasint"`
+	Holder string        `cbor:"3,keyasint,omitempty"` // ID of the process that holds the lease, as far as this one knows
 
 	RecordsLeft uint64 `cbor:"4,keyasint,omitempty"` // of a takeover: manifest records to apply
 	EntriesLeft uint64 `cbor:"5,keyasint,omitempty"` // and entries to replay
@@ -78,7 +80,7 @@ func (s Stuck) At() string {
 }
 
 // Try is what an operator can try, to follow the reason; "" when there is no message that may be at fault.
-func (s Stuck) Try(shard Shard) string {
+func (s Stuck) Try(shard shardid.Shard) string {
 	if s.Seq == 0 || !s.Suspect {
 		return ""
 	}

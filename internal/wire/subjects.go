@@ -5,9 +5,10 @@
 package wire
 
 import (
-	"fmt"
 	"strconv"
 	"strings"
+
+	"dormouse/internal/shardid"
 )
 
 // Names of the streams and buckets, and the subject prefixes, that every process agrees on.
@@ -41,59 +42,17 @@ const (
 // that is made again in its place has to begin above.
 const HeaderSourceSeq = "Dormouse-Source-Seq"
 
-// Shard numbers one source stream. It is fixed for the stream's life.
-type Shard uint32
+// SyncSubject is where a shard's work items are published.
+func SyncSubject(s shardid.Shard) string { return "dormouse.sync." + s.String() }
 
-// ParseShard reads the decimal form that String writes.
-func ParseShard(s string) (Shard, error) {
-	n, err := strconv.ParseUint(s, 10, 32)
-	if err != nil {
-		return 0, fmt.Errorf("shard %q is not a number from 0 to 4294967295", s)
-	}
-	return Shard(n), nil
-}
+// ManifestSubject is a shard's manifest.
+func ManifestSubject(s shardid.Shard) string { return "dormouse.manifest." + s.String() }
 
-func (s Shard) String() string { return strconv.FormatUint(uint64(s), 10) }
-
-// PartitionStream is the name of the source stream that is the shard's, when tenants are spread over several.
-func (s Shard) PartitionStream() string { return "DORMOUSE_LOGS_" + s.String() }
-
-// PartitionPrefix is where the account mapping sends the tenants of such a shard.
-func (s Shard) PartitionPrefix() string { return "dormouse.shard." + s.String() }
-
-// SyncSubject is where the shard's work items are published.
-func (s Shard) SyncSubject() string { return "dormouse.sync." + s.String() }
-
-// ManifestSubject is the shard's manifest.
-func (s Shard) ManifestSubject() string { return "dormouse.manifest." + s.String() }
-
-// SegmentKey is where the shard's segment of that name lies in the bucket.
-func (s Shard) SegmentKey(name string) string { return s.String() + "/" + name + segmentSuffix }
-
-// IsSegmentKey reports whether key may name a segment of the shard: it lies in the shard's folder itself, and its name
-// is of letters, digits, `.`, `_` and `-`, and does not start with a dot.
-func (s Shard) IsSegmentKey(key string) bool {
-	name, ok := strings.CutPrefix(key, s.String()+"/")
-	if ok {
-		name, ok = strings.CutSuffix(name, segmentSuffix)
-	}
-	return ok && name != "" && name[0] != '.' && len(name) <= maxSegmentName &&
-		!strings.ContainsFunc(name, func(r rune) bool {
-			letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
-			return !letter && r != '.' && r != '_' && r != '-'
-		})
-}
-
-const (
-	segmentSuffix  = ".sst"
-	maxSegmentName = 64 // bytes; a UUID has 36
-)
-
-// RejectedSubject takes the shard's entries that are no log.
-func (s Shard) RejectedSubject() string { return "dormouse.rejected." + s.String() }
+// RejectedSubject takes a shard's entries that are no log.
+func RejectedSubject(s shardid.Shard) string { return "dormouse.rejected." + s.String() }
 
 // SkippedSubject takes those that an operator has put aside. The owner takes no gap for a loss of which this tells.
-func (s Shard) SkippedSubject() string { return s.RejectedSubject() + "-skipped" }
+func SkippedSubject(s shardid.Shard) string { return RejectedSubject(s) + "-skipped" }
 
 // Operation is one request that an owner answers.
 type Operation string
@@ -112,12 +71,12 @@ const StatusSubject = "dormouse.status"
 // OwnerSubject is where the owner of shard in epoch answers op. The epoch in the subject means that a request can only
 // reach the owner it was meant for: a stale owner never hears what is asked of its successor, and a request to an owner
 // that is gone fails at once with "no responders".
-func OwnerSubject(s Shard, epoch uint64, op Operation) string {
+func OwnerSubject(s shardid.Shard, epoch uint64, op Operation) string {
 	return "dormouse.owner." + s.String() + "." + strconv.FormatUint(epoch, 10) + "." + string(op)
 }
 
 // OwnerSubjects matches every operation of one owner.
-func OwnerSubjects(s Shard, epoch uint64) string { return OwnerSubject(s, epoch, "*") }
+func OwnerSubjects(s shardid.Shard, epoch uint64) string { return OwnerSubject(s, epoch, "*") }
 
 // OperationOf returns the operation that an owner subject ends in.
 func OperationOf(subject string) Operation {

@@ -10,7 +10,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 
-	"dormouse/internal/wire"
+	"dormouse/internal/shardid"
 )
 
 // damagedCache returns a directory with two tables, of which one has a value that is not what was written.
@@ -48,7 +48,7 @@ func damagedCache(t *testing.T) (dir string) {
 }
 
 // putTable writes a value for each of the shards into a table of their own.
-func putTable(t *testing.T, db *DB, value string, shards ...wire.Shard) {
+func putTable(t *testing.T, db *DB, value string, shards ...shardid.Shard) {
 	t.Helper()
 	batch := db.NewBatch()
 	for _, shard := range shards {
@@ -133,7 +133,7 @@ func mustBeginAnew(t *testing.T, dir string) {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	if p, err := db.Position(wire.Shard(7)); err != nil || p != (Position{}) {
+	if p, err := db.Position(shardid.Shard(7)); err != nil || p != (Position{}) {
 		t.Errorf("the database is not empty: %+v, %v", p, err)
 	}
 	if _, err := os.Stat(filepath.Join(dir+".corrupt", markName)); err != nil {

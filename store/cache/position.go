@@ -7,7 +7,8 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 
-	"dormouse/internal/wire"
+	"dormouse/internal/codec"
+	"dormouse/internal/shardid"
 )
 
 // Position is how far the local state of one shard has come. It is written in the same batch as what it speaks of.
@@ -28,7 +29,7 @@ type Position struct {
 }
 
 // Position returns the shard's position; the zero Position when the database knows nothing of the shard.
-func (db *DB) Position(shard wire.Shard) (Position, error) {
+func (db *DB) Position(shard shardid.Shard) (Position, error) {
 	var p Position
 	value, err := db.get(Prefix(spaceMeta, shard))
 	if errors.Is(err, pebble.ErrNotFound) {
@@ -37,12 +38,12 @@ func (db *DB) Position(shard wire.Shard) (Position, error) {
 	if err != nil {
 		return p, fmt.Errorf("reading the position of shard %s: %w", shard, err)
 	}
-	return p, wire.Decode(value, &p)
+	return p, codec.Decode(value, &p)
 }
 
 // SetPosition adds the shard's new position to batch.
-func SetPosition(batch *Batch, shard wire.Shard, p Position) error {
-	value, err := wire.Encode(p)
+func SetPosition(batch *Batch, shard shardid.Shard, p Position) error {
+	value, err := codec.Encode(p)
 	if err != nil {
 		return fmt.Errorf("encoding the position of shard %s: %w", shard, err)
 	}
@@ -51,7 +52,7 @@ func SetPosition(batch *Batch, shard wire.Shard, p Position) error {
 
 // Forget adds the deletion of all that is kept of a shard in the given spaces (all of them when none is given, with
 // its position).
-func Forget(batch *Batch, shard wire.Shard, spaces ...byte) error {
+func Forget(batch *Batch, shard shardid.Shard, spaces ...byte) error {
 	if len(spaces) == 0 {
 		spaces = []byte{SpaceBuffer, SpaceCatalog, spaceMeta}
 	}

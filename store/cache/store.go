@@ -21,7 +21,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
-	"dormouse/internal/wire"
+	"dormouse/internal/shardid"
 )
 
 // The key spaces. A key is the space's byte, the shard (4 bytes, big endian), then what the space's package writes.
@@ -123,13 +123,13 @@ func open(dir string, opts Options, corruption *corruption) (*pebble.DB, error) 
 }
 
 // Prefix returns the beginning of all keys of one shard in one space.
-func Prefix(space byte, shard wire.Shard) []byte {
+func Prefix(space byte, shard shardid.Shard) []byte {
 	return binary.BigEndian.AppendUint32([]byte{space}, uint32(shard))
 }
 
 // PrefixEnd returns the smallest key after all that begin with Prefix(space, shard).
-func PrefixEnd(space byte, shard wire.Shard) []byte {
-	if shard == ^wire.Shard(0) {
+func PrefixEnd(space byte, shard shardid.Shard) []byte {
+	if shard == ^shardid.Shard(0) {
 		return []byte{space + 1}
 	}
 	return Prefix(space, shard+1)

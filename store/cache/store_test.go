@@ -12,7 +12,8 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"go.uber.org/goleak"
 
-	"dormouse/internal/wire"
+	"dormouse/internal/codec"
+	"dormouse/internal/shardid"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -57,8 +58,8 @@ func TestForgetTouchesOneShardOnly(t *testing.T) {
 	defer db.Close()
 	batch := db.NewBatch()
 	defer batch.Close()
-	const middle = wire.Shard(255) // its end carries over into the next byte
-	for _, shard := range []wire.Shard{middle - 1, middle, middle + 1} {
+	const middle = shardid.Shard(255) // its end carries over into the next byte
+	for _, shard := range []shardid.Shard{middle - 1, middle, middle + 1} {
 		for _, space := range []byte{SpaceBuffer, SpaceCatalog} {
 			if err := batch.Set(append(Prefix(space, shard), 'k'), nil, nil); err != nil {
 				t.Fatal(err)
@@ -96,7 +97,7 @@ func TestForgottenPosition(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, shard := range []wire.Shard{3, ^wire.Shard(0)} {
+	for _, shard := range []shardid.Shard{3, ^shardid.Shard(0)} {
 		batch := db.NewBatch()
 		err := errors.Join(SetPosition(batch, shard, Position{Applied: 7}),
 			batch.Set(append(Prefix(SpaceBuffer, shard), 0xFF, 0xFF), nil, nil), SetPosition(batch, 2, Position{Applied: 1}),
@@ -194,9 +195,9 @@ func TestRest(t *testing.T) {
 		group.Go(func() {
 			for n := range writes {
 				outer := db.NewBatch()
-				err := SetPosition(outer, wire.Shard(w), Position{Applied: uint64(n + 1)})
+				err := SetPosition(outer, shardid.Shard(w), Position{Applied: uint64(n + 1)})
 				if err == nil {
-					_, err = db.Position(wire.Shard(w)) // uses it twice at a time
+					_, err = db.Position(shardid.Shard(w)) // uses it twice at a time
 				}
 				if err == nil {
 					err = outer.Commit(pebble.NoSync)
@@ -227,7 +228,7 @@ func TestRest(t *testing.T) {
 	}
 	uses := db.Uses()
 	for w := range writers {
-		if p, err := db.Position(wire.Shard(w)); err != nil || p.Applied != writes {
+		if p, err := db.Position(shardid.Shard(w)); err != nil || p.Applied != writes {
 			t.Errorf("after %d rests, writer %d is at %d, want %d (%v)", rests, w, p.Applied, writes, err)
 		}
 	}
@@ -238,19 +239,19 @@ func TestRest(t *testing.T) {
 
 // FuzzPosition: what a damaged cache has for a position is an error, or a position that can be written again.
 func FuzzPosition(f *testing.F) {
-	data, err := wire.Encode(Position{Source: time.Unix(1, 2), Applied: 3, ManifestSeq: 4, ManifestID: "id", Floor: 2})
+	data, err := codec.Encode(Position{Source: time.Unix(1, 2), Applied: 3, ManifestSeq: 4, ManifestID: "id", Floor: 2})
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Add(data)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var p, again Position
-		if wire.Decode(data, &p) != nil {
+		if codec.Decode(data, &p) != nil {
 			return
 		}
-		encoded, err := wire.Encode(p)
+		encoded, err := codec.Encode(p)
 		if err == nil {
-			err = wire.Decode(encoded, &again)
+			err = codec.Decode(encoded, &again)
 		}
 		if err != nil || !again.Source.Equal(p.Source) || again.Applied != p.Applied || again.ManifestID != p.ManifestID ||
 			again.Floor != p.Floor {

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"dormouse/internal/shardid"
 	"dormouse/internal/wire"
 )
 
@@ -20,12 +21,12 @@ import (
 type Silent struct {
 	ID     string
 	Name   string
-	Shards []wire.Shard // whose leases it holds, ascending
+	Shards []shardid.Shard // whose leases it holds, ascending
 }
 
 // leases are the keys of the lease bucket.
 type leases struct {
-	shards map[wire.Shard]wire.Lease
+	shards map[shardid.Shard]wire.Lease
 	nodes  map[string]wire.Lease // of processes that renew a key, by ID; those that hold a lease are among them
 }
 
@@ -48,7 +49,7 @@ func (c *Client) leases(ctx context.Context) (l leases, err error) {
 		return l, fmt.Errorf("reading the leases: %w", err)
 	}
 	defer func() { _ = watcher.Stop() }() // fails only where the consumer is gone already
-	l = leases{shards: make(map[wire.Shard]wire.Lease), nodes: make(map[string]wire.Lease)}
+	l = leases{shards: make(map[shardid.Shard]wire.Lease), nodes: make(map[string]wire.Lease)}
 	for range mostKeys {
 		select {
 		case <-ctx.Done():
@@ -69,7 +70,7 @@ func (l *leases) add(entry jetstream.KeyValueEntry) {
 		return // somebody else's
 	}
 	if number, ok := strings.CutPrefix(entry.Key(), wire.ShardKeys); ok {
-		shard, err := wire.ParseShard(number)
+		shard, err := shardid.Parse(number)
 		if err != nil {
 			return
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"dormouse/internal/natstest"
+	"dormouse/internal/shardid"
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
 )
@@ -95,7 +96,8 @@ func TestSilentProcesses(t *testing.T) {
 	c.put(wire.LeaseKey(3), `{"node":"frozen","host":"web-2"}`)
 	c.put(wire.WaitingKeys+"waits", `{"node":"waits","host":"web-3"}`)
 	s := c.status()
-	if len(s.Silent) != 2 || s.Silent[0].Name != "web-2/frozen" || !slices.Equal(s.Silent[0].Shards, []wire.Shard{0, 3}) ||
+	if len(s.Silent) != 2 || s.Silent[0].Name != "web-2/frozen" ||
+		!slices.Equal(s.Silent[0].Shards, []shardid.Shard{0, 3}) ||
 		s.Silent[1].Name != "web-3/waits" {
 		t.Errorf("silent are %+v", s.Silent)
 	}

@@ -18,6 +18,7 @@ import (
 
 	"dormouse/internal/jsapi"
 	"dormouse/internal/retry"
+	"dormouse/internal/shardid"
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
 	"dormouse/store/manifest"
@@ -29,12 +30,12 @@ type Client struct {
 	js jetstream.JetStream
 
 	mu     sync.Mutex
-	epochs map[wire.Shard]uint64 // as last seen; bounded by the number of shards
+	epochs map[shardid.Shard]uint64 // as last seen; bounded by the number of shards
 }
 
 // New makes a client on a connection, which stays the caller's.
 func New(nc *nats.Conn, js jetstream.JetStream) *Client {
-	return &Client{nc: nc, js: js, epochs: make(map[wire.Shard]uint64)}
+	return &Client{nc: nc, js: js, epochs: make(map[shardid.Shard]uint64)}
 }
 
 // Patience is how long an answer may take to come, which covers a takeover and a restart.
@@ -60,14 +61,14 @@ func (c *Client) Sources(ctx context.Context) ([]topology.Source, error) {
 }
 
 // Head returns the sequence and the epoch of the shard's last manifest record.
-func (c *Client) Head(ctx context.Context, shard wire.Shard) (seq, epoch uint64, err error) {
+func (c *Client) Head(ctx context.Context, shard shardid.Shard) (seq, epoch uint64, err error) {
 	if seq, epoch, err = manifest.Head(ctx, c.js, shard); err == nil && seq == 0 {
 		err = fmt.Errorf("%w: shard %s was never claimed", ErrNoOwner, shard)
 	}
 	return seq, epoch, err
 }
 
-func (c *Client) epoch(ctx context.Context, shard wire.Shard, again bool) (uint64, error) {
+func (c *Client) epoch(ctx context.Context, shard shardid.Shard, again bool) (uint64, error) {
 	c.mu.Lock()
 	epoch, ok := c.epochs[shard]
 	c.mu.Unlock()
@@ -98,7 +99,7 @@ func Persist[R any](ctx context.Context, try func(context.Context) (R, error)) (
 }
 
 // askOwner sends one request to the shard's owner, again and again while there is none or it is busy.
-func askOwner[R interface{ Err() error }](ctx context.Context, c *Client, shard wire.Shard, op wire.Operation,
+func askOwner[R interface{ Err() error }](ctx context.Context, c *Client, shard shardid.Shard, op wire.Operation,
 	request any) (R, error) {
 	again := false
 	return Persist(ctx, func(ctx context.Context) (R, error) {
@@ -109,7 +110,7 @@ func askOwner[R interface{ Err() error }](ctx context.Context, c *Client, shard 
 }
 
 // askOnce sends one request to the shard's owner: the one that is known or, with anew, the one that the manifest names.
-func askOnce[R interface{ Err() error }](ctx context.Context, c *Client, shard wire.Shard, op wire.Operation,
+func askOnce[R interface{ Err() error }](ctx context.Context, c *Client, shard shardid.Shard, op wire.Operation,
 	request any, anew bool) (reply R, err error) {
 	data, err := wire.Encode(request)
 	if err != nil {
@@ -130,24 +131,24 @@ func askOnce[R interface{ Err() error }](ctx context.Context, c *Client, shard w
 }
 
 // Held asks for what the owner has of a log.
-func (c *Client) Held(ctx context.Context, shard wire.Shard, request wire.HeldRequest) (wire.HeldReply, error) {
+func (c *Client) Held(ctx context.Context, shard shardid.Shard, request wire.HeldRequest) (wire.HeldReply, error) {
 	return askOwner[wire.HeldReply](ctx, c, shard, wire.OpHeld, request)
 }
 
 // HeldNow asks once: the owner that is known or, with anew, the one that the manifest names.
-func (c *Client) HeldNow(ctx context.Context, shard wire.Shard, request wire.HeldRequest, anew bool) (wire.HeldReply,
+func (c *Client) HeldNow(ctx context.Context, shard shardid.Shard, request wire.HeldRequest, anew bool) (wire.HeldReply,
 	error) {
 	return askOnce[wire.HeldReply](ctx, c, shard, wire.OpHeld, request, anew)
 }
 
 // Extents asks for one page of extents.
-func (c *Client) Extents(ctx context.Context, shard wire.Shard, request wire.ExtentsRequest) (wire.ExtentsReply,
+func (c *Client) Extents(ctx context.Context, shard shardid.Shard, request wire.ExtentsRequest) (wire.ExtentsReply,
 	error) {
 	return askOwner[wire.ExtentsReply](ctx, c, shard, wire.OpExtents, request)
 }
 
 // List asks for one page of logs.
-func (c *Client) List(ctx context.Context, shard wire.Shard, request wire.ListRequest) (wire.ListReply, error) {
+func (c *Client) List(ctx context.Context, shard shardid.Shard, request wire.ListRequest) (wire.ListReply, error) {
 	return askOwner[wire.ListReply](ctx, c, shard, wire.OpList, request)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 
+	"dormouse/internal/shardid"
 	"dormouse/internal/wire"
 )
 
@@ -44,7 +45,7 @@ func (c *Client) Logs(ctx context.Context, prefix string) iter.Seq2[wire.LogInfo
 }
 
 // Log returns what a shard knows of one log, if it knows it.
-func (c *Client) Log(ctx context.Context, shard wire.Shard, log string) (info wire.LogInfo, ok bool, err error) {
+func (c *Client) Log(ctx context.Context, shard shardid.Shard, log string) (info wire.LogInfo, ok bool, err error) {
 	p := listPage{shard: shard, more: true, request: wire.ListRequest{Prefix: log, Limit: 1}}
 	// it is the first that has it as its prefix
 	if err := p.fill(ctx, c); err != nil || len(p.logs) == 0 || p.logs[0].Log != log {
@@ -55,7 +56,7 @@ func (c *Client) Log(ctx context.Context, shard wire.Shard, log string) (info wi
 
 // listPage is what is known of one shard's logs that are still to come.
 type listPage struct {
-	shard   wire.Shard
+	shard   shardid.Shard
 	request wire.ListRequest
 	logs    []wire.LogInfo
 	begun   wire.LogInfo // without a LogID: none; else the log whose rest begins the next page

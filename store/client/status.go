@@ -84,7 +84,7 @@ func (c *Client) Status(ctx context.Context) (s Status, err error) {
 	}
 	for i := range s.Shards {
 		one := &s.Shards[i]
-		one.Queued = items[one.Source.Shard.SyncSubject()]
+		one.Queued = items[wire.SyncSubject(one.Source.Shard)]
 		if err := c.ownerStatus(ctx, one, s.Processes, held); err != nil {
 			return s, err
 		}

@@ -16,6 +16,7 @@ import (
 	"dormouse/internal/jsapi"
 	"dormouse/internal/ordered"
 	"dormouse/internal/retry"
+	"dormouse/internal/shardid"
 	"dormouse/internal/wire"
 )
 
@@ -32,7 +33,7 @@ const appendTimeout = 5 * time.Second
 type Manifest struct {
 	js     jetstream.JetStream
 	stream jetstream.Stream
-	shard  wire.Shard
+	shard  shardid.Shard
 	end    uint64 // sequence of the subject's last message; what the next append expects
 	endID  string // that message's ID
 	last   uint64 // sequence of the last record; below end when what follows it counts for nothing
@@ -43,7 +44,7 @@ type Manifest struct {
 }
 
 // Open reads the shard's last record. The manifest stream must exist.
-func Open(ctx context.Context, js jetstream.JetStream, shard wire.Shard) (*Manifest, error) {
+func Open(ctx context.Context, js jetstream.JetStream, shard shardid.Shard) (*Manifest, error) {
 	stream, err := js.Stream(ctx, wire.ManifestStream)
 	if err != nil {
 		return nil, fmt.Errorf("opening the manifest stream %s: %w", wire.ManifestStream, err)
@@ -132,7 +133,7 @@ var errOtherShard = errors.New("it is another shard's")
 // get reads the record at a sequence.
 func (m *Manifest) get(ctx context.Context, seq uint64) (Record, error) {
 	msg, err := jsapi.Get(ctx, m.js, wire.ManifestStream, seq)
-	if err == nil && msg.Subject != m.shard.ManifestSubject() {
+	if err == nil && msg.Subject != wire.ManifestSubject(m.shard) {
 		err = errOtherShard
 	}
 	if err != nil {
@@ -162,8 +163,8 @@ func isRecord(msg jsapi.Message) bool {
 }
 
 // lastRecord returns the message of the shard's last record, and the sequence of the last message of its subject.
-func lastRecord(ctx context.Context, js jetstream.JetStream, shard wire.Shard) (jsapi.Message, uint64, error) {
-	msg, end, err := jsapi.GetLastThat(ctx, js, wire.ManifestStream, shard.ManifestSubject(), isRecord)
+func lastRecord(ctx context.Context, js jetstream.JetStream, shard shardid.Shard) (jsapi.Message, uint64, error) {
+	msg, end, err := jsapi.GetLastThat(ctx, js, wire.ManifestStream, wire.ManifestSubject(shard), isRecord)
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return jsapi.Message{}, end, nil
 	}
@@ -175,7 +176,7 @@ func lastRecord(ctx context.Context, js jetstream.JetStream, shard wire.Shard) (
 
 // Head returns the sequence and the epoch of the shard's last record, as the stream's leader has it; 0 and 0 without
 // any. It does not decode the record.
-func Head(ctx context.Context, js jetstream.JetStream, shard wire.Shard) (seq, epoch uint64, err error) {
+func Head(ctx context.Context, js jetstream.JetStream, shard shardid.Shard) (seq, epoch uint64, err error) {
 	msg, _, err := lastRecord(ctx, js, shard)
 	if err != nil || msg.Sequence == 0 {
 		return 0, 0, err
@@ -202,7 +203,7 @@ func (m *Manifest) latest(ctx context.Context) (r Record, seq, end uint64, err e
 
 // newest returns the last record at or below a sequence, and its sequence; 0 without one.
 func (m *Manifest) newest(ctx context.Context, from uint64) (Record, uint64, error) {
-	msg, err := jsapi.GetBack(ctx, m.js, wire.ManifestStream, m.shard.ManifestSubject(), from, isRecord)
+	msg, err := jsapi.GetBack(ctx, m.js, wire.ManifestStream, wire.ManifestSubject(m.shard), from, isRecord)
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return Record{}, 0, nil
 	}
@@ -277,7 +278,7 @@ func (m *Manifest) try(ctx context.Context, r *Record, id string) (uint64, error
 	if err != nil {
 		return 0, backoff.Permanent(err)
 	}
-	msg := nats.NewMsg(m.shard.ManifestSubject())
+	msg := nats.NewMsg(wire.ManifestSubject(m.shard))
 	msg.Data = data
 	msg.Header.Set(HeaderEpoch, strconv.FormatUint(r.Epoch, 10))
 	msg.Header.Set(wire.HeaderSourceSeq, strconv.FormatUint(r.Source.Seq, 10))
@@ -330,7 +331,7 @@ var errInterrupted = errors.New("reading was interrupted")
 // one at upTo, which must exist. left is how many messages the subject has beyond this one. What follows a record that
 // is not there any more is left out, see Append. The error wraps ErrGap when a record is missing, also when the one at
 // upTo is another one by now, or does not follow the one at after.
-func Scan(ctx context.Context, js jetstream.JetStream, shard wire.Shard, after, upTo Mark,
+func Scan(ctx context.Context, js jetstream.JetStream, shard shardid.Shard, after, upTo Mark,
 	fn func(seq, left uint64, r Record) error) error {
 	if after == upTo {
 		return nil
@@ -358,7 +359,7 @@ func Scan(ctx context.Context, js jetstream.JetStream, shard wire.Shard, after, 
 // scan is one Scan under way.
 type scan struct {
 	js    jetstream.JetStream
-	shard wire.Shard
+	shard shardid.Shard
 	upTo  Mark
 	fn    func(seq, left uint64, r Record) error
 	chain chain
@@ -372,7 +373,7 @@ func (s *scan) read(ctx context.Context) error {
 		}
 		return fmt.Errorf("reading the manifest of shard %s: %w: %w", s.shard, errInterrupted, err)
 	}
-	consumer, err := ordered.Open(ctx, s.js, wire.ManifestStream, s.shard.ManifestSubject(), s.chain.before.Seq+1,
+	consumer, err := ordered.Open(ctx, s.js, wire.ManifestStream, wire.ManifestSubject(s.shard), s.chain.before.Seq+1,
 		ordered.Limits{Messages: scanWindow, Heartbeat: scanHeartbeat})
 	if err != nil {
 		return interrupted(err)

@@ -14,6 +14,7 @@ import (
 
 	"dormouse/internal/extent"
 	"dormouse/internal/natstest"
+	"dormouse/internal/shardid"
 	"dormouse/internal/wire"
 )
 
@@ -31,7 +32,7 @@ func newStream(t *testing.T) jetstream.JetStream {
 	return js
 }
 
-func open(t *testing.T, js jetstream.JetStream, shard wire.Shard) *Manifest {
+func open(t *testing.T, js jetstream.JetStream, shard shardid.Shard) *Manifest {
 	t.Helper()
 	m, err := Open(t.Context(), js, shard)
 	if err != nil {

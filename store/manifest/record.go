@@ -12,8 +12,8 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
+	"dormouse/internal/codec"
 	"dormouse/internal/extent"
-	"dormouse/internal/wire"
 )
 
 // Kind says what a record is for.
@@ -112,7 +112,7 @@ const maxDecoded = 64 << 20
 // windowBytes is how far back the encoder looks. It keeps a buffer about as large while the process lives.
 const windowBytes = 512 << 10
 
-var codec = sync.OnceValues(func() (*zstd.Encoder, *zstd.Decoder) {
+var zstdCodec = sync.OnceValues(func() (*zstd.Encoder, *zstd.Decoder) {
 	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1),
 		zstd.WithLowerEncoderMem(true), zstd.WithWindowSize(windowBytes))
 	if err != nil {
@@ -128,11 +128,11 @@ var codec = sync.OnceValues(func() (*zstd.Encoder, *zstd.Decoder) {
 
 // Encode returns the record's bytes.
 func (r Record) Encode() ([]byte, error) {
-	plain, err := wire.Encode(r)
+	plain, err := codec.Encode(r)
 	if err != nil {
 		return nil, fmt.Errorf("encoding a manifest record: %w", err)
 	}
-	enc, _ := codec()
+	enc, _ := zstdCodec()
 	return enc.EncodeAll(plain, []byte{recordVersion}), nil
 }
 
@@ -142,12 +142,12 @@ func Decode(data []byte) (Record, error) {
 	if len(data) == 0 || data[0] != recordVersion {
 		return r, fmt.Errorf("%w: unknown version", ErrCorrupt)
 	}
-	_, dec := codec()
+	_, dec := zstdCodec()
 	plain, err := dec.DecodeAll(data[1:], nil)
 	if err != nil {
 		return r, fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
-	if err := wire.Decode(plain, &r); err != nil {
+	if err := codec.Decode(plain, &r); err != nil {
 		return r, fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
 	if r.Kind < Claim || r.Kind > TakeSnapshot || r.Epoch == 0 || (r.Kind == TakeSnapshot) != (r.Snapshot != nil) {

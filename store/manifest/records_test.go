@@ -97,7 +97,7 @@ func TestPurgeKeepsShardsApart(t *testing.T) {
 		t.Fatal(err)
 	}
 	left := info.State.Subjects
-	if left[wire.Shard(0).ManifestSubject()] != 2 || left[wire.Shard(1).ManifestSubject()] != 6 {
+	if left[wire.ManifestSubject(0)] != 2 || left[wire.ManifestSubject(1)] != 6 {
 		t.Errorf("left are %v, want 2 and 6", left)
 	}
 }
@@ -113,7 +113,7 @@ func TestSnapshotThatIsNone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	forged := nats.NewMsg(wire.Shard(0).ManifestSubject())
+	forged := nats.NewMsg(wire.ManifestSubject(0))
 	forged.Data = data
 	forged.Header.Set(HeaderEpoch, "1")
 	if _, err := js.PublishMsg(t.Context(), forged); err != nil {
@@ -141,7 +141,7 @@ func TestMessagesThatAreNoRecords(t *testing.T) {
 			}
 		}
 	}
-	subject := wire.Shard(0).ManifestSubject()
+	subject := wire.ManifestSubject(0)
 	head := func(want uint64) {
 		t.Helper()
 		if _, epoch, err := Head(t.Context(), js, 0); err != nil || epoch != want {
@@ -152,7 +152,7 @@ func TestMessagesThatAreNoRecords(t *testing.T) {
 	head(0)
 	m := open(t, js, 0)
 	mustAppend(t, m, claim(1, "a"), claim(2, "b"))
-	garbage(wire.Shard(1).ManifestSubject())
+	garbage(wire.ManifestSubject(1))
 	garbage(subject)
 	head(2)
 	mustBeFenced(t, m, claim(3, "fenced"))

@@ -7,6 +7,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"dormouse/internal/extent"
+	"dormouse/internal/shardid"
 	"dormouse/internal/wire"
 )
 
@@ -66,10 +67,10 @@ func (m *Manifest) Snapshot(ctx context.Context) (*Snapshot, error) {
 
 // Purge drops the records of shard that s has. The record of s must be in the manifest, and safe from a power failure,
 // as with trimming a source stream. The shard's last record stays, being no older than that.
-func Purge(ctx context.Context, js jetstream.JetStream, shard wire.Shard, s *Snapshot) error {
+func Purge(ctx context.Context, js jetstream.JetStream, shard shardid.Shard, s *Snapshot) error {
 	stream, err := js.Stream(ctx, wire.ManifestStream)
 	if err == nil {
-		err = stream.Purge(ctx, jetstream.WithPurgeSubject(shard.ManifestSubject()), jetstream.WithPurgeSequence(s.UpTo+1))
+		err = stream.Purge(ctx, jetstream.WithPurgeSubject(wire.ManifestSubject(shard)), jetstream.WithPurgeSequence(s.UpTo+1))
 	}
 	if err != nil {
 		return fmt.Errorf("dropping manifest records that a snapshot has: %w", err)

@@ -8,6 +8,7 @@ import (
 
 	"dormouse/internal/entry"
 	"dormouse/internal/extent"
+	"dormouse/internal/shardid"
 	"dormouse/internal/wire"
 	"dormouse/store/client"
 )
@@ -43,7 +44,7 @@ const maxEntry = 64 << 20
 // remoteOwner is the owner of a shard, wherever it is. It is for one goroutine.
 type remoteOwner struct {
 	client *client.Client
-	shard  wire.Shard
+	shard  shardid.Shard
 	doubts int // questions in a row after which another process may be the owner by now
 }
 

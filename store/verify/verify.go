@@ -15,6 +15,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 
 	"dormouse/internal/extent"
+	"dormouse/internal/shardid"
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
 	"dormouse/store/bucket"
@@ -114,7 +115,7 @@ func isUnread(err error) bool {
 }
 
 // verifyLog checks the segments of one log and the order of its extents.
-func (v *Verifier) verifyLog(ctx context.Context, shard wire.Shard, log string, r *Report) error {
+func (v *Verifier) verifyLog(ctx context.Context, shard shardid.Shard, log string, r *Report) error {
 	return v.eachExtent(ctx, shard, wire.ExtentsRequest{Log: log}, r, func(l extent.Located) error {
 		r.Segments++
 		r.Extents++
@@ -139,7 +140,7 @@ func (h *holdings) add(e extent.Extent) {
 // verifyShard checks that the catalog is what the manifest says, and that every segment in it holds what the catalog
 // has of it. The catalog is read once, in the order of the logs; the segments' share of it is kept as sums and checked
 // segment by segment. A segment of which only a part was committed is looked at again at the end, extent by extent.
-func (v *Verifier) verifyShard(ctx context.Context, shard wire.Shard, r *Report) error {
+func (v *Verifier) verifyShard(ctx context.Context, shard shardid.Shard, r *Report) error {
 	inManifest, head, err := v.readManifest(ctx, shard, r)
 	if errors.Is(err, manifest.ErrGap) { // a snapshot was taken meanwhile
 		inManifest, head, err = v.readManifest(ctx, shard, r)
@@ -178,7 +179,7 @@ func (v *Verifier) verifyShard(ctx context.Context, shard wire.Shard, r *Report)
 }
 
 // verifySegments reads each segment and compares it with what the catalog has of it.
-func (v *Verifier) verifySegments(ctx context.Context, shard wire.Shard, in map[string]*holdings, r *Report) error {
+func (v *Verifier) verifySegments(ctx context.Context, shard shardid.Shard, in map[string]*holdings, r *Report) error {
 	partial := make(map[string][]extent.Extent)
 	done := uint64(0)
 	for _, key := range slices.Sorted(maps.Keys(in)) {
@@ -220,7 +221,8 @@ func (v *Verifier) verifySegments(ctx context.Context, shard wire.Shard, in map[
 }
 
 // readManifest adds up the manifest up to its head: first the snapshot, whose parts it reads, then the records.
-func (v *Verifier) readManifest(ctx context.Context, shard wire.Shard, r *Report) (sum Report, head uint64, err error) {
+func (v *Verifier) readManifest(ctx context.Context, shard shardid.Shard, r *Report) (sum Report, head uint64,
+	err error) {
 	m, err := manifest.Open(ctx, v.Client.JS(), shard)
 	if err != nil {
 		return sum, 0, err
@@ -287,7 +289,7 @@ func (v *Verifier) getPart(ctx context.Context, part extent.Segment) ([]byte, er
 }
 
 // eachExtent pages over the catalog and checks on the way that the extents of a log follow each other.
-func (v *Verifier) eachExtent(ctx context.Context, shard wire.Shard, request wire.ExtentsRequest, r *Report,
+func (v *Verifier) eachExtent(ctx context.Context, shard shardid.Shard, request wire.ExtentsRequest, r *Report,
 	fn func(extent.Located) error) error {
 	var last extent.Located
 	for more := true; more; {

@@ -13,7 +13,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"dormouse/internal/entry"
-	"dormouse/internal/wire"
+	"dormouse/internal/shardid"
 	"dormouse/store/cache"
 )
 
@@ -25,7 +25,7 @@ type Buffer struct {
 }
 
 // New returns the buffer of shard.
-func New(db *cache.DB, shard wire.Shard) *Buffer {
+func New(db *cache.DB, shard shardid.Shard) *Buffer {
 	return &Buffer{
 		db:         db,
 		prefix:     cache.Prefix(cache.SpaceBuffer, shard),

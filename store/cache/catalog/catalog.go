@@ -8,7 +8,7 @@ package catalog
 import (
 	"dormouse/internal/entry"
 	"dormouse/internal/extent"
-	"dormouse/internal/wire"
+	"dormouse/internal/shardid"
 	"dormouse/store/cache"
 )
 
@@ -20,7 +20,7 @@ type Catalog struct {
 }
 
 // New returns the catalog of shard.
-func New(db *cache.DB, shard wire.Shard) *Catalog {
+func New(db *cache.DB, shard shardid.Shard) *Catalog {
 	return &Catalog{
 		db:         db,
 		prefix:     cache.Prefix(cache.SpaceCatalog, shard),
