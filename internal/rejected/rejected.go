@@ -1,7 +1,7 @@
 // Package rejected is the form of what is put aside in the stream DORMOUSE_REJECTED: a message of a source stream that
 // is no entry, whole, with where it was and why it is there.
 //
-// It publishes nothing. Open ingest/rejects.go for what is put aside, and when.
+// It publishes nothing. Open ingest/shard/rejects.go for what is put aside, and when.
 package rejected
 
 import (

@@ -1,7 +1,7 @@
 // Package manifest is the ordered record of what was committed to the archive: one JetStream subject for each shard,
 // the source of truth from which every catalog is derived, and the fence that lets only the current owner commit.
 //
-// It never touches Pebble or the bucket. Open ingest/committer.go for who appends.
+// It never touches Pebble or the bucket. Open ingest/shard/committer.go for who appends.
 package manifest
 
 import (

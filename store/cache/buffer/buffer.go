@@ -1,8 +1,8 @@
 // Package buffer keeps the entries of active logs until a committed segment holds them, in Pebble, keyed by
 // (LogID, sequence).
 //
-// It decides nothing: ingest says what goes in, what is drained and what may go. Open ingest/commit.go for when entries
-// leave, and internal/entry for their bytes.
+// It decides nothing: ingest says what goes in, what is drained and what may go. Open ingest/shard/ledger.go for when
+// entries leave, and internal/entry for their bytes.
 package buffer
 
 import (
