@@ -1,6 +1,6 @@
 # Dormouse: targets for users first, then for developers. `make help` lists them.
 .DEFAULT_GOAL := help
-STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
+LINTER := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 # What is not for the race detector is compiled in one way, by tests too, so that the dependencies are compiled once.
 PLAIN := CGO_ENABLED=0 GOFLAGS="$(shell go env GOFLAGS) -trimpath"
@@ -32,11 +32,9 @@ test-all: ## Run the long forms of the tests that have one, which make test leav
 	$(TESTS) $(RACE) -run='^TestOwnership$$' -parallel 1 ./integration
 	$(PLAIN) $(TESTS) -vet=off -run '^TestADayOfAMillionLogs$$' ./scheduler # its full size is too much for the race detector
 
-lint: ## Check formatting, go vet (with the drivers of all object stores too) and staticcheck
-	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo 'run gofmt -w on these files'; exit 1; }
-	$(PLAIN) go vet ./...
+lint: ## Check formatting, and what .golangci.yaml names; go vet for the drivers of all object stores too
+	$(PLAIN) go run $(LINTER) run ./...
 	$(PLAIN) go vet -tags clouds,release ./store/bucket ./integration/bench ./cmd/dormouse
-	$(PLAIN) go run $(STATICCHECK) ./...
 
 cover: ## What make test covers, in tests and in the processes that they start: figures for each package, and cover/cover.html
 	rm -rf cover && mkdir -p cover/tests cover/processes

@@ -5,11 +5,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
-	"unicode/utf8"
 )
 
 const module = "dormouse/"
@@ -129,30 +127,5 @@ func TestReleaseHasNoTools(t *testing.T) {
 	}
 	if !slices.Contains(deps, "gocloud.dev/blob/gcsblob") {
 		t.Errorf("of %d packages none is the driver of a cloud: is that what is released?", len(deps))
-	}
-}
-
-// mostColumns is how long a line of source is at most.
-const mostColumns = 120
-
-// TestColumns: no line is too long but for a literal that has no space to break it at, such as a URL.
-func TestColumns(t *testing.T) {
-	unbroken := regexp.MustCompile(`\S{40}`)
-	files := 0
-	err := filepath.WalkDir("..", func(path string, d os.DirEntry, err error) error {
-		if err != nil || d.IsDir() || filepath.Ext(path) != ".go" {
-			return err
-		}
-		files++
-		text, err := os.ReadFile(path)
-		for i, line := range strings.Split(string(text), "\n") {
-			if n := utf8.RuneCountInString(line); n > mostColumns && !unbroken.MatchString(line) {
-				t.Errorf("%s:%d has %d columns, want at most %d", path, i+1, n, mostColumns)
-			}
-		}
-		return err
-	})
-	if err != nil || files < 100 {
-		t.Errorf("looked at %d files: %v", files, err)
 	}
 }

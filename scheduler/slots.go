@@ -138,11 +138,11 @@ func (s *Scheduler) runSlots(ctx context.Context) error {
 				watch() // the whole process stood still, and the wheel with it: it may catch up
 				continue
 			}
-			var stuck, any bool
-			if clock, stuck, any = s.supervise(clock, bound); stuck {
+			var stuck, more bool
+			if clock, stuck, more = s.supervise(clock, bound); stuck {
 				s.cfg.Logger.Error("the timing wheel was stuck or its clock was set back: replaced it", "bound", bound)
 			}
-			if watching = any; any {
+			if watching = more; more {
 				watch()
 			}
 		}
@@ -158,8 +158,8 @@ func (s *Scheduler) takeUnset() []int64 {
 }
 
 // supervise serves slots that are overdue by more than bound, by the monotonic clock, and then does not trust the wheel
-// any more: a new one takes over all slots. any reports whether there are slots left to watch.
-func (s *Scheduler) supervise(c *clock, bound time.Duration) (now *clock, stuck, any bool) {
+// any more: a new one takes over all slots. more reports whether there are slots left to watch.
+func (s *Scheduler) supervise(c *clock, bound time.Duration) (now *clock, stuck, more bool) {
 	s.mu.Lock()
 	overdue := s.overdueLocked(bound)
 	s.mu.Unlock()

@@ -15,7 +15,7 @@ import (
 
 // lockData keeps the data directory for this process, for as long as it lives: the database is closed while nothing
 // happens, so that its own lock does not. A process that has nothing there locks nothing.
-func (p *program) lockData(context.Context) error {
+func (p *server) lockData(context.Context) error {
 	if !p.cfg.embedded() && !p.cfg.has(roleIngest) {
 		return nil
 	}

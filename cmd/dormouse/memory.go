@@ -52,8 +52,8 @@ const (
 )
 
 // heapRoom returns what this process has of it.
-func (p *program) heapRoom() room {
-	if p.server != nil {
+func (p *server) heapRoom() room {
+	if p.embedded != nil {
 		return embeddedRoom
 	}
 	if p.node == nil {
@@ -71,7 +71,7 @@ func (r room) part(mine, all int) room {
 }
 
 // paceCollector keeps the heap near what is used, unless GOGC is set.
-func (p *program) paceCollector() {
+func (p *server) paceCollector() {
 	if os.Getenv("GOGC") == "" {
 		pace(p.heapRoom)
 	}

@@ -17,7 +17,7 @@ import (
 
 // openMetrics registers what concerns the process as a whole. ingest, scheduler and workers have metrics of their own;
 // internal/metricdoc lists all of them.
-func (p *program) openMetrics(context.Context) error {
+func (p *server) openMetrics(context.Context) error {
 	f := promauto.With(p.registry)
 	build := prometheus.Labels{"version": buildVersion(), "revision": buildRevision(), "goversion": runtime.Version()}
 	f.NewGaugeFunc(prometheus.GaugeOpts{Name: "dormouse_build_info", ConstLabels: build,

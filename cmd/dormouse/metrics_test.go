@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats-server/v2/server"
+	natsserver "github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
@@ -32,7 +32,7 @@ type family struct {
 // ownMetrics are the metrics of Dormouse's own that a process with both roles has when it has done nothing yet.
 func ownMetrics(t *testing.T) map[string]family {
 	t.Helper()
-	p, err := newProgram(t.Context(), testConfig(t), slog.New(slog.DiscardHandler))
+	p, err := newServer(t.Context(), testConfig(t), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -207,7 +207,7 @@ func (c *countingStreams) Stream(ctx context.Context, name string) (jetstream.St
 
 // TestConnectionShows: that a process is cut off from NATS, and that it came back, shows in its metrics.
 func TestConnectionShows(t *testing.T) {
-	options := func(o *server.Options) { o.DontListen, o.Host, o.Port = false, "127.0.0.1", server.RANDOM_PORT }
+	options := func(o *natsserver.Options) { o.DontListen, o.Host, o.Port = false, "127.0.0.1", natsserver.RANDOM_PORT }
 	srv := natstest.Start(t, options)
 	if !srv.ReadyForConnections(10 * time.Second) {
 		t.Fatal("the NATS server did not start")
@@ -222,7 +222,7 @@ func TestConnectionShows(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &program{nc: nc, js: js, registry: prometheus.NewRegistry()}
+	p := &server{nc: nc, js: js, registry: prometheus.NewRegistry()}
 	if err := p.openMetrics(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -236,6 +236,6 @@ func TestConnectionShows(t *testing.T) {
 	srv.Shutdown()
 	srv.WaitForShutdown()
 	until(t, "it to be cut off", shows(0, 0))
-	natstest.Start(t, options, func(o *server.Options) { o.Port = port })
+	natstest.Start(t, options, func(o *natsserver.Options) { o.Port = port })
 	until(t, "it to be back", shows(1, 1))
 }

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats-server/v2/server"
+	natsserver "github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/synadia-io/orbit.go/natscontext"
 
@@ -35,18 +35,18 @@ func writeContext(t *testing.T, name, settings string) {
 // each one's JetStream, and the URL of the leaf node.
 func startDomains(t *testing.T) (hub, leaf jetstream.JetStream, url string) {
 	t.Helper()
-	hubServer := natstest.Start(t, func(o *server.Options) {
+	hubServer := natstest.Start(t, func(o *natsserver.Options) {
 		o.ServerName, o.JetStreamDomain = "hub", "hub"
-		o.DontListen, o.Host, o.Port = false, "127.0.0.1", server.RANDOM_PORT
-		o.LeafNode.Host, o.LeafNode.Port = "127.0.0.1", server.RANDOM_PORT
+		o.DontListen, o.Host, o.Port = false, "127.0.0.1", natsserver.RANDOM_PORT
+		o.LeafNode.Host, o.LeafNode.Port = "127.0.0.1", natsserver.RANDOM_PORT
 	})
 	if !hubServer.ReadyForConnections(natsPatience) {
 		t.Fatal("the hub did not start")
 	}
-	leafServer := natstest.Start(t, func(o *server.Options) {
+	leafServer := natstest.Start(t, func(o *natsserver.Options) {
 		o.ServerName, o.JetStreamDomain = "leaf", "leaf"
-		o.DontListen, o.Host, o.Port = false, "127.0.0.1", server.RANDOM_PORT
-		o.LeafNode.Remotes = []*server.RemoteLeafOpts{{URLs: leafURLs(t, hubServer)}}
+		o.DontListen, o.Host, o.Port = false, "127.0.0.1", natsserver.RANDOM_PORT
+		o.LeafNode.Remotes = []*natsserver.RemoteLeafOpts{{URLs: leafURLs(t, hubServer)}}
 	})
 	if !leafServer.ReadyForConnections(natsPatience) {
 		t.Fatal("the leaf node did not start")
@@ -194,9 +194,9 @@ func TestContextIsHonouredOrRefused(t *testing.T) {
 // end while it waits for it.
 func TestWrongDomain(t *testing.T) {
 	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
-	srv := natstest.Start(t, func(o *server.Options) {
+	srv := natstest.Start(t, func(o *natsserver.Options) {
 		o.DontListen, o.Host, o.Port = false, "127.0.0.1",
-			server.RANDOM_PORT
+			natsserver.RANDOM_PORT
 	})
 	writeContext(t, "x", fmt.Sprintf(`{"url":%q,"jetstream_domain":"wrong"}`, srv.ClientURL()))
 	for _, line := range [][]string{{"ls"}, {"status"}, {"read", "a.b"}} {
@@ -216,7 +216,7 @@ func TestWrongDomain(t *testing.T) {
 	}
 }
 
-func leafURLs(t *testing.T, hub *server.Server) []*url.URL {
+func leafURLs(t *testing.T, hub *natsserver.Server) []*url.URL {
 	t.Helper()
 	varz, err := hub.Varz(nil)
 	if err != nil {

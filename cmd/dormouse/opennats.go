@@ -15,18 +15,18 @@ import (
 	"dormouse/internal/topology"
 )
 
-func (p *program) openNATS(context.Context) error {
+func (p *server) openNATS(context.Context) error {
 	options := serverOptions(p.log, p.refused.note)
 	if p.cfg.embedded() {
 		var err error
-		p.server, err = natsserver.Start(natsserver.Config{
+		p.embedded, err = natsserver.Start(natsserver.Config{
 			Dir: filepath.Join(p.cfg.data, "nats"), Listen: p.cfg.natsListen,
 			SyncInterval: p.cfg.syncInterval, SyncAlways: p.cfg.syncAlways, Logger: p.log,
 		})
 		if err != nil {
 			return err
 		}
-		p.onClose(p.server.Shutdown)
+		p.onClose(p.embedded.Shutdown)
 		durability := fmt.Sprintf(
 			"a power failure can take the last %s of acked entries, a killed process none",
 			p.cfg.syncInterval,
@@ -34,8 +34,8 @@ func (p *program) openNATS(context.Context) error {
 		if p.cfg.syncAlways {
 			durability = "every ack follows a sync"
 		}
-		p.log.Info("embedded NATS server is running", "url", p.server.URL(), "durability", durability)
-		options = append(options, p.server.InProcess())
+		p.log.Info("embedded NATS server is running", "url", p.embedded.URL(), "durability", durability)
+		options = append(options, p.embedded.InProcess())
 	}
 	nc, api, err := p.cfg.target.dial("dormouse serve", func(err error) { offer(p.closed, err) }, options...)
 	if err != nil {
@@ -87,7 +87,7 @@ func offer(to chan<- error, err error) {
 // streamsTimeout bounds one try at the streams; while JetStream has no leader they are tried again until ctx ends.
 const streamsTimeout = 10 * time.Second
 
-func (p *program) openStreams(ctx context.Context) error {
+func (p *server) openStreams(ctx context.Context) error {
 	cfg := topology.Config{
 		Shards:       p.cfg.shards,
 		Replicas:     p.cfg.replicas,
@@ -119,7 +119,7 @@ func (p *program) openStreams(ctx context.Context) error {
 
 // untilRefused returns a context that ends also when NATS does not permit something. What makes streams asks for
 // nothing that it could do without, and would wait for ever.
-func (p *program) untilRefused(ctx context.Context) (_ context.Context, stop func()) {
+func (p *server) untilRefused(ctx context.Context) (_ context.Context, stop func()) {
 	ctx, end := context.WithCancelCause(ctx)
 	joined := make(chan struct{})
 	go func() {
@@ -135,8 +135,8 @@ func (p *program) untilRefused(ctx context.Context) (_ context.Context, stop fun
 
 // mapTenants lets the embedded server spread the tenants over the shards. An outside server's accounts are its
 // operator's.
-func (p *program) mapTenants(ctx context.Context) error {
-	if p.server == nil {
+func (p *server) mapTenants(ctx context.Context) error {
+	if p.embedded == nil {
 		return nil
 	}
 	sources, err := topology.Sources(ctx, p.js)
@@ -157,10 +157,10 @@ func (p *program) mapTenants(ctx context.Context) error {
 		"to",
 		mapping.To,
 	)
-	return p.server.Map(mapping.From, mapping.To)
+	return p.embedded.Map(mapping.From, mapping.To)
 }
 
-func (p *program) checkNATS(ctx context.Context) error {
+func (p *server) checkNATS(ctx context.Context) error {
 	if !p.nc.IsConnected() {
 		return fmt.Errorf("not connected to NATS: %s", p.nc.Status())
 	}
@@ -172,10 +172,10 @@ func (p *program) checkNATS(ctx context.Context) error {
 }
 
 // watchNATS waits for the end of the embedded server or of the connection.
-func (p *program) watchNATS(ctx context.Context) error {
+func (p *server) watchNATS(ctx context.Context) error {
 	var failed <-chan error // never, with an outside NATS
-	if p.server != nil {
-		failed = p.server.Failed()
+	if p.embedded != nil {
+		failed = p.embedded.Failed()
 	}
 	select {
 	case <-ctx.Done():

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats-server/v2/server"
+	natsserver "github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 
 	"dormouse/internal/natstest"
@@ -18,9 +18,9 @@ import (
 // does for good when there are too few. The server here does so with the answers of a test in the way of one request.
 func TestProvisionWaitsForPeers(t *testing.T) {
 	const refusals = 2
-	srv := natstest.Start(t, func(o *server.Options) {
+	srv := natstest.Start(t, func(o *natsserver.Options) {
 		o.DontListen, o.Host, o.Port = false, "127.0.0.1",
-			server.RANDOM_PORT
+			natsserver.RANDOM_PORT
 	})
 	if !srv.ReadyForConnections(10 * time.Second) {
 		t.Fatal("the NATS server did not start")

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats-server/v2/server"
+	natsserver "github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
 
@@ -52,9 +52,9 @@ func TestReadLine(t *testing.T) {
 // startNATS starts a server on a free port and returns a JetStream client of it, and its URL.
 func startNATS(t *testing.T) (jetstream.JetStream, string) {
 	t.Helper()
-	srv := natstest.Start(t, func(o *server.Options) {
+	srv := natstest.Start(t, func(o *natsserver.Options) {
 		o.DontListen, o.Host, o.Port = false, "127.0.0.1",
-			server.RANDOM_PORT
+			natsserver.RANDOM_PORT
 	})
 	if !srv.ReadyForConnections(10 * time.Second) {
 		t.Fatal("the NATS server did not start")

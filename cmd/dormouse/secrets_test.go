@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/nats-io/nats-server/v2/server"
+	natsserver "github.com/nats-io/nats-server/v2/server"
 	"github.com/spf13/cobra"
 
 	"dormouse/internal/natstest"
@@ -101,8 +101,8 @@ func serveHere(t *testing.T) []string {
 // refuse the login, with the secret in each place where one can be.
 func TestNoCommandPrintsASecret(t *testing.T) {
 	const secret = "s3cret"
-	srv := natstest.Start(t, func(o *server.Options) {
-		o.DontListen, o.Host, o.Port = false, "127.0.0.1", server.RANDOM_PORT
+	srv := natstest.Start(t, func(o *natsserver.Options) {
+		o.DontListen, o.Host, o.Port = false, "127.0.0.1", natsserver.RANDOM_PORT
 		o.Username, o.Password = "u", "another"
 	})
 	if !srv.ReadyForConnections(natsPatience) {

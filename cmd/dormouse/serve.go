@@ -125,7 +125,7 @@ func (c *serveConfig) serve(cmd *cobra.Command, log *slog.Logger) error {
 		return err
 	}
 	c.warn(cmd.Root(), log)
-	p, err := newProgram(cmd.Context(), c, log)
+	p, err := newServer(cmd.Context(), c, log)
 	if cmd.Context().Err() != nil && errors.Is(err, context.Canceled) {
 		log.Info("told to end before it served", "waited_for", err)
 		return nil

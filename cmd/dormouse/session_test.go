@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats-server/v2/server"
+	natsserver "github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 
 	"dormouse/internal/natstest"
@@ -19,15 +19,15 @@ import (
 // guarded is a server with users, whose passwords and permissions can change while it runs.
 type guarded struct {
 	t       *testing.T
-	server  *server.Server
-	options *server.Options
+	server  *natsserver.Server
+	options *natsserver.Options
 }
 
-func startGuarded(t *testing.T, users ...*server.User) *guarded {
+func startGuarded(t *testing.T, users ...*natsserver.User) *guarded {
 	t.Helper()
 	g := &guarded{t: t}
-	g.server = natstest.Start(t, func(o *server.Options) {
-		o.DontListen, o.Host, o.Port = false, "127.0.0.1", server.RANDOM_PORT
+	g.server = natstest.Start(t, func(o *natsserver.Options) {
+		o.DontListen, o.Host, o.Port = false, "127.0.0.1", natsserver.RANDOM_PORT
 		o.Users, g.options = users, o
 	})
 	if !g.server.ReadyForConnections(natsPatience) {
@@ -37,7 +37,7 @@ func startGuarded(t *testing.T, users ...*server.User) *guarded {
 	return g
 }
 
-func (g *guarded) reload(users ...*server.User) {
+func (g *guarded) reload(users ...*natsserver.User) {
 	g.t.Helper()
 	changed := g.options.Clone()
 	changed.Users = users
@@ -49,12 +49,12 @@ func (g *guarded) reload(users ...*server.User) {
 // refused counts the logins of clients with a name that were refused.
 func (g *guarded) refused(name string) (count int) {
 	g.t.Helper()
-	closed, err := g.server.Connz(&server.ConnzOptions{State: server.ConnClosed})
+	closed, err := g.server.Connz(&natsserver.ConnzOptions{State: natsserver.ConnClosed})
 	if err != nil {
 		g.t.Fatal(err)
 	}
 	for _, conn := range closed.Conns {
-		if conn.Name == name && conn.Reason == server.AuthenticationViolation.String() {
+		if conn.Name == name && conn.Reason == natsserver.AuthenticationViolation.String() {
 			count++
 		}
 	}
@@ -65,15 +65,15 @@ func (g *guarded) url(user string) string {
 	return fmt.Sprintf("nats://%s:%s@%s", user, "pw", g.server.Addr())
 }
 
-func login(name, password string) *server.User {
-	return &server.User{Username: name, Password: password}
+func login(name, password string) *natsserver.User {
+	return &natsserver.User{Username: name, Password: password}
 }
 
 // may is a user that may publish and subscribe to some subjects only.
-func may(name string, publish, subscribe []string) *server.User {
+func may(name string, publish, subscribe []string) *natsserver.User {
 	u := login(name, "pw")
-	u.Permissions = &server.Permissions{
-		Publish: &server.SubjectPermission{Allow: publish}, Subscribe: &server.SubjectPermission{Allow: subscribe}}
+	u.Permissions = &natsserver.Permissions{
+		Publish: &natsserver.SubjectPermission{Allow: publish}, Subscribe: &natsserver.SubjectPermission{Allow: subscribe}}
 	return u
 }
 
@@ -251,7 +251,7 @@ func TestServerThatMayNotTellsSo(t *testing.T) {
 	)
 	served.until("readiness", served.ready)
 	reduced := login("u", "pw")
-	reduced.Permissions = &server.Permissions{Publish: &server.SubjectPermission{Deny: []string{"$KV.>"}}}
+	reduced.Permissions = &natsserver.Permissions{Publish: &natsserver.SubjectPermission{Deny: []string{"$KV.>"}}}
 	g.reload(reduced)
 	served.until("readiness to say so", func() bool {
 		_, page := served.page("/readyz")
@@ -262,11 +262,11 @@ func TestServerThatMayNotTellsSo(t *testing.T) {
 
 // TestTenantIsToldSo: an account without JetStream is not waited for.
 func TestTenantIsToldSo(t *testing.T) {
-	srv := natstest.Start(t, func(o *server.Options) {
-		o.DontListen, o.Host, o.Port = false, "127.0.0.1", server.RANDOM_PORT
-		tenant := server.NewAccount("TENANT")
-		o.Accounts = []*server.Account{tenant}
-		o.Users = []*server.User{{Username: "u", Password: "pw", Account: tenant}}
+	srv := natstest.Start(t, func(o *natsserver.Options) {
+		o.DontListen, o.Host, o.Port = false, "127.0.0.1", natsserver.RANDOM_PORT
+		tenant := natsserver.NewAccount("TENANT")
+		o.Accounts = []*natsserver.Account{tenant}
+		o.Users = []*natsserver.User{{Username: "u", Password: "pw", Account: tenant}}
 	})
 	if !srv.ReadyForConnections(natsPatience) {
 		t.Fatal("the NATS server did not start")

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats-server/v2/server"
+	natsserver "github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -21,16 +21,16 @@ import (
 // skipping is a NATS server with Dormouse's streams, and the program if it is started.
 type skipping struct {
 	t       *testing.T
-	srv     *server.Server
+	srv     *natsserver.Server
 	js      jetstream.JetStream
-	program *program
+	program *server
 }
 
 func newSkipping(t *testing.T) *skipping {
 	t.Helper()
-	srv := natstest.Start(t, func(o *server.Options) {
+	srv := natstest.Start(t, func(o *natsserver.Options) {
 		o.DontListen, o.Host, o.Port = false, "127.0.0.1",
-			server.RANDOM_PORT
+			natsserver.RANDOM_PORT
 	})
 	if !srv.ReadyForConnections(10 * time.Second) {
 		t.Fatal("the NATS server did not start")
@@ -70,7 +70,7 @@ func (s *skipping) start() {
 		s.t.Fatal(err)
 	}
 	var err error
-	if s.program, err = newProgram(s.t.Context(), c, slog.New(slog.NewTextHandler(s.t.Output(), nil))); err != nil {
+	if s.program, err = newServer(s.t.Context(), c, slog.New(slog.NewTextHandler(s.t.Output(), nil))); err != nil {
 		s.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(s.t.Context())

@@ -65,10 +65,10 @@ Exit codes: 0 all is well, 1 there are problems (or no answer from NATS), 2 wron
 
 // statusReport is what status prints; its JSON form is for scripts.
 type statusReport struct {
-	Problems  []string        `json:"problems"`
-	Processes []processReport `json:"processes"`
-	Shards    []shardReport   `json:"shards"`
-	Queue     queueReport     `json:"queue"`
+	Problems  []string           `json:"problems"`
+	Processes []processReport    `json:"processes"`
+	Shards    []shardReport      `json:"shards"`
+	Queue     client.QueueStatus `json:"queue"`
 	// whether tenants' entries reach their shards; "" where there is only one
 	Mapping string `json:"mapping,omitempty"`
 }
@@ -119,22 +119,9 @@ type shardReport struct {
 	OldestAge   float64    `json:"oldest_age_seconds"`
 }
 
-type stuckReport struct {
-	Seq     uint64    `json:"seq"`
-	Subject string    `json:"subject"`
-	Since   time.Time `json:"since"`
-	Reason  string    `json:"reason"`
-}
-
-type queueReport struct {
-	Items   uint64 `json:"items"`
-	InWork  int    `json:"in_work"`
-	Waiting int    `json:"waiting_pulls"`
-}
-
 func reportOf(s client.Status, now time.Time) statusReport {
 	r := statusReport{Problems: problemsOf(s), Processes: []processReport{}, Shards: []shardReport{},
-		Queue: queueReport(s.Queue)}
+		Queue: s.Queue}
 	for _, p := range s.Processes {
 		one := processReport{ID: p.ID, Name: p.Name(), Archive: p.Archive, Ready: p.Bucket == "" && p.NotReady == "" &&
 			!p.Looking, Host: p.Host, Roles: p.Roles, Version: p.Version, Started: p.Started, HTTP: p.HTTP,
@@ -180,6 +167,14 @@ func stuckIn(processes []wire.Process, shard shardid.Shard) *wire.Stuck {
 		}
 	}
 	return nil
+}
+
+// stuckReport is a wire.Stuck as scripts read it.
+type stuckReport struct {
+	Seq     uint64    `json:"seq"`
+	Subject string    `json:"subject"`
+	Since   time.Time `json:"since"`
+	Reason  string    `json:"reason"`
 }
 
 // print writes tables for people.

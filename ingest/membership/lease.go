@@ -49,7 +49,7 @@ func (l *Lease) Keep(ctx context.Context) error {
 			continue
 		case ctx.Err() != nil:
 			return nil
-		case l.taken(ctx, l.term/3):
+		case l.isLost(ctx, l.term/3):
 			return fmt.Errorf("%w: %w", ErrLost, err)
 		case time.Since(*l.renewed.Load()) >= l.term:
 			return fmt.Errorf("%w: not renewed for %s: %w", ErrLost, l.term, err)
@@ -57,9 +57,9 @@ func (l *Lease) Keep(ctx context.Context) error {
 	}
 }
 
-// taken reports whether the lease is known to be another's or gone. A lease that has our value was renewed by an Update
-// whose answer was lost. The next Update replaces that revision.
-func (l *Lease) taken(ctx context.Context, timeout time.Duration) bool {
+// isLost reports whether the lease is known to be another's or gone. A lease that has our value was renewed by an
+// Update whose answer was lost. The next Update replaces that revision.
+func (l *Lease) isLost(ctx context.Context, timeout time.Duration) bool {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	current, err := l.kv.Get(ctx, l.key)
@@ -87,7 +87,7 @@ func (l *Lease) Release(ctx context.Context) error {
 	defer cancel()
 	for {
 		err := l.kv.Delete(ctx, l.key, jetstream.LastRevision(l.revision))
-		if err == nil || ctx.Err() != nil || l.taken(ctx, releaseTimeout) {
+		if err == nil || ctx.Err() != nil || l.isLost(ctx, releaseTimeout) {
 			return err
 		}
 		select {

@@ -198,7 +198,7 @@ func (t *intake) stepOver(ctx context.Context, to uint64) error {
 // tookIn notes how far the stream was taken in.
 func (t *intake) tookIn(to uint64) {
 	t.advance.Done(Taking)
-	t.progress.taken(to)
+	t.progress.replayedUpTo(to)
 }
 
 // reportLoss says what a gap in the sequences is: entries that the stream's own limits, or somebody's purge or delete,

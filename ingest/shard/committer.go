@@ -122,16 +122,16 @@ func (c *committer) run(ctx context.Context) error {
 			}
 		}
 		var group []appendRequest
-		group, next = c.gather(*next)
+		group, next = c.group(*next)
 		if err := c.commit(late, group); err != nil {
 			return err
 		}
 	}
 }
 
-// gather adds what else waits to a request, as long as it fits into the same record: commits with commits, and the
+// group adds what else waits to a request, as long as it fits into the same record: commits with commits, and the
 // floor with everything. left is one that did not fit.
-func (c *committer) gather(first appendRequest) (group []appendRequest, left *appendRequest) {
+func (c *committer) group(first appendRequest) (group []appendRequest, left *appendRequest) {
 	group = []appendRequest{first}
 	size, commits, snapshot := first.size(), first.commit != nil, first.snapshot != nil
 	for len(group) < groupRequests {

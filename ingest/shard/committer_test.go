@@ -91,7 +91,7 @@ func TestGroups(t *testing.T) {
 		for _, r := range tc.wait {
 			c.requests <- r
 		}
-		group, left := c.gather(tc.first)
+		group, left := c.group(tc.first)
 		waiting := len(c.requests)
 		if left != nil {
 			waiting++

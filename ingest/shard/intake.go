@@ -120,7 +120,7 @@ func (t *intake) runOnce(ctx context.Context, from uint64) error {
 		if err := t.awaitRoom(ctx); err != nil {
 			return err
 		}
-		batch, err := t.gather(ctx, consumer)
+		batch, err := t.readBatch(ctx, consumer)
 		if err != nil {
 			return err
 		}
@@ -165,23 +165,23 @@ func (t *intake) takeIn(ctx context.Context, in *batch) error {
 	return nil
 }
 
-// gatherWait is how long those that were announced may let a batch wait, which keeps the database from closing and its
+// followWait is how long those that were announced may let a batch wait, which keeps the database from closing and its
 // entries from being archived. They never come if the stream dropped them meanwhile.
-const gatherWait = 250 * time.Millisecond
+const followWait = 250 * time.Millisecond
 
-// gatherFirst is how long a batch waits for its first message. Then it is looked whether there is one to wait for.
-const gatherFirst = 2 * time.Second
+// firstWait is how long a batch waits for its first message. Then it is looked whether there is one to wait for.
+const firstWait = 2 * time.Second
 
-// gather waits for one message and takes those that follow at once: until the server has none pending or a bound is
+// readBatch waits for one message and takes those that follow at once: until the server has none pending or a bound is
 // met. It returns an empty batch when none comes.
-func (t *intake) gather(ctx context.Context, consumer source) (in *batch, err error) {
+func (t *intake) readBatch(ctx context.Context, consumer source) (in *batch, err error) {
 	in = t.newBatch()
 	defer func() {
 		if err != nil {
 			in.close()
 		}
 	}()
-	first, cancel := context.WithTimeout(ctx, gatherFirst)
+	first, cancel := context.WithTimeout(ctx, firstWait)
 	defer cancel()
 	switch err := in.next(first, consumer); {
 	case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
@@ -189,7 +189,7 @@ func (t *intake) gather(ctx context.Context, consumer source) (in *batch, err er
 	case err != nil || in.full():
 		return in, err
 	}
-	rest, cancel := context.WithTimeout(ctx, gatherWait) // one for the batch: a timer for each message would cost more
+	rest, cancel := context.WithTimeout(ctx, followWait) // one for the batch: a timer for each message would cost more
 	defer cancel()
 	for !in.full() {
 		switch err := in.next(rest, consumer); {

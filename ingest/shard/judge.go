@@ -35,15 +35,15 @@ func newJudge(site Site, l *ledger) *judge {
 
 // judgement decides on the extents of one group of commits.
 type judgement struct {
-	ledger *ledger
-	latest int64             // no entry was taken in that is later, Unix nanoseconds
-	taken  map[string]string // LogID -> key of the segment that this group commits it with
-	cursor *buffer.Cursor    // made for the first extent that is not a whole log: most are
+	ledger  *ledger
+	latest  int64             // no entry was taken in that is later, Unix nanoseconds
+	inGroup map[string]string // LogID -> key of the segment that this group commits it with
+	cursor  *buffer.Cursor    // made for the first extent that is not a whole log: most are
 }
 
 // decide decides on every extent of a group and returns what is to be committed.
 func (g *judge) decide(ctx context.Context, group []*commitCall) (accepted []manifest.Committed, err error) {
-	j := &judgement{ledger: g.ledger, latest: g.ledger.newest(), taken: make(map[string]string)}
+	j := &judgement{ledger: g.ledger, latest: g.ledger.newest(), inGroup: make(map[string]string)}
 	defer func() {
 		if j.cursor != nil {
 			err = errors.Join(err, j.cursor.Close())
@@ -130,7 +130,7 @@ func (j *judgement) call(call *commitCall, committed bool) (extents []extent.Ext
 		}
 	}
 	for _, e := range extents {
-		j.taken[e.Log] = call.request.Segment.Key
+		j.inGroup[e.Log] = call.request.Segment.Key
 	}
 	return extents, nil
 }
@@ -139,7 +139,7 @@ func (j *judgement) call(call *commitCall, committed bool) (extents []extent.Ext
 // follow each other without a gap and without an overlap. again is true for one that is committed already with this
 // very segment: a worker that asks again because the answer was lost.
 func (j *judgement) judge(e extent.Extent, s extent.Segment) (again bool, reason string, err error) {
-	if key, ok := j.taken[e.Log]; ok {
+	if key, ok := j.inGroup[e.Log]; ok {
 		if key == s.Key {
 			return true, "", nil
 		}

@@ -50,13 +50,13 @@ func TestPassOver(t *testing.T) {
 // TestNoMessageIsAnEmptyBatch: the owner looks around while it waits.
 func TestNoMessageIsAnEmptyBatch(t *testing.T) {
 	o := claimed(t)
-	in, err := o.intake.gather(t.Context(), &announcing{sent: true})
+	in, err := o.intake.readBatch(t.Context(), &announcing{sent: true})
 	if err != nil || in.came > 0 {
 		t.Errorf("%d messages, %v", in.came, err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := o.intake.gather(ctx, &announcing{sent: true}); !errors.Is(err, context.Canceled) {
+	if _, err := o.intake.readBatch(ctx, &announcing{sent: true}); !errors.Is(err, context.Canceled) {
 		t.Errorf("ended with %v", err)
 	}
 }

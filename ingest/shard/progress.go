@@ -21,8 +21,8 @@ func (p *Progress) replay(from, to uint64) {
 	p.records.Store(0)
 }
 
-// taken notes that the stream was taken in up to seq.
-func (p *Progress) taken(seq uint64) { p.replayed.Store(min(seq, p.replayTo.Load())) }
+// replayedUpTo notes that the stream was taken in up to seq.
+func (p *Progress) replayedUpTo(seq uint64) { p.replayed.Store(min(seq, p.replayTo.Load())) }
 
 // Records returns how many manifest records are still to be applied.
 func (p *Progress) Records() uint64 { return p.records.Load() }

@@ -92,7 +92,7 @@ func (s *server) dispatch(ctx context.Context) error {
 			return ctx.Err()
 		case msg = <-s.inbox:
 		}
-		accepted := false
+		var accepted bool
 		switch op := wire.OperationOf(msg.Subject); op {
 		case wire.OpDrain:
 			accepted = offer(s.drains, msg)

@@ -54,7 +54,7 @@ type snapshotter struct {
 	unread      map[uint64]int     // how often a run, by its last record, could not be read; bounded by the runs
 
 	record           func(context.Context, *manifest.Snapshot) error // has a snapshot recorded
-	taken            prometheus.Counter
+	snapshots        prometheus.Counter
 	taking, dropping *outage.Log
 	log              *slog.Logger
 }
@@ -65,7 +65,7 @@ func newSnapshotter(site Site, chain *appender, record func(context.Context, *ma
 		js: site.JS, shard: site.Source.Shard, bucket: site.Bucket, chain: chain, ledger: chain.ledger,
 		mostRecords: site.SnapshotRecords, mostExtents: site.SnapshotExtents, delay: site.TrimDelay,
 		unread: make(map[uint64]int), record: record,
-		taken: site.Metrics.snapshots, taking: site.Outages.snapshot, dropping: site.Outages.shorten, log: site.Logger,
+		snapshots: site.Metrics.snapshots, taking: site.Outages.snapshot, dropping: site.Outages.shorten, log: site.Logger,
 	}
 }
 
@@ -181,7 +181,7 @@ func (t *snapshotter) take(ctx context.Context, upTo manifest.Mark) error {
 	}
 	t.newest = next
 	t.ledger.cutTail(records, run.Extents)
-	t.taken.Inc()
+	t.snapshots.Inc()
 	return nil
 }
 

@@ -37,7 +37,9 @@ func claimedAt(t *testing.T, applied uint64, at time.Duration) *trial {
 func TestIdleOwnerNoticesThatTheSourceLostItsEnd(t *testing.T) {
 	o := claimedAt(t, 5, 0)
 	o.from.every = 10 * time.Millisecond
-	err := ingesttest.Ended(t, "the owner to step down", func() error { return o.Run(context.WithoutCancel(t.Context()), func() {}) })
+	err := ingesttest.Ended(t, "the owner to step down", func() error {
+		return o.Run(context.WithoutCancel(t.Context()), func() {})
+	})
 	if err == nil || errors.Is(err, errSource) || !strings.Contains(err.Error(), "lost its end") {
 		t.Errorf("the owner ended with %v", err)
 	}
@@ -104,7 +106,7 @@ func TestFollowersThatNeverCome(t *testing.T) {
 	o := claimed(t)
 	ctx, cancel := context.WithTimeout(t.Context(), ingesttest.Patience)
 	defer cancel()
-	in, err := o.intake.gather(ctx, &announcing{})
+	in, err := o.intake.readBatch(ctx, &announcing{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +179,8 @@ func TestGapThatCannotBeLookedAt(t *testing.T) {
 			refuse.Store(false)
 			if err := o.intake.stepOver(t.Context(), 2); err != nil || testutil.ToFloat64(o.site.Metrics.lost) != 2 ||
 				o.ledger.applied() != 2 {
-				t.Errorf("afterwards: %v lost, the position is %d, %v", testutil.ToFloat64(o.site.Metrics.lost), o.ledger.applied(), err)
+				t.Errorf("afterwards: %v lost, the position is %d, %v", testutil.ToFloat64(o.site.Metrics.lost),
+					o.ledger.applied(), err)
 			}
 		})
 	}

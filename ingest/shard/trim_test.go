@@ -178,7 +178,9 @@ func TestTrimOfAnotherStream(t *testing.T) {
 	o.site.Trim = TrimAlways
 	natstest.MakeAnew(t, s.JS, wire.DefaultSource)
 	s.Publish("logs.t.a", "another 1", "another 2")
-	err := ingesttest.Ended(t, "the trimmer to end", func() error { return o.newTrimmer().run(context.WithoutCancel(t.Context())) })
+	err := ingesttest.Ended(t, "the trimmer to end", func() error {
+		return o.newTrimmer().run(context.WithoutCancel(t.Context()))
+	})
 	if err == nil || errors.Is(err, errSource) || !strings.Contains(err.Error(), "another one now") {
 		t.Errorf("it ended with %v", err)
 	}
@@ -218,7 +220,9 @@ func TestInheritedFloorsEndWhereTheyDoNotHold(t *testing.T) {
 				}
 			}
 			o.claim.chain.before, _ = m.Last()
-			o.claim.chain.inheritFloors(t.Context(), o.site.TrimDelay)
+			if err := o.claim.chain.inheritFloors(t.Context(), o.site.TrimDelay); err != nil {
+				t.Fatal(err)
+			}
 			var got []uint64
 			for _, sample := range o.claim.chain.floors.samples {
 				got = append(got, sample.floor)

@@ -231,7 +231,7 @@ func oneCopy(kept []*nats.Msg) ([]*nats.Msg, error) {
 	for i, msg := range kept {
 		first := kept[i%parts]
 		if msg.Header.Get("Nats-Msg-Id") != first.Header.Get("Nats-Msg-Id") || !bytes.Equal(msg.Data, first.Data) {
-			return nil, fmt.Errorf("rejected in %d messages, of which the %d. is another one than the %d.", len(kept), i+1,
+			return nil, fmt.Errorf("rejected in %d messages, of which number %d is another one than number %d", len(kept), i+1,
 				i%parts+1)
 		}
 	}

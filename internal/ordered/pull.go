@@ -153,7 +153,7 @@ func (w word) String() string { return w.status + " " + w.text }
 
 // end takes up that a request is over, or returns why the consumer is.
 func (p *pull) end(number string, w word) error {
-	tooLarge, complete := false, false
+	var tooLarge, complete bool
 	switch text := strings.ToLower(w.text); w.status {
 	case statusNoMessages, statusOver:
 	case statusNoResponders:

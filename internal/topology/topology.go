@@ -107,11 +107,11 @@ func ensureSyncQueue(ctx context.Context, js jetstream.JetStream, cfg Config) er
 			return fmt.Errorf("setting max_age of stream %s to %s: %w", have.Name, cfg.RequeueAfter, err)
 		}
 	}
-	return ensurePool(ctx, js, cfg)
+	return ensurePool(ctx, js)
 }
 
 // ensurePool makes the one consumer that all workers of all processes share.
-func ensurePool(ctx context.Context, js jetstream.JetStream, cfg Config) error {
+func ensurePool(ctx context.Context, js jetstream.JetStream) error {
 	consumer, err := js.Consumer(ctx, wire.SyncQueueStream, wire.SyncQueuePool)
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
 		consumer, err = js.CreateOrUpdateConsumer(ctx, wire.SyncQueueStream, jetstream.ConsumerConfig{

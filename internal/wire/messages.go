@@ -197,6 +197,7 @@ func (p Part) Join(behind Part) Part {
 // Code is the outcome of a request.
 type Code uint8
 
+// The codes.
 const (
 	OK         Code = iota
 	BadRequest      // asking again the same way fails again

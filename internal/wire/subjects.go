@@ -38,7 +38,7 @@ const (
 	MetadataManaged = "dormouse.managed"
 )
 
-// HeaderSourceSeq, on a manifest record, is the last sequence of the shard's source stream that was taken in: a stream
+// HeaderSourceSeq is, on a manifest record, the last sequence of the shard's source stream that was taken in: a stream
 // that is made again in its place has to begin above.
 const HeaderSourceSeq = "Dormouse-Source-Seq"
 
@@ -57,6 +57,7 @@ func SkippedSubject(s shardid.Shard) string { return RejectedSubject(s) + "-skip
 // Operation is one request that an owner answers.
 type Operation string
 
+// The operations.
 const (
 	OpDrain   Operation = "drain"   // DrainRequest -> DrainReply
 	OpCommit  Operation = "commit"  // CommitRequest -> CommitReply

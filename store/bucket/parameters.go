@@ -14,7 +14,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"gocloud.dev/blob"
-
 	_ "gocloud.dev/blob/s3blob" // the driver of s3://; clouds.go has the others
 )
 

@@ -47,11 +47,11 @@ type ShardStatus struct {
 	Owner  *wire.ShardStatus // what the owner says; nil when none answers
 }
 
-// QueueStatus is the SyncQueue.
+// QueueStatus is the SyncQueue, in the form that status --output json has too.
 type QueueStatus struct {
-	Items   uint64 // in the stream
-	InWork  int    // delivered and not acknowledged
-	Waiting int    // pulls of idle workers
+	Items   uint64 `json:"items"`         // in the stream
+	InWork  int    `json:"in_work"`       // delivered and not acknowledged
+	Waiting int    `json:"waiting_pulls"` // pulls of idle workers
 }
 
 // Processes answer at once; the first that is silent for statusSilence ends the wait, and statusTimeout ends it in any

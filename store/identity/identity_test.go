@@ -255,7 +255,7 @@ func TestIdentityObject(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	change := func(old, new string) []byte { return []byte(strings.Replace(string(right), old, new, 1)) }
+	change := func(from, to string) []byte { return []byte(strings.Replace(string(right), from, to, 1)) }
 	wrong := map[string][]byte{ // by what the error says; nil is no object
 		"has no object":                    nil,
 		"no JSON object":                   {},

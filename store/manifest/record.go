@@ -19,6 +19,7 @@ import (
 // Kind says what a record is for.
 type Kind uint8
 
+// The kinds.
 const (
 	Claim        Kind = iota + 1 // an owner begins a new epoch
 	Commit                       // segments are part of the archive from here on

@@ -70,7 +70,8 @@ func (m *Manifest) Snapshot(ctx context.Context) (*Snapshot, error) {
 func Purge(ctx context.Context, js jetstream.JetStream, shard shardid.Shard, s *Snapshot) error {
 	stream, err := js.Stream(ctx, wire.ManifestStream)
 	if err == nil {
-		err = stream.Purge(ctx, jetstream.WithPurgeSubject(wire.ManifestSubject(shard)), jetstream.WithPurgeSequence(s.UpTo+1))
+		err = stream.Purge(ctx, jetstream.WithPurgeSubject(wire.ManifestSubject(shard)),
+			jetstream.WithPurgeSequence(s.UpTo+1))
 	}
 	if err != nil {
 		return fmt.Errorf("dropping manifest records that a snapshot has: %w", err)

@@ -95,8 +95,8 @@ func Locate(ctx context.Context, c *client.Client, log string) (Located, error) 
 	return first, fmt.Errorf("%w: %s (see 'dormouse ls')", client.ErrNoLog, log)
 }
 
-// Open makes a reader of a log's shard over a bucket. close ends what it holds on NATS; the bucket stays the caller's.
-func Open(ctx context.Context, c *client.Client, at Located, b *bucket.Bucket) (r *Reader, close func(), err error) {
+// Open makes a reader of a log's shard over a bucket. shut ends what it holds on NATS; the bucket stays the caller's.
+func Open(ctx context.Context, c *client.Client, at Located, b *bucket.Bucket) (r *Reader, shut func(), err error) {
 	stream, err := c.JS().Stream(ctx, at.Source.Stream)
 	if err != nil {
 		return nil, nil, fmt.Errorf("opening stream %s: %w", at.Source.Stream, err)

@@ -80,6 +80,7 @@ func (s *System) Publish(log string, payloads ...string) (last uint64) {
 	return last
 }
 
+// TakeIn makes an entry part of what the owner has taken in.
 func (s *System) TakeIn(e entry.Entry) {
 	s.Mu.Lock()
 	defer s.Mu.Unlock()
@@ -88,6 +89,7 @@ func (s *System) TakeIn(e entry.Entry) {
 	}
 }
 
+// Source returns the source stream.
 func (s *System) Source() jetstream.Stream {
 	s.T.Helper()
 	stream, err := s.JS.Stream(s.T.Context(), wire.DefaultSource)
@@ -97,6 +99,7 @@ func (s *System) Source() jetstream.Stream {
 	return stream
 }
 
+// Message returns a message of it.
 func (s *System) Message(seq uint64) *jetstream.RawStreamMsg {
 	s.T.Helper()
 	msg, err := s.Source().GetMsg(s.T.Context(), seq)
@@ -120,6 +123,7 @@ func (s *System) Claim(epoch uint64) {
 	s.Append(manifest.Record{Kind: manifest.Claim, Epoch: epoch, Owner: "n"})
 }
 
+// Append appends a record to the manifest.
 func (s *System) Append(r manifest.Record) {
 	s.T.Helper()
 	s.Mu.Lock()

@@ -17,6 +17,7 @@ type Putter interface {
 // Fault is what happens to one put.
 type Fault int
 
+// The faults.
 const (
 	None  Fault = iota // the put goes through
 	Fail               // nothing is stored, the put fails

@@ -29,8 +29,8 @@ import (
 	"dormouse/workers"
 )
 
-// program is the server of one process: everything that serve starts.
-type program struct {
+// server is the server of one process: everything that serve starts.
+type server struct {
 	cfg      *serveConfig
 	log      *slog.Logger
 	registry *prometheus.Registry
@@ -38,11 +38,11 @@ type program struct {
 	host     string         // where it runs, "" if that is not known
 	closers  []func() error // in the order of opening
 
-	server  *natsserver.Server // nil with an outside NATS
-	nc      *nats.Conn
-	js      jetstream.JetStream
-	closed  chan error // cap 1: why the connection to NATS was closed for good
-	refused refusals
+	embedded *natsserver.Server // nil with an outside NATS
+	nc       *nats.Conn
+	js       jetstream.JetStream
+	closed   chan error // cap 1: why the connection to NATS was closed for good
+	refused  refusals
 
 	bucket *bucket.Bucket
 	ours   *identity.Bucket // the same, used while it is the system's
@@ -52,9 +52,9 @@ type program struct {
 	http   *httpServer
 }
 
-// newProgram opens everything, in the order in which the parts need each other; on an error it closes what was opened.
-func newProgram(ctx context.Context, cfg *serveConfig, log *slog.Logger) (*program, error) {
-	p := &program{cfg: cfg, log: log, registry: prometheus.NewRegistry(),
+// newServer opens everything, in the order in which the parts need each other; on an error it closes what was opened.
+func newServer(ctx context.Context, cfg *serveConfig, log *slog.Logger) (*server, error) {
+	p := &server{cfg: cfg, log: log, registry: prometheus.NewRegistry(),
 		closed: make(chan error, 1), refused: refusals{first: make(chan error, 1)}}
 	p.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	steps := []func(context.Context) error{p.lockData, p.takeName, p.openNATS, p.openBucket, p.openStreams, p.openIdentity,
@@ -68,10 +68,10 @@ func newProgram(ctx context.Context, cfg *serveConfig, log *slog.Logger) (*progr
 	return p, nil
 }
 
-func (p *program) onClose(fn func() error) { p.closers = append(p.closers, fn) }
+func (p *server) onClose(fn func() error) { p.closers = append(p.closers, fn) }
 
 // close closes what was opened, the last first.
-func (p *program) close() error {
+func (p *server) close() error {
 	var errs []error
 	for i := len(p.closers) - 1; i >= 0; i-- {
 		errs = append(errs, p.closers[i]())
@@ -80,7 +80,7 @@ func (p *program) close() error {
 	return errors.Join(errs...)
 }
 
-func (p *program) openBucket(ctx context.Context) error {
+func (p *server) openBucket(ctx context.Context) error {
 	var err error
 	if p.bucket, err = bucket.Open(ctx, p.cfg.archive); err != nil {
 		return err
@@ -94,7 +94,7 @@ const identityTimeout = 5 * time.Second
 
 // openIdentity makes sure that the bucket is the system's. One that does not answer is asked again while the process
 // serves.
-func (p *program) openIdentity(ctx context.Context) error {
+func (p *server) openIdentity(ctx context.Context) error {
 	p.whose = outage.New(p.log, "whose archive this is is not known yet, and nothing is put into it; asking again",
 		"the archive is this system's")
 	p.ours = identity.New(identity.Config{JS: p.js, Bucket: p.bucket, Registerer: p.registry, Logger: p.log})
@@ -109,7 +109,7 @@ func (p *program) openIdentity(ctx context.Context) error {
 }
 
 // identify asks until the bucket has said whose it is, and fails when it is not the system's.
-func (p *program) identify(ctx context.Context) error {
+func (p *server) identify(ctx context.Context) error {
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
 		if p.ours.ID() != "" {
 			return struct{}{}, nil
@@ -132,7 +132,7 @@ func (p *program) identify(ctx context.Context) error {
 	return err
 }
 
-func (p *program) openIngest(context.Context) error {
+func (p *server) openIngest(context.Context) error {
 	if !p.cfg.has(roleIngest) {
 		return nil
 	}
@@ -152,7 +152,7 @@ func (p *program) openIngest(context.Context) error {
 
 // takeName says in every line of the log which process it is of, under the name that `dormouse status` and its leases
 // have.
-func (p *program) takeName(context.Context) (err error) {
+func (p *server) takeName(context.Context) (err error) {
 	p.id = uuid.NewString()
 	if p.cfg.has(roleIngest) {
 		if p.id, err = nodeID(p.cfg.data); err != nil {
@@ -168,7 +168,7 @@ func (p *program) takeName(context.Context) (err error) {
 	return nil
 }
 
-func (p *program) openWorkers(context.Context) error {
+func (p *server) openWorkers(context.Context) error {
 	if !p.cfg.has(roleWorker) {
 		return nil
 	}
@@ -181,7 +181,7 @@ func (p *program) openWorkers(context.Context) error {
 	return err
 }
 
-func (p *program) openHTTP(context.Context) error {
+func (p *server) openHTTP(context.Context) error {
 	checks := []check{{"nats", p.checkNATS}, {"archive", p.ours.Check},
 		{"puts", func(context.Context) error { return p.ours.Failing() }}}
 	remarks := func() []string { return nil }
@@ -198,7 +198,7 @@ func (p *program) openHTTP(context.Context) error {
 }
 
 // openStatus answers those who ask what processes there are.
-func (p *program) openStatus(context.Context) error {
+func (p *server) openStatus(context.Context) error {
 	self := wire.Process{ID: p.id, Host: p.host, Version: buildVersion(), Roles: p.cfg.roles, Started: time.Now(),
 		HTTP: p.http.addr(), Archive: p.bucket.URL()}
 	sub, err := p.nc.Subscribe(wire.StatusSubject, func(msg *nats.Msg) {
@@ -231,7 +231,7 @@ const handOverAfter = 500 * time.Millisecond
 // run works until ctx is done or a part fails, and then stops in the order of the data path reversed: the workers
 // first, which need the owner to commit what they have in hand. But other processes do not wait for long to take the
 // shards over; what the workers had in hand is then done again.
-func (p *program) run(ctx context.Context) (err error) {
+func (p *server) run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, p.close()) }()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -5,14 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
 
-	"log/slog"
-
-	"github.com/nats-io/nats-server/v2/server"
+	natsserver "github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
@@ -50,7 +49,7 @@ func testConfig(t *testing.T) *serveConfig {
 
 // TestProgramServesAndStops runs the whole program in this process, with goleak watching what it leaves.
 func TestProgramServesAndStops(t *testing.T) {
-	p, err := newProgram(t.Context(), testConfig(t), slog.New(slog.DiscardHandler))
+	p, err := newServer(t.Context(), testConfig(t), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,7 +139,8 @@ func TestLasting(t *testing.T) {
 // TestEndBeforeServing: to end is what the process was told, also while it waits for JetStream.
 func TestEndBeforeServing(t *testing.T) {
 	// without JetStream
-	ns, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoLog: true, NoSigs: true})
+	ns, err := natsserver.NewServer(&natsserver.Options{Host: "127.0.0.1", Port: natsserver.RANDOM_PORT, NoLog: true,
+		NoSigs: true})
 	if err != nil {
 		t.Fatal(err)
 	}
