@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"dormouse/internal/proc"
 	"dormouse/internal/programtest"
 	"dormouse/internal/topology"
 )
@@ -31,8 +32,8 @@ type program struct {
 	url string
 }
 
-func (p program) as(user string) programtest.CLI {
-	return programtest.CLI{Binary: binary, NATS: strings.Replace(p.url, "://", "://"+user+":secret-of-"+user+"@", 1)}
+func (p program) as(user string) proc.CLI {
+	return proc.CLI{Binary: binary, NATS: strings.Replace(p.url, "://", "://"+user+":secret-of-"+user+"@", 1)}
 }
 
 func (p program) run(user, input string, args ...string) string {
@@ -67,7 +68,7 @@ func TestUsersCanDoTheirWork(t *testing.T) {
 		t.Run(fmt.Sprintf("%d shards", shards), func(t *testing.T) {
 			p := program{t, startOn(t, configFor(t, shards)).ClientURL()}
 			p.run("dormouse", "", "provision", "--shards", fmt.Sprint(shards))
-			serve := programtest.Process{Log: filepath.Join(t.TempDir(), "output")}
+			serve := proc.Process{Log: filepath.Join(t.TempDir(), "output")}
 			if err := serve.Start(p.as("dormouse").Command(t.Context(), "serve", "--data", t.TempDir(), "--http", "127.0.0.1:0",
 				"--max-delay", "1s")); err != nil {
 				t.Fatal(err)

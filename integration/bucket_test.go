@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"dormouse/internal/programtest"
+	"dormouse/internal/proc"
 	"dormouse/store/bucket"
 	"dormouse/store/bucket/buckettest"
 )
@@ -27,7 +27,7 @@ func faultyS3(t *testing.T) (*buckettest.S3, string) {
 
 // readiness returns what /readyz says, "" when it is ready.
 func (in *instance) readiness() string {
-	if _, err := programtest.Get(in.t.Context(), "http://"+in.http+"/readyz"); err != nil {
+	if _, err := proc.Get(in.t.Context(), "http://"+in.http+"/readyz"); err != nil {
 		return err.Error()
 	}
 	return ""

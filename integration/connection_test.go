@@ -18,6 +18,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 
+	"dormouse/internal/proc"
 	"dormouse/internal/programtest"
 )
 
@@ -74,7 +75,7 @@ func TestNoPageHasASecret(t *testing.T) {
 	t.Parallel()
 	const secret = "s3cret"
 	for _, login := range []string{"u:" + secret, secret} {
-		outside := &outsideNATS{t: t, addr: freeAddr(t), dir: t.TempDir()}
+		outside := &outsideNATS{t: t, addr: programtest.FreeAddr(t), dir: t.TempDir()}
 		options := func() *server.Options {
 			o := outside.options()
 			if o.Authorization = secret; login != secret {
@@ -164,7 +165,7 @@ func TestFullOutput(t *testing.T) {
 		var said strings.Builder
 		cmd := in.cli().Command(t.Context(), strings.Fields(line)...)
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader("x\n"), full, &said
-		if code := programtest.ExitCode(cmd.Run()); code != 1 ||
+		if code := proc.ExitCode(cmd.Run()); code != 1 ||
 			strings.Count(said.String(), "no space left on device") != 1 ||
 			strings.Count(said.String(), "\n") != 1 {
 			t.Errorf("%s: exit %d, %q", line, code, said.String())
@@ -181,7 +182,7 @@ func TestFullOutput(t *testing.T) {
 // while goes on where it was, and has nothing to say about it.
 func TestFollowerIsPatient(t *testing.T) {
 	t.Parallel()
-	outside := &outsideNATS{t: t, addr: freeAddr(t), dir: t.TempDir()}
+	outside := &outsideNATS{t: t, addr: programtest.FreeAddr(t), dir: t.TempDir()}
 	start := func(password string) {
 		o := outside.options()
 		o.Username, o.Password = "u", password
@@ -232,7 +233,7 @@ func TestFollowerIsPatient(t *testing.T) {
 	in.must("last\n", "publish", "a.b")
 	expect("last\n")
 	signal(os.Interrupt)
-	if code := programtest.ExitCode(cmd.Wait()); code != 0 || said.String() != "" {
+	if code := proc.ExitCode(cmd.Wait()); code != 0 || said.String() != "" {
 		t.Errorf("exit %d, %q", code, said.String())
 	}
 	if code := in.stop(); code != 0 {

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -17,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"dormouse/internal/proc"
 	"dormouse/internal/programtest"
 )
 
@@ -47,7 +47,7 @@ const patience = 60 * time.Second
 
 // instance is one `dormouse serve`, or what is left of it between two runs.
 type instance struct {
-	programtest.Process
+	proc.Process
 	t       *testing.T
 	program string // the binary
 	data    string
@@ -60,8 +60,8 @@ type instance struct {
 // newInstance prepares a server on free ports with a data directory of its own. args are further flags of serve.
 func newInstance(t *testing.T, args ...string) *instance {
 	t.Helper()
-	return &instance{Process: programtest.Process{Log: logFile(t)}, t: t, program: binary, data: t.TempDir(),
-		nats: freeAddr(t), http: freeAddr(t), args: args}
+	return &instance{Process: proc.Process{Log: logFile(t)}, t: t, program: binary, data: t.TempDir(),
+		nats: programtest.FreeAddr(t), http: programtest.FreeAddr(t), args: args}
 }
 
 // logFile names a file for the output of a process.
@@ -70,16 +70,6 @@ func logFile(t *testing.T) string { return filepath.Join(t.TempDir(), "output") 
 // fast are flags with which things happen within test time.
 var fast = []string{"--max-delay", "200ms", "--linger", "20ms", "--lease", "2s", "--requeue-after", "3s",
 	"--sync-interval", "1s", "--trim-delay", "1100ms", "--grace", "5s"}
-
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
 
 // launch starts the process without waiting for it to be ready.
 func (in *instance) launch() {
@@ -105,7 +95,7 @@ func (in *instance) start() *instance {
 }
 
 func (in *instance) ready() bool {
-	_, err := programtest.Get(in.t.Context(), "http://"+in.http+"/readyz")
+	_, err := proc.Get(in.t.Context(), "http://"+in.http+"/readyz")
 	return err == nil
 }
 
@@ -162,7 +152,7 @@ func (in *instance) wait() int {
 	if strings.Contains(in.Output(), "DATA RACE") {
 		in.t.Errorf("data race in the process:\n%s", in.Tail())
 	}
-	return programtest.ExitCode(err)
+	return proc.ExitCode(err)
 }
 
 // stop ends the process with SIGTERM and returns its exit code.
@@ -179,7 +169,7 @@ func (in *instance) signal(s syscall.Signal) {
 	}
 }
 
-func (in *instance) metrics() map[string]float64 { return programtest.Metrics(in.t.Context(), in.http) }
+func (in *instance) metrics() map[string]float64 { return proc.Metrics(in.t.Context(), in.http) }
 
 // awaitMetric waits until a metric has a value.
 func (in *instance) awaitMetric(name string, want float64) {
@@ -200,12 +190,12 @@ func (in *instance) awaitQuiet(ingested uint64) {
 }
 
 // cli is how users meet the instance.
-func (in *instance) cli() programtest.CLI {
-	return programtest.CLI{Binary: binary, NATS: "nats://" + in.nats}
+func (in *instance) cli() proc.CLI {
+	return proc.CLI{Binary: binary, NATS: "nats://" + in.nats}
 }
 
 // run runs a command of the program against the instance.
-func (in *instance) run(stdin string, args ...string) programtest.Result {
+func (in *instance) run(stdin string, args ...string) proc.Result {
 	in.t.Helper()
 	ctx, cancel := context.WithTimeout(in.t.Context(), patience)
 	defer cancel()

@@ -48,7 +48,9 @@ var mustNotImport = map[string][]string{
 	"cmd":               toolsOfTests,
 	"integration/bench": toolsOfTests,
 	// It judges the program from outside.
-	"internal/programtest": {"dormouse/"},
+	"internal/proc": {"dormouse/"},
+	"internal/programtest": {"dormouse/cmd", "dormouse/ingest", "dormouse/workers", "dormouse/scheduler",
+		"dormouse/store", "dormouse/integration"},
 }
 
 // toolsOfTests must not be in what is released.

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+
+	"dormouse/internal/programtest"
 )
 
 // outsideNATS is a NATS server that is not Dormouse's own. It keeps its address and its files over restarts.
@@ -20,7 +22,7 @@ type outsideNATS struct {
 
 func startOutsideNATS(t *testing.T) *outsideNATS {
 	t.Helper()
-	o := &outsideNATS{t: t, addr: freeAddr(t), dir: t.TempDir()}
+	o := &outsideNATS{t: t, addr: programtest.FreeAddr(t), dir: t.TempDir()}
 	o.start()
 	t.Cleanup(o.stop)
 	return o

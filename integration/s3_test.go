@@ -16,6 +16,7 @@ import (
 	"github.com/johannesboyne/gofakes3/backend/s3mem"
 
 	"dormouse/integration/relay"
+	"dormouse/internal/proc"
 	"dormouse/internal/programtest"
 )
 
@@ -64,7 +65,7 @@ func startS3(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	root, addr := t.TempDir(), freeAddr(t)
+	root, addr := t.TempDir(), programtest.FreeAddr(t)
 	for _, dir := range []string{"objects/logs", "attributes"} {
 		if err := os.MkdirAll(filepath.Join(root, dir), 0o750); err != nil {
 			t.Fatal(err)
@@ -72,7 +73,7 @@ func startS3(t *testing.T) string {
 	}
 	cmd := exec.Command(program, "--port", addr, "--access", "dormouse", "--secret", "asleep-in-the-hedge", "--quiet",
 		"posix", "--sidecar", filepath.Join(root, "attributes"), filepath.Join(root, "objects"))
-	s3 := &programtest.Process{Log: logFile(t)}
+	s3 := &proc.Process{Log: logFile(t)}
 	if err := s3.Start(cmd); err != nil {
 		t.Fatal(err)
 	}

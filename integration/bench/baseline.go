@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
@@ -136,16 +137,20 @@ func readAll(ctx context.Context, nc *nats.Conn) (consumed, error) {
 
 // baseline is a running baseline process.
 type baseline struct {
-	cmd  *exec.Cmd
-	in   io.Closer
-	out  *bufio.Reader
-	proc *process.Process
-	log  *tail
+	cmd   *exec.Cmd
+	in    io.Closer
+	out   *bufio.Reader
+	stats *process.Process
+	log   *os.File // what it prints of its errors
 }
 
 func (r *run) baseline(ctx context.Context, name, arg string) (*baseline, error) {
 	args := append(r.Program[1:len(r.Program):len(r.Program)], "bench", "baseline", name, arg)
-	b := &baseline{cmd: exec.CommandContext(ctx, r.Program[0], args...), log: &tail{}}
+	log, err := os.CreateTemp(r.dir, "baseline-*.log")
+	if err != nil {
+		return nil, err
+	}
+	b := &baseline{cmd: exec.CommandContext(ctx, r.Program[0], args...), log: log}
 	b.cmd.Stderr = b.log
 	b.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	in, err := b.cmd.StdinPipe()
@@ -160,7 +165,7 @@ func (r *run) baseline(ctx context.Context, name, arg string) (*baseline, error)
 	if err := b.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting the baseline %s: %w", name, err)
 	}
-	b.proc, err = process.NewProcess(int32(b.cmd.Process.Pid))
+	b.stats, err = process.NewProcess(int32(b.cmd.Process.Pid))
 	return b, err
 }
 
@@ -168,7 +173,7 @@ func (r *run) baseline(ctx context.Context, name, arg string) (*baseline, error)
 func (b *baseline) line() (string, error) {
 	text, err := b.out.ReadString('\n')
 	if err != nil {
-		return "", fmt.Errorf("the baseline ended: %w: %s", err, b.log)
+		return "", fmt.Errorf("the baseline ended: %w: %s", err, b.said())
 	}
 	return strings.TrimSpace(text), nil
 }
@@ -179,9 +184,18 @@ func (b *baseline) end() error {
 		return err
 	}
 	if err := b.cmd.Wait(); err != nil {
-		return fmt.Errorf("the baseline ended with %w: %s", err, b.log)
+		return fmt.Errorf("the baseline ended with %w: %s", err, b.said())
 	}
-	return nil
+	return b.log.Close()
+}
+
+// said returns what it printed of its errors, or why that cannot be read.
+func (b *baseline) said() string {
+	text, err := os.ReadFile(b.log.Name())
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
 }
 
 // idleCost is what a goroutine for each log takes.
@@ -198,7 +212,7 @@ func (r *run) idleBaseline(ctx context.Context, n int) (cost idleCost, err error
 		return cost, err
 	}
 	defer func() { err = errors.Join(err, b.end()) }()
-	p := &program{proc: b.proc}
+	p := &program{stats: b.stats}
 	if _, err := b.line(); err != nil {
 		return cost, err
 	}

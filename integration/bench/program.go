@@ -1,27 +1,22 @@
 package bench
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"sync"
 	"syscall"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/prometheus/common/expfmt"
-	"github.com/prometheus/common/model"
 	"github.com/shirou/gopsutil/v4/process"
 
+	"dormouse/internal/proc"
 	"dormouse/internal/wire"
 )
 
@@ -50,55 +45,18 @@ func (r *run) compare(name, unit string, value float64, baselineName string, bas
 
 // program is a running `dormouse serve`.
 type program struct {
-	cmd     *exec.Cmd
-	proc    *process.Process
-	exited  chan struct{} // closed when the process is gone
-	err     error         // its exit; valid after exited
-	log     *tail
-	url     string   // of NATS
-	outside bool     // that is not its own
-	joined  []string // further flags, of one that joined a system
+	proc.Process
+	stats   *process.Process // what it uses
+	data    string           // directory
+	url     string           // of NATS
+	outside bool             // that is not its own
+	joined  []string         // further flags, of one that joined a system
 	http    string
 	nc      *nats.Conn
 	js      jetstream.JetStream
 }
 
-// tail keeps the end of what a process printed.
-type tail struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-const tailBytes = 8 << 10
-
-// Write implements io.Writer.
-func (t *tail) Write(p []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.b.Len() > 4*tailBytes {
-		rest := bytes.Clone(t.b.Bytes()[t.b.Len()-tailBytes:])
-		t.b.Reset()
-		t.b.Write(rest)
-	}
-	return t.b.Write(p)
-}
-
-func (t *tail) String() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return string(t.b.Bytes()[max(0, t.b.Len()-tailBytes):])
-}
-
 func (r *run) data() string { return filepath.Join(r.dir, "data") }
-
-// freeAddr returns an address that nobody listens on now.
-func freeAddr() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
-}
 
 // serve starts the program on the run's data directory and waits until it is ready. args are further flags of serve.
 func (r *run) serve(ctx context.Context, args ...string) (*program, error) {
@@ -110,7 +68,7 @@ func (r *run) serve(ctx context.Context, args ...string) (*program, error) {
 	}
 	url, outside := r.NATSURL, r.NATSURL != ""
 	if !outside {
-		natsAddr, err := freeAddr()
+		natsAddr, err := proc.FreeAddr()
 		if err != nil {
 			return nil, err
 		}
@@ -118,7 +76,7 @@ func (r *run) serve(ctx context.Context, args ...string) (*program, error) {
 	} else {
 		args = append(outsideFlags, args...)
 	}
-	p := newProgram(url, outside)
+	p := newProgram(url, outside, filepath.Join(r.dir, "program.log"))
 	r.program = p
 	return p, p.start(ctx, r.Program, r.data(), args)
 }
@@ -130,36 +88,34 @@ var outsideFlags = slices.Clip([]string{"--sync-interval", "1s", "--trim-delay",
 // join starts another process of the system, on a data directory of its own. The caller stops it before the run's
 // program.
 func (r *run) join(ctx context.Context, name string, args ...string) (*program, error) {
-	p := newProgram(r.program.url, true)
+	p := newProgram(r.program.url, true, filepath.Join(r.dir, name+".log"))
 	p.joined = append(outsideFlags, args...)
 	r.others = append(r.others, p)
 	return p, p.start(ctx, r.Program, filepath.Join(r.dir, name), p.joined)
 }
 
-func newProgram(url string, outside bool) *program {
-	return &program{url: url, outside: outside, log: &tail{}}
+func newProgram(url string, outside bool, log string) *program {
+	return &program{Process: proc.Process{Log: log}, url: url, outside: outside}
 }
 
 // start starts the process and waits until it is ready.
 func (p *program) start(ctx context.Context, command []string, data string, args []string) error {
-	httpAddr, err := freeAddr()
+	httpAddr, err := proc.FreeAddr()
 	if err != nil {
 		return err
 	}
-	p.http, p.exited = "http://"+httpAddr, make(chan struct{})
+	p.http = httpAddr
 	flags := append([]string{"serve", "--data", data, "--http", httpAddr, "--log-level", "warn"}, args...)
-	p.cmd = exec.Command(command[0], append(command[1:len(command):len(command)], flags...)...)
+	cmd := exec.Command(command[0], append(command[1:len(command):len(command)], flags...)...)
 	if p.outside { // no flag, which everybody on the machine sees: the URL may have a password
-		p.cmd.Env = append(os.Environ(), "DORMOUSE_NATS_URL="+p.url)
+		cmd.Env = append(os.Environ(), "DORMOUSE_NATS_URL="+p.url)
 	}
-	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt at the terminal is ours to pass on
-	if err := p.cmd.Start(); err != nil {
-		p.cmd = nil
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt at the terminal is ours to pass on
+	p.data = data
+	if err := p.Start(cmd); err != nil {
 		return fmt.Errorf("starting %s: %w", command[0], err)
 	}
-	go func(cmd *exec.Cmd, exited chan struct{}) { p.err = cmd.Wait(); close(exited) }(p.cmd, p.exited)
-	if p.proc, err = process.NewProcess(int32(p.cmd.Process.Pid)); err != nil {
+	if p.stats, err = process.NewProcess(int32(cmd.Process.Pid)); err != nil {
 		return err
 	}
 	if err := p.until(ctx, "readiness", 20*time.Millisecond, func() (bool, error) {
@@ -246,30 +202,22 @@ func (p *program) stop() error {
 		p.nc.Close()
 		p.nc = nil
 	}
-	if p.cmd == nil {
+	if !p.Up() {
 		return nil
 	}
 	http.DefaultClient.CloseIdleConnections()
-	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		return fmt.Errorf("the program ended by itself: %w: %s", err, p.log)
+	if err := p.Signal(syscall.SIGTERM); err != nil {
+		return fmt.Errorf("the program ended by itself: %w: %s", err, p.Tail())
 	}
 	select {
-	case <-p.exited:
+	case <-p.Ended():
 	case <-time.After(time.Minute):
-		p.kill()
+		return errors.Join(errors.New("the program did not end in a minute: killed it"), p.Kill())
 	}
-	p.cmd = nil
-	if p.err != nil {
-		return fmt.Errorf("the program ended with %w: %s", p.err, p.log)
+	if err := p.Wait(); err != nil {
+		return fmt.Errorf("the program ended with %w: %s", err, p.Tail())
 	}
 	return nil
-}
-
-// kill ends the process at once.
-func (p *program) kill() {
-	_ = p.cmd.Process.Kill() // it may have ended meanwhile
-	<-p.exited
-	p.cmd = nil
 }
 
 // fresh stops the program and empties the data directory, or deletes the streams on a NATS that is not ours.
@@ -280,44 +228,16 @@ func (r *run) fresh(ctx context.Context) error {
 	return os.RemoveAll(r.data())
 }
 
-func (p *program) get(ctx context.Context, path string, fn func(io.Reader) error) error {
+func (p *program) ready(ctx context.Context) bool {
+	_, err := proc.Get(ctx, "http://"+p.http+"/readyz")
+	return err == nil
+}
+
+// metrics returns the program's samples.
+func (p *program) metrics(ctx context.Context) (map[string]float64, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, p.http+path, nil)
-	if err != nil {
-		return err
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: %s", path, response.Status)
-	}
-	return fn(response.Body)
-}
-
-func (p *program) ready(ctx context.Context) bool {
-	return p.get(ctx, "/readyz", func(io.Reader) error { return nil }) == nil
-}
-
-// metrics returns the program's gauges and counters without labels.
-func (p *program) metrics(ctx context.Context) (map[string]float64, error) {
-	values := make(map[string]float64)
-	err := p.get(ctx, "/metrics", func(body io.Reader) error {
-		parser := expfmt.NewTextParser(model.UTF8Validation)
-		families, err := parser.TextToMetricFamilies(body)
-		for name, family := range families {
-			for _, m := range family.Metric {
-				if len(m.Label) == 0 {
-					values[name] = m.GetGauge().GetValue() + m.GetCounter().GetValue()
-				}
-			}
-		}
-		return err
-	})
-	return values, err
+	return proc.Scrape(ctx, p.http)
 }
 
 // until polls a condition. A process that ends meanwhile is an error.
@@ -331,13 +251,13 @@ func (p *program) until(ctx context.Context, what string, every time.Duration, o
 			return nil
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("waited %s for %s (last error: %w): %s", patience, what, err, p.log)
+			return fmt.Errorf("waited %s for %s (last error: %w): %s", patience, what, err, p.Tail())
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-p.exited:
-			return fmt.Errorf("the program ended while waiting for %s: %w: %s", what, p.err, p.log)
+		case <-p.Ended():
+			return fmt.Errorf("the program ended while waiting for %s: %w: %s", what, p.Wait(), p.Tail())
 		case <-tick.C:
 		}
 	}

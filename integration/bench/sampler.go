@@ -19,7 +19,7 @@ type usage struct {
 }
 
 func (p *program) resident() (float64, error) {
-	info, err := p.proc.MemoryInfo()
+	info, err := p.stats.MemoryInfo()
 	if err != nil {
 		return 0, fmt.Errorf("reading the memory of the program: %w", err)
 	}
@@ -29,7 +29,7 @@ func (p *program) resident() (float64, error) {
 // private returns the resident memory that is the process's alone. Where the system does not tell, it is all of it.
 func (p *program) private() (float64, error) {
 	// proc(5): pages in all, resident, of those in files
-	statm, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", p.proc.Pid))
+	statm, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", p.stats.Pid))
 	if err != nil {
 		return p.resident()
 	}
@@ -76,7 +76,7 @@ func (p *program) settled(ctx context.Context) (float64, error) {
 
 // cores returns how many processor cores the program keeps busy over a time in which nobody looks at it.
 func (p *program) cores(ctx context.Context, during time.Duration) (float64, error) {
-	before, err := p.proc.Times()
+	before, err := p.stats.Times()
 	if err != nil {
 		return 0, fmt.Errorf("reading the processor time of the program: %w", err)
 	}
@@ -86,7 +86,7 @@ func (p *program) cores(ctx context.Context, during time.Duration) (float64, err
 		return 0, ctx.Err()
 	case <-time.After(during):
 	}
-	after, err := p.proc.Times()
+	after, err := p.stats.Times()
 	if err != nil {
 		return 0, fmt.Errorf("reading the processor time of the program: %w", err)
 	}

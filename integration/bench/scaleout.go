@@ -116,7 +116,7 @@ func scaleOwners(ctx context.Context, r *run) error {
 		for i := range owners {
 			started.Go(func() {
 				joining.Lock()
-				other := newProgram(p.url, true)
+				other := newProgram(p.url, true, filepath.Join(r.dir, fmt.Sprintf("ingest%d.log", i)))
 				r.others = append(r.others, other)
 				joining.Unlock()
 				errs[i] = other.start(ctx, r.Program, filepath.Join(r.dir, fmt.Sprintf("ingest%d", i)),
@@ -206,8 +206,8 @@ func failover(ctx context.Context, r *run) error {
 		name string
 		end  func(*program) error
 	}{
-		{"leaves in order", func(o *program) error { return o.cmd.Process.Signal(syscall.SIGTERM) }},
-		{"is killed", func(o *program) error { return o.cmd.Process.Kill() }},
+		{"leaves in order", func(o *program) error { return o.Signal(syscall.SIGTERM) }},
+		{"is killed", func(o *program) error { return o.Signal(syscall.SIGKILL) }},
 	} {
 		var gaps []float64
 		for turn := range turns {
@@ -263,7 +263,7 @@ func failOnce(ctx context.Context, r *run, p *program, owners []*program, end fu
 	if err := end(owner); err != nil {
 		return 0, err
 	}
-	<-owner.exited
+	<-owner.Ended()
 	before, err := other.metrics(ctx)
 	if err != nil {
 		return 0, err
@@ -284,7 +284,7 @@ func failOnce(ctx context.Context, r *run, p *program, owners []*program, end fu
 		gap = max(gap, c.stored.Sub(last).Seconds())
 		last = c.stored
 	}
-	data := owner.cmd.Args[slices.Index(owner.cmd.Args, "--data")+1]
 	owner.nc.Close()
-	return gap, owner.start(ctx, r.Program, data, owner.joined)
+	_ = owner.Wait() // as it was told to
+	return gap, owner.start(ctx, r.Program, owner.data, owner.joined)
 }

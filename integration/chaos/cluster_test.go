@@ -19,7 +19,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"dormouse/integration/relay"
-	"dormouse/internal/programtest"
+	"dormouse/internal/proc"
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
 )
@@ -114,7 +114,7 @@ func newCluster(t *testing.T, p parts, shards int, length time.Duration, logs, s
 func (c *cluster) dataOf(name string) string { return filepath.Join(c.state, name) }
 
 func (c *cluster) add(name, program string, args ...string) {
-	c.procs[name] = &process{Process: programtest.Process{Log: filepath.Join(c.logs, name+".log")}, name: name,
+	c.procs[name] = &process{Process: proc.Process{Log: filepath.Join(c.logs, name+".log")}, name: name,
 		program: program, args: args}
 }
 
@@ -270,7 +270,7 @@ func (c *cluster) mind() {
 func ask(url string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Second)
 	defer cancel()
-	return programtest.Get(ctx, url)
+	return proc.Get(ctx, url)
 }
 
 func (c *cluster) missing(names []string, path string) string {

@@ -10,16 +10,17 @@ import (
 	"strings"
 	"time"
 
+	"dormouse/internal/proc"
 	"dormouse/internal/programtest"
 )
 
 // cli is the program against the servers, past the relays.
-func (c *cluster) cli() programtest.CLI {
-	return programtest.CLI{Binary: programs.dormouse, NATS: c.directURLs()}
+func (c *cluster) cli() proc.CLI {
+	return proc.CLI{Binary: programs.dormouse, NATS: c.directURLs()}
 }
 
 // run runs a command of the program. What a long run leaves takes long to verify.
-func (c *cluster) run(args ...string) programtest.Result {
+func (c *cluster) run(args ...string) proc.Result {
 	ctx, cancel := context.WithTimeout(context.Background(), patience+c.length/2)
 	defer cancel()
 	return c.cli().Run(ctx, "", args...)

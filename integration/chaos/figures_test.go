@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"dormouse/internal/proc"
 	"dormouse/internal/programtest"
 )
 
@@ -83,7 +84,7 @@ func (s *sampler) sample(ctx context.Context, c *cluster) {
 	samples := make([]map[string]float64, len(names))
 	var scraped sync.WaitGroup
 	for i, name := range names {
-		scraped.Go(func() { samples[i] = programtest.Metrics(ctx, c.http[name]) })
+		scraped.Go(func() { samples[i] = proc.Metrics(ctx, c.http[name]) })
 	}
 	scraped.Wait()
 	before := s.total[syncedMetric]

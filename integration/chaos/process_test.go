@@ -11,13 +11,13 @@ import (
 	"syscall"
 	"time"
 
-	"dormouse/internal/programtest"
+	"dormouse/internal/proc"
 )
 
 // process is a program of the system over all its starts. Only the test's own goroutine uses it: a child is told to die
 // with the thread that started it, which that goroutine is locked to.
 type process struct {
-	programtest.Process
+	proc.Process
 	name    string
 	program string
 	args    []string

@@ -20,6 +20,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"dormouse/internal/proc"
 	"dormouse/internal/programtest"
 )
 
@@ -89,7 +90,7 @@ func TestHostilePublisher(t *testing.T) {
 	if acked == 0 || readable == 0 || len(hostile.rejected) == 0 {
 		t.Error("the load shows nothing")
 	}
-	if m := programtest.Metrics(t.Context(), s.http); m["dormouse_entries_lost_total"] != 0 ||
+	if m := proc.Metrics(t.Context(), s.http); m["dormouse_entries_lost_total"] != 0 ||
 		m["dormouse_shard_stuck"] != 0 {
 		t.Errorf("%v entries are counted as lost, %v shards are stuck", m["dormouse_entries_lost_total"],
 			m["dormouse_shard_stuck"])

@@ -3,7 +3,6 @@ package hostile
 import (
 	"context"
 	"encoding/json"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"dormouse/internal/jsapi"
+	"dormouse/internal/proc"
 	"dormouse/internal/programtest"
 	"dormouse/internal/wire"
 )
@@ -24,7 +24,7 @@ const patience = 60 * time.Second
 // system is the program beside a NATS server with the accounts as they are shipped. The server lives as long as the
 // test, the program comes and goes.
 type system struct {
-	programtest.Process
+	proc.Process
 	t    *testing.T
 	srv  *server.Server
 	data string
@@ -52,8 +52,8 @@ func startSystem(t *testing.T) *system {
 	if !srv.ReadyForConnections(patience) {
 		t.Fatal("the server is not ready")
 	}
-	s := &system{Process: programtest.Process{Log: filepath.Join(t.TempDir(), "output")}, t: t, srv: srv,
-		data: t.TempDir(), http: freeAddr(t)}
+	s := &system{Process: proc.Process{Log: filepath.Join(t.TempDir(), "output")}, t: t, srv: srv,
+		data: t.TempDir(), http: programtest.FreeAddr(t)}
 	_, s.js = programtest.Dial(t, s.url("dormouse"))
 	s.start()
 	t.Cleanup(func() {
@@ -67,24 +67,14 @@ func startSystem(t *testing.T) *system {
 	return s
 }
 
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 func (s *system) addr() string { return s.srv.Addr().String() }
 
 func (s *system) url(user string) string {
 	return "nats://" + user + ":secret-of-" + user + "@" + s.addr()
 }
 
-func (s *system) cli() programtest.CLI {
-	return programtest.CLI{Binary: binary, NATS: s.url("dormouse")}
+func (s *system) cli() proc.CLI {
+	return proc.CLI{Binary: binary, NATS: s.url("dormouse")}
 }
 
 // start starts the program and waits until it is ready.
@@ -98,7 +88,7 @@ func (s *system) start() {
 		s.t.Fatal(err)
 	}
 	s.until("readiness", func() bool {
-		_, err := programtest.Get(s.t.Context(), "http://"+s.http+"/readyz")
+		_, err := proc.Get(s.t.Context(), "http://"+s.http+"/readyz")
 		return err == nil
 	})
 }
@@ -125,14 +115,14 @@ func (s *system) until(what string, ok func() bool) {
 		case <-s.Ended():
 			s.t.Fatalf("the program ended while waiting for %s", what)
 		case <-deadline:
-			_, err := programtest.Get(s.t.Context(), "http://"+s.http+"/readyz")
+			_, err := proc.Get(s.t.Context(), "http://"+s.http+"/readyz")
 			s.t.Fatalf("waited %s for %s; readiness: %v", patience, what, err)
 		case <-tick.C:
 		}
 	}
 }
 
-func (s *system) run(args ...string) programtest.Result {
+func (s *system) run(args ...string) proc.Result {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
 	defer cancel()

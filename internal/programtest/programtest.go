@@ -1,8 +1,8 @@
 // Package programtest runs the built program in processes of its own, for tests that judge it from outside: what it
 // prints, what it answers over HTTP, and whether what publishers were acked is there.
 //
-// Only tests import it. It imports nothing of Dormouse, so that no test can go past the program. Open process.go for
-// processes, command.go for `dormouse read` and the like, publisher.go and oracle.go for load and its judge.
+// Only tests import it. It imports nothing of Dormouse but package proc, which has the processes and commands, so that
+// no test can go past the program. Open publisher.go and oracle.go for load and its judge.
 package programtest
 
 import (
@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"dormouse/internal/proc"
 )
 
 // Dormouse is the package of the program.
@@ -65,4 +67,14 @@ func Build(file, pkg string, flags ...string) error {
 		return fmt.Errorf("building %s: %w\n%s", pkg, err, out)
 	}
 	return nil
+}
+
+// FreeAddr returns an address of this machine that nobody listens on now.
+func FreeAddr(t testing.TB) string {
+	t.Helper()
+	addr, err := proc.FreeAddr()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return addr
 }

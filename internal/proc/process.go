@@ -1,4 +1,8 @@
-package programtest
+// Package proc runs the program in processes of its own, for who looks at it from outside: tests and the benchmark. It
+// imports nothing of Dormouse.
+//
+// Open process.go for what runs, command.go for `dormouse read` and the like, http.go for metrics and health.
+package proc
 
 import (
 	"errors"

@@ -1,9 +1,10 @@
-package programtest
+package proc
 
 import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -30,9 +31,18 @@ func Get(ctx context.Context, url string) (string, error) {
 // Metrics returns the samples of the process whose --http is addr, by name with labels as they are printed; nil if it
 // does not answer.
 func Metrics(ctx context.Context, addr string) map[string]float64 {
-	text, err := Get(ctx, "http://"+addr+"/metrics")
+	values, err := Scrape(ctx, addr)
 	if err != nil {
 		return nil
+	}
+	return values
+}
+
+// Scrape is Metrics, and says why there are none.
+func Scrape(ctx context.Context, addr string) (map[string]float64, error) {
+	text, err := Get(ctx, "http://"+addr+"/metrics")
+	if err != nil {
+		return nil, err
 	}
 	values := make(map[string]float64)
 	for line := range strings.Lines(text) {
@@ -41,5 +51,14 @@ func Metrics(ctx context.Context, addr string) map[string]float64 {
 			values[name] = v
 		}
 	}
-	return values
+	return values, nil
+}
+
+// FreeAddr returns an address of this machine that nobody listens on now.
+func FreeAddr() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
 }
