@@ -1,0 +1,110 @@
+/*
+ * The manifest as JetStream has it: store/manifest, and the server behind it. A record is stored (try), is gone (purged or
+ * lost), or is read by whoever asks what is true.
+ */
+
+/* newest := the newest snapshot at or below newest, 0 without one. */
+inline findSnapshot() {
+	do
+	:: newest > 0 && (rec[newest].kind != SNAPSHOT || vain(newest)) -> newest--
+	:: else -> break
+	od
+}
+
+/* seen := the entries that whoever reads the manifest up to newest finds archived. */
+inline readTruth() {
+	f = newest;
+	findSnapshot();
+	i = 1;
+	seen = 0;
+	if
+	:: newest > 0 -> seen = rec[newest].to; i = rec[newest].from + 1
+	:: else
+	fi;
+	do
+	:: i > f -> break
+	:: else ->
+		if
+		:: rec[i].kind == COMMIT && !vain(i) -> seen = seen | RANGE(rec[i].from, rec[i].to)
+		:: else
+		fi;
+		i++
+	od;
+	i = 0; f = 0; newest = 0
+}
+
+/* No loss: what has left the stream is archived, and the manifest as it can be read says what all its records ever said. */
+inline check() {
+	newest = last;
+	readTruth();
+	assert(seen == UPTO(high));
+	assert(first <= high + 1);
+	assert(top == 0 && kept == 1 || top >= kept); /* the last record stays */
+	seen = 0
+}
+
+/* What counts for nothing changes nothing. */
+#ifdef SURVIVORS
+#ifdef END_UNNAMED
+#define counts(n) (node[n].past == top && node[n].pastgen == rec[top].gen)
+#else
+#define counts(n) (node[n].past == top && node[n].pastgen == rec[top].gen && node[n].endgen == rec[last].gen)
+#endif
+#else
+#define counts(n) true
+#endif
+
+inline store(n) {
+	if
+	:: counts(n) ->
+		if
+		:: node[n].kind == CLAIM -> assert(node[n].epoch == rec[top].epoch + 1) /* one owner for each epoch */
+		:: else -> assert(node[n].epoch == rec[top].epoch) /* only the current epoch appends */
+		fi;
+		if
+		:: node[n].kind == COMMIT ->
+			assert(node[n].pfrom == high + 1); /* no entry twice, none left out, ascending */
+			assert(node[n].pto >= node[n].pfrom && node[n].pto <= acked);
+			high = node[n].pto
+		:: else
+		fi;
+		assert(node[n].pfloor >= rec[top].floor && node[n].pfloor <= high) /* it never falls, and all below is archived */
+#ifdef SURVIVORS
+		; top = last + 1
+#endif
+	:: else
+	fi;
+	last++;
+	rec[last].kind = node[n].kind;
+	rec[last].epoch = node[n].epoch;
+	rec[last].by = n;
+	rec[last].floor = node[n].pfloor;
+	rec[last].from = node[n].pfrom;
+	rec[last].to = node[n].pto;
+	rec[last].gen = failures;
+#ifdef SURVIVORS
+#ifdef ID_KEPT /* the record has its ID from its first try */
+	if
+	:: node[n].stored -> rec[last].gen = node[n].gen
+	:: else -> node[n].stored = 1
+	fi;
+#endif
+	node[n].gen = rec[last].gen;
+	rec[last].prev = node[n].past;
+	rec[last].prevgen = node[n].pastgen;
+	rec[last].endgen = node[n].endgen;
+	rec[last].snap = node[n].snap;
+	rec[last].fromgen = node[n].fromgen;
+	rec[last].vain = (top != last);
+#endif
+	check()
+}
+
+/* A record is no more, having been purged or lost. */
+inline drop(x) {
+	rec[x].kind = 0; rec[x].epoch = 0; rec[x].by = 0; rec[x].floor = 0;
+	rec[x].from = 0; rec[x].to = 0; rec[x].gen = 0;
+#ifdef SURVIVORS
+	rec[x].prev = 0; rec[x].prevgen = 0; rec[x].endgen = 0; rec[x].snap = 0; rec[x].fromgen = 0; rec[x].vain = 0
+#endif
+}

@@ -1,0 +1,230 @@
+/* An owner of the shard: ingest/shard. Nothing keeps two of them from serving at once. */
+
+proctype owner(byte n) {
+	do
+	/* claim.go, openClaim: Open, and the claim's append. Node 0 is the first, since the two are alike. An append that still flies has
+	 * the only slot that there is for one, so the node waits for it. */
+#ifdef SURVIVORS
+	:: d_step { node[n].does == DOWN && mayClaim(n) -> readLast(n); walk(n) }
+	:: d_step { node[n].does == DOWN && mayClaim(n) && last > 0 && failures == 0 -> readLast(n); node[n].does = OPENING }
+	:: d_step { node[n].does == OPENING && failures > 0 -> walk(n) }
+#else
+	:: d_step { node[n].does == DOWN && !node[n].flying && mayClaim(n) ->
+		claims++;
+		node[n].does = CLAIMING; node[n].known = last; node[n].epoch = rec[last].epoch + 1;
+		node[n].kind = CLAIM; node[n].pfloor = rec[last].floor; node[n].step = TRY
+	   }
+#endif
+
+	/* manifest.go, try: it is answered; its answer is lost; it is refused; it is late, and flies. */
+	:: d_step { node[n].step == TRY && fits(n) -> node[n].flying = 0; store(n); node[n].step = ANSWERED; node[n].known = last }
+	:: d_step { node[n].step == TRY && fits(n) -> node[n].flying = 0; store(n); node[n].step = LOOK }
+#ifdef SURVIVORS /* to keep it smaller: it looks at once */
+	:: d_step { node[n].step == TRY && last != node[n].known -> stop(n) }
+#else
+	:: d_step { node[n].step == TRY && !fits(n) && last < RECORDS -> node[n].step = LOOK }
+#endif
+#if !defined(POWER) && !defined(READER) /* to keep those smaller: late appends have nothing to do with what they are for */
+	:: d_step { node[n].step == TRY && !node[n].flying && last < RECORDS -> node[n].flying = 1; node[n].step = LOOK }
+	:: d_step { node[n].flying ->
+		if
+		:: fits(n) -> store(n)
+		:: else
+		fi;
+		node[n].flying = 0;
+		if
+		:: node[n].does == DOWN || node[n].step == NONE || node[n].step == APPLY ->
+			if
+			:: node[n].does == DOWN -> stop(n)
+			:: else
+			fi
+		:: else
+		fi
+	   }
+
+#endif
+
+	/* Nothing is known of the try: is the last record this one, the one before, or somebody else's? */
+	:: d_step { node[n].step == LOOK ->
+#ifdef RETRY_BLINDLY
+		node[n].known = last; node[n].step = TRY
+#else
+		if
+		:: last > node[n].known && rec[last].by == n -> node[n].known = last; node[n].step = ANSWERED; node[n].flying = 0
+		:: last == node[n].known -> node[n].step = TRY
+		:: else -> stop(n) /* fenced */
+		fi
+#endif
+	   }
+#ifdef SURVIVORS
+	:: d_step { node[n].step == CONFIRM ->
+		if
+		:: confirmed(n) ->
+			node[n].past = node[n].known; node[n].pastgen = node[n].gen; node[n].endgen = node[n].gen;
+			if
+			:: node[n].kind == CLAIM -> node[n].does = RECOVERING
+			:: else -> applyOwn(n)
+			fi;
+			clearAppend(n)
+		:: else -> stop(n) /* fenced */
+		fi
+	   }
+
+	/* claim.go, recover: trustedPosition. */
+	:: d_step { node[n].does == RECOVERING ->
+		if
+		:: node[n].at > node[n].known || !there(n) -> wipe(n)
+		:: else
+		fi;
+		node[n].does = (node[n].snap > 0 -> LOADING : SCANNING)
+	   }
+	/* snapshot.go, loadSnapshot; manifest/snapshot.go, snapshotOf, which knows a place only. */
+	:: d_step { node[n].does == LOADING ->
+		i = node[n].snap;
+		if
+		:: i > 0 && (i < kept || i > last || rec[i].kind != SNAPSHOT) -> stop(n)
+		:: else ->
+			if
+			:: i > 0 && node[n].at < rec[i].from ->
+				wipe(n);
+				node[n].catalog = rec[i].to; node[n].at = rec[i].from; node[n].atgen = rec[i].fromgen
+			:: else
+			fi;
+#ifdef PURGE_UNLOOKED
+			node[n].has = rec[i].from;
+#endif
+			node[n].does = SCANNING
+		fi;
+		i = 0
+	   }
+	/* manifest.go, Scan, to the next record that is not left out. A scan that has come to the end before it has come to the
+	 * place of the claim waits. */
+	:: d_step { node[n].does == SCANNING && node[n].at < node[n].known ->
+		i = (node[n].at + 1 < kept -> kept : node[n].at + 1);
+		do
+		:: i <= last && i <= node[n].known && !missing(n, i) && leftOut(n, i) -> i++
+		:: else -> break
+		od;
+		if
+		:: i > node[n].known -> gap(n)
+		:: i <= node[n].known && i > last
+		:: i <= node[n].known && i <= last && (missing(n, i) || wrongEnd(n, i)) -> gap(n)
+		:: else ->
+			applyRecord(n, i)
+#ifdef SCAN_UNNAMED
+			; node[n].begun = 1
+#endif
+		fi;
+		i = 0
+	   }
+#else
+	:: d_step { node[n].step == APPLY ->
+		if
+		:: node[n].kind == CLAIM -> node[n].does = RECOVERING
+		:: else -> applyOwn(n)
+		fi;
+		clearAppend(n)
+	   }
+
+	/* claim.go, recover. */
+	:: d_step { node[n].does == RECOVERING -> trust(n); node[n].does = SCANNING }
+#if SNAPSHOTS > 0 && (!defined(POWER) || defined(LOAD_PARTS))
+	/* A crash between a snapshot's rows and the position. */
+	:: d_step { node[n].does == RECOVERING && snapshots > 0 && !untrusted(n) ->
+		newest = node[n].known;
+		findSnapshot();
+		if
+		:: newest > 0 && node[n].at < rec[newest].from -> node[n].catalog = node[n].catalog | rec[newest].to; stop(n)
+		:: else
+		fi;
+		newest = 0
+	   }
+#endif
+	:: d_step { node[n].does == SCANNING && node[n].at < node[n].known ->
+#ifdef NO_TAIL
+		node[n].at = node[n].known; node[n].atgen = rec[node[n].known].gen; node[n].floor = rec[node[n].known].floor
+#else
+		i = node[n].at + 1;
+		if
+		:: i >= kept -> applyRecord(n, i)
+#ifdef SCAN_UNCHECKED
+		:: else -> applyRecord(n, kept)
+#else
+		:: else -> stop(n) /* purged by a later owner: this one is fenced */
+#endif
+		fi;
+		i = 0
+#endif
+	   }
+#endif
+	:: d_step { node[n].does == SCANNING && node[n].at >= node[n].known ->
+		if
+		:: node[n].applied < node[n].floor -> node[n].applied = node[n].floor
+		:: else
+		fi;
+		node[n].does = SERVING;
+		/* The catalog is the truth, and the buffer is all of the rest that was taken in. */
+		owns(n, node[n].catalog == UPTO(high));
+		owns(n, node[n].buffer == (UPTO(node[n].applied) & ~UPTO(high)))
+	   }
+
+	/* batch.go, take and apply: the next entry; passOver and stepOver: a gap. */
+	:: d_step { node[n].does == SERVING && node[n].applied < acked ->
+		if
+		:: node[n].applied + 1 < first ->
+			owns(n, false); /* a current owner never takes a trim for a loss */
+			node[n].applied = first - 1
+		:: else ->
+			node[n].applied++;
+			if
+#ifndef SKIP_NOTHING
+			:: node[n].catalog & BIT(node[n].applied) -> skip
+#endif
+			:: else ->
+				owns(n, HIGHEST(node[n].catalog) < node[n].applied); /* an archived log has no holes */
+				node[n].buffer = node[n].buffer | BIT(node[n].applied)
+			fi
+		fi
+	   }
+
+#include "worker.pml"
+
+	/* judge.go, decide; committer.go, commit: an extent is judged, and the record is made. What is refused changes nothing. */
+#ifdef NO_FIRST_CHECK
+#define accepts(n, f, l) (l <= node[n].applied)
+#else
+#define accepts(n, f, l) (f == LOWEST(node[n].buffer) && (node[n].buffer & RANGE(f, l)) == RANGE(f, l))
+#endif
+	:: d_step { idle(n) && offered(1, 1) && accepts(n, 1, 1) -> begin(n, COMMIT, 1, 1) }
+	:: d_step { idle(n) && offered(1, 2) && accepts(n, 1, 2) -> begin(n, COMMIT, 1, 2) }
+	:: d_step { idle(n) && offered(2, 2) && accepts(n, 2, 2) -> begin(n, COMMIT, 2, 2) }
+#if ENTRIES > 2
+	:: d_step { idle(n) && offered(1, 3) && accepts(n, 1, 3) -> begin(n, COMMIT, 1, 3) }
+	:: d_step { idle(n) && offered(2, 3) && accepts(n, 2, 3) -> begin(n, COMMIT, 2, 3) }
+	:: d_step { idle(n) && offered(3, 3) && accepts(n, 3, 3) -> begin(n, COMMIT, 3, 3) }
+#endif
+
+	/* committer.go, recordFloor; trim.go, look and trim: the floor is recorded on its own, and trimmed to once its record is safe. */
+	:: d_step { idle(n) && floorOf(n) > node[n].floor -> begin(n, FLOOR, 0, 0) }
+	:: d_step { node[n].does == SERVING && trimTo(n) + 1 > first -> first = trimTo(n) + 1; check() }
+
+#include "snapshotter.pml"
+
+	/* A crash, or the node steps down. Its disk is never synced: it comes back whole, empty, or without its last batches. */
+	:: d_step { node[n].does != DOWN -> stop(n) }
+#ifndef DISKS_LAST /* else a smaller search for a mutation */
+	:: d_step { node[n].does != DOWN && (node[n].at > 0 || node[n].applied > 0) -> wipe(n); stop(n) }
+	:: atomic { node[n].does != DOWN && (undoable(n) || node[n].applied > 0) ->
+		do
+		:: d_step { undoable(n) -> undoRecord(n) }
+		:: break
+		od;
+		do
+		:: d_step { node[n].applied > 0 -> undoEntry(n) }
+		:: break
+		od;
+		d_step { stop(n) }
+	   }
+#endif
+	od
+}

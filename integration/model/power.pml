@@ -1,0 +1,56 @@
+/* The power: what kill -9 of servers and processes does, and a machine that loses what was not synced. */
+
+#ifdef POWER
+/* The machine of the servers loses power, once: the manifest loses records that were not synced. The nodes lose power too, or
+ * live. Disks may be ahead of the manifest. */
+proctype power() {
+	do
+	:: d_step { failures == 0 && synced < last ->
+		synced = last
+#ifdef SURVIVORS
+		; counted = top
+#endif
+	   }
+	:: atomic { failures == 0 && synced < last ->
+		failures = 1;
+#ifdef SURVIVORS
+		do
+		:: i < NODES ->
+			if
+			:: node[i].does != DOWN -> d_step { stop(i) }
+			:: skip
+			fi;
+			i++
+		:: else -> break
+		od;
+		i = 0;
+#else
+		d_step { node[0].flying = 0; node[1].flying = 0; stop(0); stop(1) };
+#endif
+		do
+		:: d_step { last > synced ->
+			if
+			:: rec[last].kind == COMMIT && !vain(last) -> high = rec[last].from - 1
+			:: else
+			fi;
+			drop(last);
+			last--
+		   }
+		:: break
+		od;
+		d_step {
+			synced = RECORDS; /* nothing is lost any more */
+#ifdef SURVIVORS
+			counted = 0;
+			top = last;
+			do
+			:: vain(top) -> top--
+			:: else -> break
+			od;
+#endif
+			check()
+		}
+	   }
+	od
+}
+#endif

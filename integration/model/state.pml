@@ -1,0 +1,186 @@
+/* What there is: sets of entries, the source stream, the manifest with its records, and what each node holds. */
+
+/* Sets of entries are bit masks: bit s is the entry with sequence s. */
+#define BIT(s) (1 << (s))
+#define UPTO(s) ((2 << (s)) - 2)
+#define RANGE(f, l) (UPTO(l) & ~UPTO((f) - 1))
+#define LOWEST(m) ((m) & 2 -> 1 : ((m) & 4 -> 2 : 3))
+#define HIGHEST(m) ((m) & 8 -> 3 : ((m) & 4 -> 2 : ((m) & 2 -> 1 : 0)))
+
+/* The source stream: entries 1..acked were acked, first..acked are still there. */
+#ifdef SURVIVORS /* to keep it smaller: what is taken in late need not be published late */
+byte acked = ENTRIES;
+#else
+byte acked;
+#endif
+byte first = 1;
+
+/* The manifest: records 1..last, of which those below kept are purged. A place in it and the number of power failures
+ * before the record was made name a record: together they stand for Record.ID. */
+#define CLAIM 1
+#define COMMIT 2
+#define FLOOR 3
+#define SNAPSHOT 4
+typedef Record {
+	byte kind;
+	byte epoch;
+	byte by;    /* node that appended it */
+	byte floor;
+	byte from;  /* of COMMIT: the extent's first; of SNAPSHOT: the last record that it has */
+	byte to;    /* of COMMIT: the extent's last; of SNAPSHOT: the entries of its rows, a mask */
+	bit gen;
+#ifdef SURVIVORS
+	byte prev;  /* the last record that counts, as its author knows; its generation */
+	bit prevgen;
+	bit endgen; /* generation of the message directly before it, as its author knows: as a rule that is prev */
+	byte snap;  /* the newest snapshot before it */
+	bit fromgen; /* of SNAPSHOT: generation of from */
+	bit vain;   /* ghost: it counts for nothing */
+#endif
+}
+Record rec[RECORDS + 1]; /* [0] stays empty and stands for what is before the first */
+byte last;
+byte kept = 1;
+byte high; /* ghost: entries 1..high are archived according to all records, purged or not */
+byte claims, snapshots; /* so far */
+#if NODES > 2
+byte used; /* nodes that have claimed: they are alike, so the first to claim are the first ones */
+#endif
+#define ANYONES 2 /* the generation of a position without an ID */
+#ifdef POWER
+byte synced; /* records up to here survive a power failure */
+bit failures;
+#define REBUILD true
+#else
+#define synced last
+#define failures 0
+#define REBUILD false
+#endif
+#ifdef SURVIVORS
+byte top; /* ghost: the last record that counts */
+byte counted; /* ghost: the last one that counts and is synced */
+#define vain(x) rec[x].vain
+#else
+#define top last
+#define vain(x) false
+#endif
+
+#if WORKERS > 0
+byte drained[WORKERS], until[WORKERS]; /* the run of entries that a worker has drained and put, 0 and 0 without one */
+#endif
+
+/* What a node does. */
+#define DOWN 0
+#define CLAIMING 1
+#define RECOVERING 2
+#define SCANNING 3
+#define SERVING 4
+#define OPENING 5
+#define LOADING 6
+/* Where its append stands. */
+#define NONE 0
+#define TRY 1
+#define LOOK 2
+#define APPLY 3
+#define CONFIRM 4
+typedef Node {
+	byte does;
+	byte epoch;
+	byte known;   /* the last record that it knows: what an append expects */
+#ifdef SURVIVORS
+	bit endgen;   /* generation of what is before the record that it appends: of known, or of known - 1 when it is appended */
+	byte past;    /* the last record that counts, as it knows: not known if what follows it counts for nothing */
+	bit pastgen;
+	byte snap;    /* the newest snapshot, as it knows */
+	bit fromgen;  /* of a snapshot that it appends */
+	bit gen;      /* of what it has appended */
+#ifdef ID_KEPT
+	bit stored;   /* it was appended once */
+#endif
+#ifdef SCAN_UNNAMED
+	bit begun;    /* its scan has found a record */
+#endif
+#ifdef PURGE_UNLOOKED
+	byte has;     /* what the newest snapshot has, as it knows */
+#endif
+#endif
+	/* Its disk, as it sees it while it lives. */
+	byte applied; /* source sequence */
+	byte at;      /* manifest record */
+	byte atgen;   /* that record's generation */
+	byte floor;
+	byte catalog; /* entries, a mask */
+	byte buffer;  /* entries, a mask */
+	/* Its append. */
+	byte step;
+	bit flying;   /* a copy of it may arrive at any time, even when the node has given up */
+	byte kind, pfrom, pto, pfloor;
+}
+Node node[NODES];
+
+byte i, newest, seen, f; /* scratch, 0 between steps */
+
+/* manifest.go, Has: a record is there, or another one is. */
+#ifdef SURVIVORS
+#define same(x, g) ((x) == 0 || (x) >= kept && (x) <= last && rec[x].gen == (g))
+#define other(x, g) ((x) > 0 && (x) >= kept && (x) <= last && rec[x].gen != (g))
+#define there(n) same(node[n].at, node[n].atgen) /* append.go, stillThere */
+#define current(n) (rec[top].by == n && node[n].epoch == rec[top].epoch && \
+	same(node[n].past, node[n].pastgen) && !vain(node[n].past))
+#else
+#define there(n) true
+#define current(n) (node[n].epoch == rec[last].epoch)
+#endif
+#ifdef LOCAL_UNCHECKED /* what is wrong on one disk only does not count: the mutations show that it leads to worse */
+#define owns(n, x) skip
+#else
+#define owns(n, x) assert(!current(n) || (x)) /* holds for a current owner */
+#endif
+#if NODES > 2
+#define mayClaim(n) (claims < CLAIMS && last < RECORDS && n <= used)
+#else
+#define mayClaim(n) (claims < CLAIMS && last < RECORDS && (claims > 0 || n == 0))
+#endif
+#ifdef SURVIVORS
+#define ANSWERED CONFIRM
+#else
+#define ANSWERED APPLY
+#endif
+#define idle(n) (node[n].does == SERVING && node[n].step == NONE && !node[n].flying && last < RECORDS)
+
+/* Up to where all is archived, as n knows it: ledger.go, floorLocked. */
+#define archived(n) (node[n].buffer == 0 -> node[n].applied : LOWEST(node[n].buffer) - 1)
+#define floorOf(n) (archived(n) > node[n].floor -> archived(n) : node[n].floor)
+
+/* To where n may trim: the floor of a record that it knows and that no power failure can take any more. */
+#ifdef TRIM_TO_APPLIED
+#define trimTo(n) node[n].applied
+#else
+#ifdef TRIM_UNSYNCED
+#define trimTo(n) node[n].floor
+#else
+#ifdef SURVIVORS
+#ifdef SURVIVORS_TRIM /* the delay is over, for a record that is lost as well */
+#define trimTo(n) (!there(n) -> node[n].floor : (node[n].at <= synced -> node[n].floor : rec[counted].floor))
+#else
+#define trimTo(n) (!there(n) -> 0 : (node[n].at <= synced -> node[n].floor : rec[counted].floor))
+#endif
+#else
+#define trimTo(n) (node[n].at <= synced -> node[n].floor : rec[synced].floor)
+#endif
+#endif
+#endif
+
+/* Up to where n looks for a snapshot whose records it may purge. */
+#ifdef PURGE_UNSYNCED
+#define safe(n) node[n].at
+#else
+#define safe(n) (node[n].at <= synced -> node[n].at : synced)
+#endif
+
+/* The server takes a record if nobody has appended since its author's last. */
+#ifdef NO_CAS
+#define fits(n) (last < RECORDS)
+#else
+#define fits(n) (last == node[n].known && last < RECORDS)
+#endif
