@@ -2,8 +2,8 @@
 
 proctype owner(byte n) {
 	do
-	/* claim.go, openClaim: Open, and the claim's append. Node 0 is the first, since the two are alike. An append that still flies has
-	 * the only slot that there is for one, so the node waits for it. */
+	/* claim.go, openClaim: Open, and the claim's append. Node 0 is the first, since the two are alike. An append that still
+	 * flies has the only slot that there is for one, so the node waits for it. */
 #ifdef SURVIVORS
 	:: d_step { node[n].does == DOWN && mayClaim(n) -> readLast(n); walk(n) }
 	:: d_step { node[n].does == DOWN && mayClaim(n) && last > 0 && failures == 0 -> readLast(n); node[n].does = OPENING }
@@ -204,7 +204,8 @@ proctype owner(byte n) {
 	:: d_step { idle(n) && offered(3, 3) && accepts(n, 3, 3) -> begin(n, COMMIT, 3, 3) }
 #endif
 
-	/* committer.go, recordFloor; trim.go, look and trim: the floor is recorded on its own, and trimmed to once its record is safe. */
+	/* committer.go, recordFloor; trim.go, look and trim: the floor is recorded on its own, and trimmed to once its record is
+	 * safe. */
 	:: d_step { idle(n) && floorOf(n) > node[n].floor -> begin(n, FLOOR, 0, 0) }
 	:: d_step { node[n].does == SERVING && trimTo(n) + 1 > first -> first = trimTo(n) + 1; check() }
 
