@@ -351,3 +351,52 @@ func TestNoTimerIsFar(t *testing.T) {
 		}
 	})
 }
+
+// TestBoarding: what falls due within the next fifth of the delay goes with what is due; what falls due later does not,
+// and nothing does without a log that is due.
+func TestBoarding(t *testing.T) {
+	bubble(t, func(g *rig) {
+		g.append("t.first", 1)
+		time.Sleep(testDelay / boardShare / 2)
+		g.append("t.boards", 1)
+		time.Sleep(testDelay/boardShare/2 + 2*DefaultTick)
+		g.append("t.waits", 1)
+		time.Sleep(testDelay - testDelay/boardShare - 4*DefaultTick)
+		if g.queued("t.first") {
+			t.Error("t.first is queued before it is due")
+		}
+		time.Sleep(3 * DefaultTick)
+		if !g.queued("t.first") || !g.queued("t.boards") || g.queued("t.waits") {
+			t.Errorf("queued: t.first %v, t.boards %v, t.waits %v", g.queued("t.first"), g.queued("t.boards"),
+				g.queued("t.waits"))
+		}
+		g.append("t.last", 1)
+		time.Sleep(testDelay/boardShare/2 + DefaultTick) // the timer of t.boards fires, for nothing
+		if g.queued("t.waits") {
+			t.Error("t.waits is queued with a slot that is empty")
+		}
+		time.Sleep(testDelay / boardShare)
+		if !g.queued("t.waits") || g.queued("t.last") {
+			t.Errorf("queued: t.waits %v, t.last %v", g.queued("t.waits"), g.queued("t.last"))
+		}
+	})
+}
+
+// TestBoardingFillsADrain: no more board than a worker drains at once.
+func TestBoardingFillsADrain(t *testing.T) {
+	bubble(t, func(g *rig) {
+		g.append("t.first", 1)
+		time.Sleep(2 * DefaultTick)
+		for i := range 2 * boardLogs {
+			if i == boardLogs/2 { // the others fall due in another slot
+				time.Sleep(DefaultTick)
+			}
+			g.append(fmt.Sprintf("t.%05d", i), 1)
+		}
+		time.Sleep(testDelay - 2*DefaultTick)
+		synctest.Wait()
+		if got := g.s.Stats(); got.Queued != boardLogs || got.Armed != boardLogs+1 {
+			t.Errorf("%d logs are queued, want %d; %d are left", got.Queued, boardLogs, got.Armed)
+		}
+	})
+}

@@ -3,6 +3,8 @@ package scheduler
 import (
 	"context"
 	"time"
+
+	"dormouse/internal/wire"
 )
 
 // slot is all the logs that fall due in one tick, or are to be queued again in it. One timer serves it, set when the
@@ -40,12 +42,14 @@ func (s *Scheduler) placeLocked(i uint32, l *logState, k int64) {
 	s.mu.table.push(&sl.logs, i)
 }
 
-// takeSlotLocked moves the logs of a slot that want to go into the outbox, after looking at most at so many of them.
-func (s *Scheduler) takeSlotLocked(sl *slot, most int, want func(*logState) bool) {
+// takeSlotLocked moves the logs of a slot that want to go into the outbox, after looking at most at so many of them. It
+// returns how many it moved.
+func (s *Scheduler) takeSlotLocked(sl *slot, most int, want func(*logState) bool) (moved int) {
 	for i := sl.logs.head; i != 0 && most > 0; most-- {
 		l := s.mu.table.get(i)
 		next := l.next
 		if want(l) {
+			moved++
 			s.mu.table.unlink(&sl.logs, i)
 			if !s.moveLocked(l, armed, queued) {
 				l.due = 0
@@ -59,6 +63,27 @@ func (s *Scheduler) takeSlotLocked(sl *slot, most int, want func(*logState) bool
 	}
 	if s.mu.outbox.head != 0 {
 		signal(s.ready) // a publisher that leaves something behind wakes the next
+	}
+	return moved
+}
+
+// Logs board early: those that fall due within the next boardShare-th of MaxDelay go with a slot that is due, until
+// there are boardLogs. A drain, a request and an object then follow the time, and not each log that wakes up; and a
+// bound on how long entries wait is still one. More logs than a worker drains at once would gain nothing, and come in
+// bursts.
+const (
+	boardShare = 5
+	boardLogs  = wire.MaxDrainLogs
+)
+
+// boardLocked has logs go with so many others that are due in slot k.
+func (s *Scheduler) boardLocked(k int64, due int) {
+	room := boardLogs - due
+	for last := k + s.slotOf(int64(s.cfg.MaxDelay/boardShare)); k < last && room > 0; {
+		k++
+		if sl := s.mu.slots[k]; sl != nil {
+			room -= s.takeSlotLocked(sl, room, func(l *logState) bool { return l.state == armed })
+		}
 	}
 }
 
@@ -86,11 +111,14 @@ func (s *Scheduler) serveSome(k int64) (left time.Duration, more bool) {
 	if left := s.dueOf(k) - time.Since(s.start); left > s.cfg.Tick/2 {
 		return left, false
 	}
-	s.takeSlotLocked(sl, serveLogs, func(*logState) bool { return true })
+	served := s.takeSlotLocked(sl, serveLogs, func(*logState) bool { return true })
 	if sl.logs.head != 0 {
 		return 0, true
 	}
 	delete(s.mu.slots, k)
+	if served > 0 {
+		s.boardLocked(k, served)
+	}
 	return 0, false
 }
 
