@@ -16,7 +16,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"dormouse/internal/jsapi"
-	"dormouse/internal/ordered"
+	"dormouse/internal/streamreader"
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
 	"dormouse/store/client"
@@ -174,7 +174,8 @@ func TestReaderChangesNothing(t *testing.T) {
 	if sources, err := topology.Sources(t.Context(), reader.js); err != nil || len(sources) != 1 {
 		t.Fatalf("the reader finds %v, %v", sources, err)
 	}
-	consumer, err := ordered.Open(t.Context(), reader.js, wire.DefaultSource, "logs.acme.web", 1, ordered.Limits{})
+	consumer, err := streamreader.Open(t.Context(), reader.js, wire.DefaultSource, "logs.acme.web", 1,
+		streamreader.Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}

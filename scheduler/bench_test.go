@@ -77,16 +77,16 @@ func BenchmarkFire(b *testing.B) {
 		b.StopTimer()
 		s, k := due(b, names, batch)
 		b.StartTimer()
-		s.serveDue(k)
+		(&slotRunner{s}).serveDue(k)
 		taken := 0
-		var f flight
+		p := &publisher{s: s}
 		for {
-			ready := s.takeBatch(&f)
+			ready := p.takeBatch()
 			if len(ready) == 0 {
 				break
 			}
 			taken += len(ready)
-			s.landed(&f, true)
+			p.landed(true)
 		}
 		if taken != logs {
 			b.Fatalf("%d logs were taken, want %d", taken, logs)

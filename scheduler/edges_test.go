@@ -296,7 +296,7 @@ func TestBounds(t *testing.T) {
 	s.Append(all)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if n := len(s.takeRunLocked().logs); n != runLogs {
+	if n := len((&publisher{s: s}).takeRunLocked().logs); n != runLogs {
 		t.Errorf("%d logs are sorted together, want %d", n, runLogs)
 	}
 }

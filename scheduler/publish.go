@@ -11,35 +11,40 @@ import (
 	"dormouse/internal/retry"
 )
 
-// publish takes batches off the outbox and publishes them until ctx is done. A batch that cannot be published goes back
+// publisher makes ready logs known to the workers. There are Config.Publishers of them, which share the outbox.
+type publisher struct {
+	s *Scheduler
+	f flight // the batch in hand
+}
+
+// run takes batches off the outbox and publishes them until ctx is done. A batch that cannot be published goes back
 // to the outbox, and the publisher pauses; the outbox itself is a list of states that exist anyway, so it needs no
 // bound.
-func (s *Scheduler) publish(ctx context.Context) error {
-	var f flight
+func (p *publisher) run(ctx context.Context) error {
 	pause := retry.Patient()
 	for {
-		logs := s.takeBatch(&f)
+		logs := p.takeBatch()
 		if len(logs) == 0 {
 			select {
 			case <-ctx.Done():
 				return ctx.Err()
-			case <-s.ready:
+			case <-p.s.ready:
 			}
 			continue
 		}
-		err := s.cfg.Publish(ctx, logs)
-		s.landed(&f, err == nil)
+		err := p.s.cfg.Publish(ctx, logs)
+		p.landed(err == nil)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		if err == nil {
-			s.queueing.Over()
+			p.s.queueing.Over()
 			pause.Reset()
 			continue
 		}
-		s.cfg.Metrics.failures.Inc()
+		p.s.cfg.Metrics.failures.Inc()
 		wait := pause.NextBackOff()
-		s.queueing.Failed(err, "logs", len(logs))
+		p.s.queueing.Failed(err, "logs", len(logs))
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -67,43 +72,43 @@ type flight struct {
 	late []time.Duration // of those that had a deadline, in no order
 }
 
-// takeBatch takes the next logs of the run, or of a new run off the outbox, as batch f. It returns them in ascending
-// order, in memory of their own; none when there is nothing to publish, the queue is full, or another publisher is
-// about to have it.
-func (s *Scheduler) takeBatch(f *flight) []string {
-	s.mu.Lock()
-	if s.mu.awaiting >= s.cfg.QueueLogs { // the next commit wakes a publisher
-		s.mu.Unlock()
+// takeBatch takes the next logs of the run, or of a new run off the outbox, as the batch in hand. It returns them in
+// ascending order, in memory of their own; none when there is nothing to publish, the queue is full, or another
+// publisher is about to have it.
+func (p *publisher) takeBatch() []string {
+	p.s.mu.Lock()
+	if p.s.mu.awaiting >= p.s.cfg.QueueLogs { // the next commit wakes a publisher
+		p.s.mu.Unlock()
 		return nil
 	}
-	for len(s.mu.run.logs) == 0 {
-		if s.mu.outbox.head == 0 || s.mu.sorting {
-			s.mu.Unlock()
+	for len(p.s.mu.run.logs) == 0 {
+		if p.s.mu.outbox.head == 0 || p.s.mu.sorting {
+			p.s.mu.Unlock()
 			return nil
 		}
-		taken := s.takeRunLocked()
-		s.mu.sorting = true
-		s.mu.Unlock()
+		taken := p.takeRunLocked()
+		p.s.mu.sorting = true
+		p.s.mu.Unlock()
 		taken.sort()
-		s.mu.Lock()
-		s.mu.run, s.mu.sorting = taken, false
+		p.s.mu.Lock()
+		p.s.mu.run, p.s.mu.sorting = taken, false
 	}
-	logs := s.takeOfRunLocked(f)
-	more := len(s.mu.run.logs) > 0 || s.mu.outbox.head != 0
-	s.mu.Unlock()
+	logs := p.takeOfRunLocked()
+	more := len(p.s.mu.run.logs) > 0 || p.s.mu.outbox.head != 0
+	p.s.mu.Unlock()
 	if more {
-		signal(s.ready) // there is work for another publisher
+		signal(p.s.ready) // there is work for another publisher
 	}
 	return logs
 }
 
 // takeRunLocked takes the logs that have waited longest off the outbox.
-func (s *Scheduler) takeRunLocked() run {
-	s.mu.flight++
-	r := run{number: s.mu.flight, tables: s.mu.tables}
-	for i := s.mu.outbox.head; i != 0 && len(r.logs) < runLogs; i = s.mu.outbox.head {
-		l := s.mu.table.get(i)
-		s.unplaceLocked(i, l)
+func (p *publisher) takeRunLocked() run {
+	p.s.mu.flight++
+	r := run{number: p.s.mu.flight, tables: p.s.mu.tables}
+	for i := p.s.mu.outbox.head; i != 0 && len(r.logs) < runLogs; i = p.s.mu.outbox.head {
+		l := p.s.mu.table.get(i)
+		p.s.unplaceLocked(i, l)
 		l.place, l.at = inFlight, r.number
 		r.states, r.logs = append(r.states, i), append(r.logs, l.id)
 	}
@@ -111,13 +116,13 @@ func (s *Scheduler) takeRunLocked() run {
 }
 
 // takeOfRunLocked takes a batch off the run, without the logs that were committed or armed again since.
-func (s *Scheduler) takeOfRunLocked(f *flight) (logs []string) {
-	r := &s.mu.run
+func (p *publisher) takeOfRunLocked() (logs []string) {
+	r, f := &p.s.mu.run, &p.f
 	f.number, f.tables = r.number, r.tables
 	f.states, f.logs = f.states[:0], f.logs[:0]
 	n := 0
-	for ; n < len(r.logs) && len(f.logs) < s.cfg.BatchLogs; n++ {
-		if _, ok := s.inFlightLocked(r, n); ok {
+	for ; n < len(r.logs) && len(f.logs) < p.s.cfg.BatchLogs; n++ {
+		if _, ok := p.inFlightLocked(r, n); ok {
 			f.states, f.logs = append(f.states, r.states[n]), append(f.logs, r.logs[n])
 		}
 	}
@@ -129,48 +134,49 @@ func (s *Scheduler) takeOfRunLocked(f *flight) (logs []string) {
 
 // inFlightLocked returns the state of log n of a run, and whether it is still in this flight: no other state is in
 // flight under the run's number, whomever it belongs to by now.
-func (s *Scheduler) inFlightLocked(r *run, n int) (i uint32, ok bool) {
+func (p *publisher) inFlightLocked(r *run, n int) (i uint32, ok bool) {
 	i = r.states[n]
-	if r.tables != s.mu.tables { // compacted meanwhile: the states have moved
-		if i, ok = s.mu.table.index[r.logs[n]]; !ok {
+	if r.tables != p.s.mu.tables { // compacted meanwhile: the states have moved
+		if i, ok = p.s.mu.table.index[r.logs[n]]; !ok {
 			return 0, false
 		}
 	}
-	l := s.mu.table.get(i)
+	l := p.s.mu.table.get(i)
 	return i, l.place == inFlight && l.at == r.number
 }
 
 // landed takes the outcome of a batch. Logs that were committed or armed again meanwhile are in another place by now
 // and stay there.
-func (s *Scheduler) landed(f *flight, ok bool) {
+func (p *publisher) landed(ok bool) {
 	now := time.Now()
+	f := &p.f
 	f.late = f.late[:0]
-	s.landLocking(f, ok, now)
+	p.landLocking(ok, now)
 	for _, late := range f.late { // the histogram takes longer than all the rest, and no lock
-		s.cfg.Metrics.lateness.Observe(late.Seconds())
+		p.s.cfg.Metrics.lateness.Observe(late.Seconds())
 	}
 }
 
-func (s *Scheduler) landLocking(f *flight, ok bool, now time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	again := s.requeueSlot(now)
+func (p *publisher) landLocking(ok bool, now time.Time) {
+	p.s.mu.Lock()
+	defer p.s.mu.Unlock()
+	f, again := &p.f, p.s.requeueSlot(now)
 	for n := range f.states {
-		i, still := s.inFlightLocked(&f.run, n)
+		i, still := p.inFlightLocked(&f.run, n)
 		if !still {
 			continue
 		}
-		l := s.mu.table.get(i)
+		l := p.s.mu.table.get(i)
 		l.place, l.at = 0, 0
 		if !ok {
-			s.toOutboxLocked(i, l)
+			p.s.toOutboxLocked(i, l)
 			continue
 		}
 		if l.due > 0 {
-			f.late = append(f.late, max(now.Sub(s.start)-time.Duration(l.due), 0))
+			f.late = append(f.late, max(now.Sub(p.s.start)-time.Duration(l.due), 0))
 			l.due = 0
 		}
-		s.awaitCommitLocked(i, l, again)
+		p.s.awaitCommitLocked(i, l, again)
 	}
 }
 

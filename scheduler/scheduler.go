@@ -142,9 +142,9 @@ func New(cfg Config) (*Scheduler, error) {
 // is left then, unless the timing wheel had hung, see wheel.go.
 func (s *Scheduler) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return s.runSlots(ctx) })
+	group.Go(func() error { return (&slotRunner{s}).run(ctx) })
 	for range s.cfg.Publishers {
-		group.Go(func() error { return s.publish(ctx) })
+		group.Go(func() error { return (&publisher{s: s}).run(ctx) })
 	}
 	return group.Wait()
 }

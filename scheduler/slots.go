@@ -12,20 +12,20 @@ import (
 type slot struct{ logs list }
 
 // slotOf returns the slot that ends at or after a moment, nanoseconds since start.
-func (s *Scheduler) slotOf(due int64) int64 {
-	tick := int64(s.cfg.Tick)
+func (c *Config) slotOf(due int64) int64 {
+	tick := int64(c.Tick)
 	return (due + tick - 1) / tick
 }
 
 // dueOf returns when slot k is due.
-func (s *Scheduler) dueOf(k int64) time.Duration { return time.Duration(k) * s.cfg.Tick }
+func (c *Config) dueOf(k int64) time.Duration { return time.Duration(k) * c.Tick }
 
 // requeueSlots is into how many slots RequeueAfter is divided: nobody needs it exact, and few slots are few timers.
 const requeueSlots = 64
 
 func (s *Scheduler) requeueSlot(now time.Time) int64 {
-	k := s.slotOf(int64(now.Sub(s.start) + s.cfg.RequeueAfter))
-	coarse := max(s.slotOf(int64(s.cfg.RequeueAfter))/requeueSlots, 1)
+	k := s.cfg.slotOf(int64(now.Sub(s.start) + s.cfg.RequeueAfter))
+	coarse := max(s.cfg.slotOf(int64(s.cfg.RequeueAfter))/requeueSlots, 1)
 	return (k + coarse - 1) / coarse * coarse
 }
 
@@ -51,7 +51,7 @@ func (s *Scheduler) takeSlotLocked(sl *slot, most int, want func(*logState) bool
 		if want(l) {
 			moved++
 			s.mu.table.unlink(&sl.logs, i)
-			if !s.moveLocked(l, armed, queued) {
+			if !s.mu.stats.move(l, armed, queued) {
 				l.due = 0
 				s.answeredLocked()
 				s.cfg.Metrics.requeued.Inc()
@@ -77,12 +77,12 @@ const (
 )
 
 // boardLocked has logs go with so many others that are due in slot k.
-func (s *Scheduler) boardLocked(k int64, due int) {
+func (r *slotRunner) boardLocked(k int64, due int) {
 	room := boardLogs - due
-	for last := k + s.slotOf(int64(s.cfg.MaxDelay/boardShare)); k < last && room > 0; {
+	for last := k + r.s.cfg.slotOf(int64(r.s.cfg.MaxDelay/boardShare)); k < last && room > 0; {
 		k++
-		if sl := s.mu.slots[k]; sl != nil {
-			room -= s.takeSlotLocked(sl, room, func(l *logState) bool { return l.state == armed })
+		if sl := r.s.mu.slots[k]; sl != nil {
+			room -= r.s.takeSlotLocked(sl, room, func(l *logState) bool { return l.state == armed })
 		}
 	}
 }
@@ -93,51 +93,54 @@ const serveLogs = 1024
 
 // serveDue empties a slot that is due, or returns how long it is until then if that is more than half a tick: the wheel
 // goes by the wall clock, which may have been moved a little.
-func (s *Scheduler) serveDue(k int64) (left time.Duration) {
+func (r *slotRunner) serveDue(k int64) (left time.Duration) {
 	for {
-		if left, more := s.serveSome(k); !more {
+		if left, more := r.serveSome(k); !more {
 			return left
 		}
 	}
 }
 
-func (s *Scheduler) serveSome(k int64) (left time.Duration, more bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	sl := s.mu.slots[k]
+func (r *slotRunner) serveSome(k int64) (left time.Duration, more bool) {
+	r.s.mu.Lock()
+	defer r.s.mu.Unlock()
+	sl := r.s.mu.slots[k]
 	if sl == nil {
 		return 0, false
 	}
-	if left := s.dueOf(k) - time.Since(s.start); left > s.cfg.Tick/2 {
+	if left := r.s.cfg.dueOf(k) - time.Since(r.s.start); left > r.s.cfg.Tick/2 {
 		return left, false
 	}
-	served := s.takeSlotLocked(sl, serveLogs, func(*logState) bool { return true })
+	served := r.s.takeSlotLocked(sl, serveLogs, func(*logState) bool { return true })
 	if sl.logs.head != 0 {
 		return 0, true
 	}
-	delete(s.mu.slots, k)
+	delete(r.s.mu.slots, k)
 	if served > 0 {
-		s.boardLocked(k, served)
+		r.boardLocked(k, served)
 	}
 	return 0, false
 }
 
 // overdueLocked returns the slots that are overdue by more than bound.
-func (s *Scheduler) overdueLocked(bound time.Duration) (overdue []int64) {
-	now := time.Since(s.start)
-	for k := range s.mu.slots {
-		if now-s.dueOf(k) > bound {
+func (r *slotRunner) overdueLocked(bound time.Duration) (overdue []int64) {
+	now := time.Since(r.s.start)
+	for k := range r.s.mu.slots {
+		if now-r.s.cfg.dueOf(k) > bound {
 			overdue = append(overdue, k)
 		}
 	}
 	return overdue
 }
 
-// runSlots sets timers and serves the slots whose timers fire, under a supervisor's eyes, until ctx is done.
-func (s *Scheduler) runSlots(ctx context.Context) error {
-	clock := s.newClock()
+// slotRunner serves the slots, in one goroutine.
+type slotRunner struct{ s *Scheduler }
+
+// run sets timers and serves the slots whose timers fire, under a supervisor's eyes, until ctx is done.
+func (r *slotRunner) run(ctx context.Context) error {
+	clock := newClock(r.s)
 	defer func() { clock.stop() }()
-	bound := max(time.Second, 10*s.cfg.Tick)
+	bound := max(time.Second, 10*r.s.cfg.Tick)
 	supervise := time.NewTimer(bound)
 	defer supervise.Stop()
 	watching, excused, watched := true, false, time.Now() // watched is when supervise was set
@@ -149,15 +152,15 @@ func (s *Scheduler) runSlots(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-s.arm:
-			clock.set(s.takeUnset())
+		case <-r.s.arm:
+			clock.set(r.takeUnset())
 			if !watching {
 				watch()
 				watching = true
 			}
 		case <-clock.fired:
 			for _, k := range clock.takeFired() {
-				if left := s.serveDue(k); left > 0 { // a far slot on its way, or a clock that jumped ahead
+				if left := r.serveDue(k); left > 0 { // a far slot on its way, or a clock that jumped ahead
 					clock.set([]int64{k})
 				}
 			}
@@ -167,8 +170,8 @@ func (s *Scheduler) runSlots(ctx context.Context) error {
 				continue
 			}
 			var stuck, more bool
-			if clock, stuck, more = s.supervise(clock, bound); stuck {
-				s.cfg.Logger.Error("the timing wheel was stuck or its clock was set back: replaced it", "bound", bound)
+			if clock, stuck, more = r.supervise(clock, bound); stuck {
+				r.s.cfg.Logger.Error("the timing wheel was stuck or its clock was set back: replaced it", "bound", bound)
 			}
 			if watching = more; more {
 				watch()
@@ -177,37 +180,37 @@ func (s *Scheduler) runSlots(ctx context.Context) error {
 	}
 }
 
-func (s *Scheduler) takeUnset() []int64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	unset := s.mu.unset
-	s.mu.unset = nil
+func (r *slotRunner) takeUnset() []int64 {
+	r.s.mu.Lock()
+	defer r.s.mu.Unlock()
+	unset := r.s.mu.unset
+	r.s.mu.unset = nil
 	return unset
 }
 
 // supervise serves slots that are overdue by more than bound, by the monotonic clock, and then does not trust the wheel
 // any more: a new one takes over all slots. more reports whether there are slots left to watch.
-func (s *Scheduler) supervise(c *clock, bound time.Duration) (now *clock, stuck, more bool) {
-	s.mu.Lock()
-	overdue := s.overdueLocked(bound)
-	s.mu.Unlock()
+func (r *slotRunner) supervise(c *clock, bound time.Duration) (now *clock, stuck, more bool) {
+	r.s.mu.Lock()
+	overdue := r.overdueLocked(bound)
+	r.s.mu.Unlock()
 	if len(overdue) > 0 {
-		s.cfg.Metrics.rebuilds.Inc()
+		r.s.cfg.Metrics.rebuilds.Inc()
 		for _, k := range overdue {
-			s.serveDue(k)
+			r.serveDue(k)
 		}
 		c.abandon()
-		c = s.newClock()
+		c = newClock(r.s)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	r.s.mu.Lock()
+	defer r.s.mu.Unlock()
 	if len(overdue) > 0 {
-		all := make([]int64, 0, len(s.mu.slots))
-		for k := range s.mu.slots {
+		all := make([]int64, 0, len(r.s.mu.slots))
+		for k := range r.s.mu.slots {
 			all = append(all, k)
 		}
-		s.mu.unset = nil
+		r.s.mu.unset = nil
 		c.set(all)
 	}
-	return c, len(overdue) > 0, len(s.mu.slots) > 0
+	return c, len(overdue) > 0, len(r.s.mu.slots) > 0
 }

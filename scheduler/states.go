@@ -203,15 +203,15 @@ func (s *Scheduler) Release() {
 	}
 }
 
-// moveLocked changes the state of a log from one to another, or reports false and changes nothing: this is what keeps a
-// log from being queued twice. from is 0 for a log that is in no state yet, or has just left one.
-func (s *Scheduler) moveLocked(l *logState, from, to state) bool {
+// move changes the state of a log from one to another, or reports false and changes nothing: this is what keeps a log
+// from being queued twice. from is 0 for a log that is in no state yet, or has just left one.
+func (st *Stats) move(l *logState, from, to state) bool {
 	if l.state != from {
 		return false
 	}
 	l.state = to
-	s.mu.stats.count(from, -1)
-	s.mu.stats.count(to, 1)
+	st.count(from, -1)
+	st.count(to, 1)
 	return true
 }
 
@@ -227,7 +227,7 @@ func (st *Stats) count(s state, by int) {
 // leaveLocked takes a log out of its place and its state. The caller gives it new ones.
 func (s *Scheduler) leaveLocked(i uint32, l *logState) {
 	s.unplaceLocked(i, l)
-	s.moveLocked(l, l.state, 0)
+	s.mu.stats.move(l, l.state, 0)
 }
 
 // unplaceLocked takes a log off whatever list it is on.
@@ -248,7 +248,7 @@ func (s *Scheduler) unplaceLocked(i uint32, l *logState) {
 
 // armLocked gives a log that is in no place its deadline.
 func (s *Scheduler) armLocked(i uint32, l *logState, arrival, now time.Time) {
-	if !s.moveLocked(l, 0, armed) {
+	if !s.mu.stats.move(l, 0, armed) {
 		return
 	}
 	// The arrival's clock may be ahead of ours, or have been stepped: never wait longer than MaxDelay from now. An
@@ -259,7 +259,7 @@ func (s *Scheduler) armLocked(i uint32, l *logState, arrival, now time.Time) {
 		s.mu.collected++
 	}
 	l.due = max(int64(now.Sub(s.start)+wait), 1)
-	s.placeLocked(i, l, s.slotOf(l.due))
+	s.placeLocked(i, l, s.cfg.slotOf(l.due))
 }
 
 // queueLocked makes an idle or armed log ready.
@@ -268,7 +268,7 @@ func (s *Scheduler) queueLocked(i uint32, l *logState) {
 		l.due = 0
 	}
 	s.unplaceLocked(i, l)
-	if s.moveLocked(l, 0, queued) || s.moveLocked(l, armed, queued) {
+	if s.mu.stats.move(l, 0, queued) || s.mu.stats.move(l, armed, queued) {
 		s.toOutboxLocked(i, l)
 	}
 }
@@ -283,7 +283,7 @@ func (s *Scheduler) toOutboxLocked(i uint32, l *logState) {
 // it: slot again, see requeueSlot.
 func (s *Scheduler) awaitCommitLocked(i uint32, l *logState, again int64) {
 	if l.state != queued {
-		s.moveLocked(l, l.state, queued)
+		s.mu.stats.move(l, l.state, queued)
 	}
 	s.placeLocked(i, l, again)
 	s.mu.awaiting++

@@ -45,7 +45,7 @@ type clock struct {
 }
 
 // newClock starts a wheel with a span of twice the longest delay that it is given.
-func (s *Scheduler) newClock() *clock {
+func newClock(s *Scheduler) *clock {
 	slots := int64(s.cfg.MaxDelay/s.cfg.Tick) + 2
 	c := &clock{
 		s: s, wheel: s.newWheel(s.cfg.Tick, 2*slots), half: time.Duration(slots) * s.cfg.Tick,
@@ -77,7 +77,7 @@ func (c *clock) run() {
 		c.mu.todo = nil
 		c.mu.Unlock()
 		for _, k := range todo {
-			wait := c.s.dueOf(k) - time.Since(c.s.start)
+			wait := c.s.cfg.dueOf(k) - time.Since(c.s.start)
 			if wait > 0 {
 				wait += c.s.cfg.Tick / 2 // the wheel rounds down to its tick: aim at the middle of the one that begins then
 			}

@@ -44,12 +44,17 @@ type server struct {
 	closed   chan error // cap 1: why the connection to NATS was closed for good
 	refused  refusals
 
+	archive
+	node *ingest.Node  // nil without the role
+	pool *workers.Pool // nil without the role
+	http *httpServer
+}
+
+// archive is the bucket.
+type archive struct {
 	bucket *bucket.Bucket
 	ours   *identity.Bucket // the same, used while it is the system's
 	whose  *outage.Log      // that it has not said yet whose it is
-	node   *ingest.Node     // nil without the role
-	pool   *workers.Pool    // nil without the role
-	http   *httpServer
 }
 
 // newServer opens everything, in the order in which the parts need each other; on an error it closes what was opened.

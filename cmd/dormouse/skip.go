@@ -15,9 +15,9 @@ import (
 
 	"dormouse/internal/jsapi"
 	"dormouse/internal/logid"
-	"dormouse/internal/ordered"
 	"dormouse/internal/rejected"
 	"dormouse/internal/shardid"
+	"dormouse/internal/streamreader"
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
 	"dormouse/store/client"
@@ -122,8 +122,8 @@ func (s skip) run(ctx context.Context, nc *nats.Conn, js jetstream.JetStream) (s
 
 // exactSubject returns a message's subject as a consumer is sent it, or what is known of it.
 func exactSubject(ctx context.Context, js jetstream.JetStream, stream string, msg jsapi.Message) string {
-	one := ordered.Limits{Messages: 1, Bytes: len(msg.Data) + len(msg.Header)}
-	consumer, err := ordered.Open(ctx, js, stream, "", msg.Sequence, one)
+	one := streamreader.Limits{Messages: 1, Bytes: len(msg.Data) + len(msg.Header)}
+	consumer, err := streamreader.Open(ctx, js, stream, "", msg.Sequence, one)
 	if err != nil {
 		return msg.Subject
 	}

@@ -7,7 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"dormouse/internal/ordered"
+	"dormouse/internal/streamreader"
 	"dormouse/internal/wire"
 	"dormouse/store/manifest"
 )
@@ -143,7 +143,7 @@ func TestWhatGetsOn(t *testing.T) {
 	heldUp("a record was appended", true, Taking)
 	s.Publish("logs.t.a", "1")
 	in := o.intake.newBatch()
-	if err := in.take(ordered.Message{Subject: "logs.t.a", Sequence: 1, Time: s.Message(1).Time}); err != nil {
+	if err := in.take(streamreader.Message{Subject: "logs.t.a", Sequence: 1, Time: s.Message(1).Time}); err != nil {
 		t.Fatal(err)
 	}
 	if err := o.intake.apply(t.Context(), in); err != nil {

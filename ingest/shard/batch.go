@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -13,12 +12,10 @@ import (
 	"dormouse/internal/header"
 	"dormouse/internal/jsapi"
 	"dormouse/internal/logid"
-	"dormouse/internal/ordered"
 	"dormouse/internal/rejected"
-	"dormouse/internal/topology"
+	"dormouse/internal/streamreader"
 	"dormouse/scheduler"
 	"dormouse/store/cache"
-	"dormouse/store/manifest"
 )
 
 // batch is a number of messages on their way into the buffer.
@@ -26,7 +23,7 @@ type batch struct {
 	intake   *intake
 	batch    *cache.Batch // nil until the first message: waiting for one must not keep the database from resting
 	arrivals []scheduler.Arrival
-	doubts   []ordered.Message // whose headers may not be all that their publishers sent
+	doubts   []streamreader.Message // whose headers may not be all that their publishers sent
 	// to be published elsewhere before the batch counts as applied: rejected, or published again
 	outgoing []outgoing
 
@@ -35,12 +32,20 @@ type batch struct {
 	pending           uint64 // messages that the stream holds beyond this batch
 	expected, applied uint64 // the sequence that should come next; the last that came
 	appliedTime       time.Time
-	skipped, reused   int
-	rejected          reasons
-	gaps              []span // sequences that did not come
-	highest           uint64 // at or below it, an entry may be archived already
-	key, value        []byte // scratch
+	counts
+	gaps    []span // sequences that did not come
+	highest uint64 // at or below it, an entry may be archived already
+	scratch
 }
+
+// counts are what a batch adds to the metrics.
+type counts struct {
+	skipped, reused int
+	rejected        reasons
+}
+
+// scratch is memory for the key and the value of one entry.
+type scratch struct{ key, value []byte }
 
 func (t *intake) newBatch() *batch {
 	expected, highest := t.ledger.expect()
@@ -54,7 +59,7 @@ func (in *batch) close() {
 }
 
 // take sorts one message in: an entry for the buffer, one that is archived already, or one to be put aside.
-func (in *batch) take(msg ordered.Message) error {
+func (in *batch) take(msg streamreader.Message) error {
 	seq := msg.Sequence
 	in.came++
 	if seq < in.expected {
@@ -78,7 +83,7 @@ func (in *batch) take(msg ordered.Message) error {
 }
 
 // sort takes a message whose headers are known.
-func (in *batch) sort(msg ordered.Message) error {
+func (in *batch) sort(msg streamreader.Message) error {
 	seq, t := msg.Sequence, in.intake
 	log, err := logid.FromSubject(t.from.source.Prefix, msg.Subject)
 	if err != nil {
@@ -119,7 +124,7 @@ func (in *batch) reject(m rejected.Message, reason error) {
 }
 
 // message is one of the source stream, to be put aside.
-func (t *intake) message(msg ordered.Message) rejected.Message {
+func (t *intake) message(msg streamreader.Message) rejected.Message {
 	return rejected.Message{Stream: t.from.source.Stream, Subject: msg.Subject, Seq: msg.Sequence, Time: msg.Time,
 		Headers: msg.Header, Data: msg.Data}
 }
@@ -137,7 +142,7 @@ func (t *intake) apply(ctx context.Context, in *batch) error {
 	}
 	in.reused -= refused
 	in.rejected.add(refusedReason, refused)
-	skipped, err := t.reportLoss(ctx, in.gaps)
+	skipped, err := t.losses.report(ctx, in.gaps)
 	if err != nil {
 		return err
 	}
@@ -183,7 +188,7 @@ func (t *intake) passOver(ctx context.Context, passed uint64) error {
 
 // stepOver moves the applied sequence over entries that the stream has dropped.
 func (t *intake) stepOver(ctx context.Context, to uint64) error {
-	skipped, err := t.reportLoss(ctx, []span{{t.ledger.applied() + 1, to}})
+	skipped, err := t.losses.report(ctx, []span{{t.ledger.applied() + 1, to}})
 	if err != nil {
 		return err
 	}
@@ -199,50 +204,4 @@ func (t *intake) stepOver(ctx context.Context, to uint64) error {
 func (t *intake) tookIn(to uint64) {
 	t.advance.Done(Taking)
 	t.progress.replayedUpTo(to)
-}
-
-// reportLoss says what a gap in the sequences is: entries that the stream's own limits, or somebody's purge or delete,
-// took away before they could be archived. But an owner that was stopped and goes on meets what its successor has
-// archived and trimmed; it has to step down, and the error wraps manifest.ErrFenced. What an operator has put aside is
-// no loss: skipped is how many those are.
-func (t *intake) reportLoss(ctx context.Context, gaps []span) (skipped uint64, err error) {
-	if len(gaps) == 0 {
-		return 0, nil
-	}
-	_, epoch, err := manifest.Head(ctx, t.from.js, t.from.source.Shard)
-	if err == nil && epoch != t.epoch {
-		return 0, fmt.Errorf("%w: shard %s, epoch %d", manifest.ErrFenced, t.from.source.Shard, epoch)
-	}
-	if err == nil {
-		skipped, err = t.rejects.skippedIn(ctx, gaps)
-	}
-	if err != nil {
-		return 0, fmt.Errorf("%w: %w", errSource, err)
-	}
-	if skipped > 0 {
-		t.log.Warn("stepping over what an operator has put aside in DORMOUSE_REJECTED", "messages", skipped, "from_sequence",
-			gaps[0].first)
-	}
-	lost := -skipped
-	for _, gap := range gaps {
-		lost += gap.count()
-	}
-	if lost == 0 {
-		return skipped, nil
-	}
-	t.metrics.lost.Add(float64(lost))
-	t.log.Error("data loss: the source stream dropped entries before they were archived", "entries", lost,
-		"from_sequence", gaps[0].first, "to_sequence", gaps[len(gaps)-1].last, "why",
-		lossCause(t.from.stream.CachedInfo().Config))
-	return skipped, nil
-}
-
-// lossCause says what can have taken entries out of a stream that is configured like that.
-func lossCause(stream jetstream.StreamConfig) string {
-	const somebody = "a purge or delete by somebody"
-	drops := topology.Drops(stream)
-	if len(drops) == 0 {
-		return somebody + ": nothing in the stream's configuration drops entries"
-	}
-	return "its configuration (" + strings.Join(drops, ", ") + "), which should be changed, or " + somebody
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"dormouse/internal/extent"
-	"dormouse/internal/ordered"
+	"dormouse/internal/streamreader"
 	"dormouse/internal/wire"
 )
 
@@ -20,7 +20,7 @@ import (
 func fill(b testing.TB, o *trial, logs []string, perLog int) []extent.Extent {
 	b.Helper()
 	in := o.intake.newBatch()
-	msg := ordered.Message{Data: make([]byte, 256)}
+	msg := streamreader.Message{Data: make([]byte, 256)}
 	extents := make([]extent.Extent, len(logs))
 	for range perLog {
 		for i, log := range logs {
@@ -75,7 +75,7 @@ func BenchmarkCommit(b *testing.B) {
 // BenchmarkConsume is an entry of 256 bytes on its way from the stream into the buffer while there is a backlog.
 func BenchmarkConsume(b *testing.B) {
 	o := claimed(b)
-	o.site.BufferLimit = 1 << 40 // nobody drains
+	o.intake.limit.bytes = 1 << 40 // nobody drains
 	publisher, err := jetstream.New(o.site.NC)
 	if err != nil {
 		b.Fatal(err)

@@ -12,7 +12,7 @@ import (
 
 	"dormouse/internal/header"
 	"dormouse/internal/jsapi"
-	"dormouse/internal/ordered"
+	"dormouse/internal/streamreader"
 	"dormouse/scheduler"
 )
 
@@ -62,7 +62,7 @@ func (in *batch) lookAgain(ctx context.Context) error {
 }
 
 // blockOf returns the header block of a message that came, nil if the stream dropped the message since.
-func (t *intake) blockOf(ctx context.Context, msg ordered.Message) ([]byte, error) {
+func (t *intake) blockOf(ctx context.Context, msg streamreader.Message) ([]byte, error) {
 	stored, err := jsapi.Get(ctx, t.from.js, t.from.source.Stream, msg.Sequence)
 	switch {
 	case errors.Is(err, jetstream.ErrMsgNotFound):

@@ -7,7 +7,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	"dormouse/internal/ordered"
+	"dormouse/internal/streamreader"
 	"dormouse/internal/wire"
 )
 
@@ -27,7 +27,7 @@ func TestDoubtsThatAreGone(t *testing.T) {
 		t.Cleanup(in.close)
 		in.batch = o.site.DB.NewBatch()
 		for _, seq := range seqs {
-			in.doubts = append(in.doubts, ordered.Message{Subject: "logs.t.a", Sequence: seq, Time: s.Message(seq).Time})
+			in.doubts = append(in.doubts, streamreader.Message{Subject: "logs.t.a", Sequence: seq, Time: s.Message(seq).Time})
 		}
 		return in
 	}

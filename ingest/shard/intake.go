@@ -7,9 +7,9 @@ import (
 	"log/slog"
 	"time"
 
-	"dormouse/internal/ordered"
 	"dormouse/internal/outage"
 	"dormouse/internal/retry"
+	"dormouse/internal/streamreader"
 	"dormouse/scheduler"
 )
 
@@ -30,31 +30,32 @@ const sourceHeartbeat = 2 * time.Second
 // intake takes the source stream in: it reads batches, has put aside what is no entry, and makes the rest part of the
 // ledger.
 type intake struct {
-	epoch       uint64
-	bufferLimit uint64                 // of the node
-	share       func() int             // shards that this node owns; what it may hold in memory is divided by it
-	buffered    func() scheduler.Stats // by all shards of the node
-	from        *sourceStream
-	ledger      *ledger
-	sched       *scheduler.Scheduler
-	rejects     *rejects
-	advance     *Advance
-	progress    *Progress
-	collected   uint64 // bytes taken in since logs were last made ready for the sake of a backlog
-	metrics     *Metrics
-	log         *slog.Logger
+	share     func() int // shards that this node owns; what it may hold in memory is divided by it
+	from      *sourceStream
+	ledger    *ledger
+	sched     *scheduler.Scheduler
+	rejects   *rejects
+	losses    *losses
+	limit     *bufferLimit
+	advance   *Advance
+	progress  *Progress
+	collected uint64 // bytes taken in since logs were last made ready for the sake of a backlog
+	metrics   *Metrics
+	log       *slog.Logger
 
-	reading, full, rejected *outage.Log
+	reading, rejected *outage.Log
 }
 
 func newIntake(site Site, epoch uint64, from *sourceStream, l *ledger) *intake {
+	r := &rejects{nc: site.NC, js: site.JS, from: from, advance: site.Advance, failing: site.Outages.publishing,
+		log: site.Logger}
 	return &intake{
-		epoch: epoch, bufferLimit: site.BufferLimit, share: site.Share, buffered: site.Buffered, from: from,
-		ledger: l, sched: l.sched,
-		rejects: &rejects{nc: site.NC, js: site.JS, from: from, advance: site.Advance, failing: site.Outages.publishing,
-			log: site.Logger},
+		share: site.Share, from: from, ledger: l, sched: l.sched, rejects: r,
+		losses: &losses{epoch: epoch, from: from, rejects: r, metrics: site.Metrics, log: site.Logger},
+		limit: &bufferLimit{bytes: site.BufferLimit, buffered: site.Buffered, ledger: l, sched: l.sched,
+			advance: site.Advance, full: site.Outages.full},
 		advance: site.Advance, progress: site.Progress, metrics: site.Metrics, log: site.Logger,
-		reading: site.Outages.source, full: site.Outages.full, rejected: site.Outages.rejected,
+		reading: site.Outages.source, rejected: site.Outages.rejected,
 	}
 }
 
@@ -106,7 +107,7 @@ func (t *intake) runOnce(ctx context.Context, from uint64) error {
 		from = first
 	}
 	share := t.share()
-	consumer, err := ordered.Open(ctx, t.from.js, t.from.source.Stream, "", from, ordered.Limits{
+	consumer, err := streamreader.Open(ctx, t.from.js, t.from.source.Stream, "", from, streamreader.Limits{
 		Messages: max(pullMessages/share, minPullMessages), Bytes: pullBytes / share, Heartbeat: sourceHeartbeat,
 	})
 	if err != nil {
@@ -117,7 +118,7 @@ func (t *intake) runOnce(ctx context.Context, from uint64) error {
 	t.notePending(consumer.Pending())
 	defer t.sched.Release()
 	for checked := false; ; {
-		if err := t.awaitRoom(ctx); err != nil {
+		if err := t.limit.await(ctx); err != nil {
 			return err
 		}
 		batch, err := t.readBatch(ctx, consumer)
@@ -158,7 +159,7 @@ func (t *intake) takeIn(ctx context.Context, in *batch) error {
 	}
 	t.notePending(in.pending)
 	t.collected += uint64(in.bytes + entryCost*in.messages)
-	if !behind || t.collected >= min(collectBytes, t.bufferLimit/2)/uint64(t.share()) {
+	if !behind || t.collected >= min(collectBytes, t.limit.bytes/2)/uint64(t.share()) {
 		t.collected = 0
 		t.sched.Release()
 	}
@@ -203,9 +204,9 @@ func (t *intake) readBatch(ctx context.Context, consumer source) (in *batch, err
 	return in, nil
 }
 
-// source is an ordered.Consumer.
+// source is an streamreader.Consumer.
 type source interface {
-	Next(ctx context.Context) (ordered.Message, error)
+	Next(ctx context.Context) (streamreader.Message, error)
 }
 
 // next takes the next message.
@@ -225,43 +226,6 @@ func (in *batch) next(ctx context.Context, consumer source) error {
 // full reports whether the batch is to be applied as it is.
 func (in *batch) full() bool {
 	return in.pending == 0 || in.messages >= batchMessages || in.bytes >= batchBytes
-}
-
-const (
-	entryCost = 64 // bytes that an entry costs besides its content, for the buffer limit
-	freeShare = 5  // pulling goes on when a fifth of the buffer limit is free
-	roomPoll  = 100 * time.Millisecond
-)
-
-// awaitRoom holds the consumer back while the node's buffers are over their limit; what is not pulled waits in
-// JetStream. Logs that are not due yet are made ready, or a buffer full of patient logs would wait for the longest of
-// them.
-func (t *intake) awaitRoom(ctx context.Context) error {
-	cost := func() uint64 {
-		s := t.buffered()
-		return s.Bytes + entryCost*s.Entries
-	}
-	if cost() < t.bufferLimit {
-		return nil
-	}
-	t.full.Failed(nil, "limit", t.bufferLimit)
-	t.advance.setFull(true)
-	defer t.advance.setFull(false)
-	for {
-		changed := t.ledger.changed()
-		if cost() <= t.bufferLimit-t.bufferLimit/freeShare {
-			break
-		}
-		t.sched.Expedite()
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-changed:
-		case <-time.After(roomPoll): // another shard of this node may have made room
-		}
-	}
-	t.full.Over()
-	return nil
 }
 
 // notePending notes that the stream has, or has not, something above what was taken in.

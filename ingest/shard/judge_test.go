@@ -10,7 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"dormouse/internal/extent"
-	"dormouse/internal/ordered"
+	"dormouse/internal/streamreader"
 	"dormouse/internal/wire"
 	"dormouse/store/identity"
 )
@@ -57,7 +57,7 @@ func TestLatestTimeIsNotTheLast(t *testing.T) {
 	o := claimed(t)
 	in, e, now := o.intake.newBatch(), extent.Extent{Log: "t.a"}, time.Now()
 	for i, at := range []time.Time{now, now.Add(-time.Hour)} {
-		if err := in.take(ordered.Message{Subject: "logs.t.a", Sequence: uint64(i + 1), Time: at}); err != nil {
+		if err := in.take(streamreader.Message{Subject: "logs.t.a", Sequence: uint64(i + 1), Time: at}); err != nil {
 			t.Fatal(err)
 		}
 		e.Add(uint64(i+1), at, 0)

@@ -8,7 +8,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"dormouse/internal/ordered"
+	"dormouse/internal/streamreader"
 	"dormouse/internal/wire"
 )
 
@@ -34,7 +34,7 @@ func TestNothingIsPassedBeforeItIsPutAside(t *testing.T) {
 		in := o.intake.newBatch()
 		for seq := uint64(1); seq <= 2; seq++ {
 			m := s.Message(seq)
-			if err := in.take(ordered.Message{Subject: m.Subject, Sequence: seq, Time: m.Time, Data: m.Data}); err != nil {
+			if err := in.take(streamreader.Message{Subject: m.Subject, Sequence: seq, Time: m.Time, Data: m.Data}); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"dormouse/internal/extent"
-	"dormouse/internal/ordered"
+	"dormouse/internal/streamreader"
 )
 
 // TestWhatIsArchived: an entry is archived when an extent of its log has its sequence and can have its time. One at or
@@ -50,7 +50,7 @@ func TestWhatIsTakenInAlready(t *testing.T) {
 	fill(t, o, []string{"t.a"}, 3)
 	in := o.intake.newBatch()
 	for seq := uint64(2); seq <= 4; seq++ {
-		if err := in.take(ordered.Message{Subject: "logs.t.a", Sequence: seq, Time: time.Now()}); err != nil {
+		if err := in.take(streamreader.Message{Subject: "logs.t.a", Sequence: seq, Time: time.Now()}); err != nil {
 			t.Fatal(err)
 		}
 	}

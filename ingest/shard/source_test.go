@@ -12,7 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"dormouse/ingest/ingesttest"
-	"dormouse/internal/ordered"
+	"dormouse/internal/streamreader"
 	"dormouse/internal/wire"
 	"dormouse/store/cache"
 	"dormouse/store/manifest"
@@ -92,13 +92,13 @@ func TestCheckOfAStreamAtRest(t *testing.T) {
 // announcing is a consumer that is sent one message, and that there is another one.
 type announcing struct{ sent bool }
 
-func (a *announcing) Next(ctx context.Context) (ordered.Message, error) {
+func (a *announcing) Next(ctx context.Context) (streamreader.Message, error) {
 	if a.sent {
 		<-ctx.Done()
-		return ordered.Message{}, ctx.Err()
+		return streamreader.Message{}, ctx.Err()
 	}
 	a.sent = true
-	return ordered.Message{Subject: "logs.t.a", Sequence: 1, Delivered: 1, Time: time.Now(), Pending: 1}, nil
+	return streamreader.Message{Subject: "logs.t.a", Sequence: 1, Delivered: 1, Time: time.Now(), Pending: 1}, nil
 }
 
 // TestFollowersThatNeverCome: what was announced behind an entry does not come, and the entry does not wait for it.

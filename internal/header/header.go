@@ -4,7 +4,8 @@
 //
 // The server stores whatever bytes a publisher sends as such a block, and the client library hands over what it could
 // make of them: nothing at all when a line has no colon, less than there is when there are bytes behind the block's
-// end. This package tells when that is so. It asks nobody; open internal/ordered next for where messages come from.
+// end. This package tells when that is so. It asks nobody; open internal/streamreader next for where messages come
+// from.
 package header
 
 import (

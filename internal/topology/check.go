@@ -7,7 +7,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"dormouse/internal/jsapi"
-	"dormouse/internal/ordered"
+	"dormouse/internal/streamreader"
 	"dormouse/internal/wire"
 )
 
@@ -47,10 +47,10 @@ func checkSource(have jetstream.StreamConfig, cfg Config) error {
 			"that one among its sources, and add it",
 			ErrRefused, have.Name, have.Mirror.Name)
 	}
-	if limit := have.ConsumerLimits.InactiveThreshold; limit > 0 && limit < ordered.Idle {
+	if limit := have.ConsumerLimits.InactiveThreshold; limit > 0 && limit < streamreader.Idle {
 		return fmt.Errorf("%w: stream %s has consumer_limits with inactive_threshold %s, and Dormouse's consumers "+
 			"need %s: raise it with the nats CLI",
-			ErrRefused, have.Name, limit, ordered.Idle)
+			ErrRefused, have.Name, limit, streamreader.Idle)
 	}
 	must := []setting{
 		{"retention", have.Retention, jetstream.LimitsPolicy},

@@ -14,9 +14,9 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"dormouse/internal/jsapi"
-	"dormouse/internal/ordered"
 	"dormouse/internal/retry"
 	"dormouse/internal/shardid"
+	"dormouse/internal/streamreader"
 	"dormouse/internal/wire"
 )
 
@@ -373,8 +373,8 @@ func (s *scan) read(ctx context.Context) error {
 		}
 		return fmt.Errorf("reading the manifest of shard %s: %w: %w", s.shard, errInterrupted, err)
 	}
-	consumer, err := ordered.Open(ctx, s.js, wire.ManifestStream, wire.ManifestSubject(s.shard), s.chain.before.Seq+1,
-		ordered.Limits{Messages: scanWindow, Heartbeat: scanHeartbeat})
+	consumer, err := streamreader.Open(ctx, s.js, wire.ManifestStream, wire.ManifestSubject(s.shard), s.chain.before.Seq+1,
+		streamreader.Limits{Messages: scanWindow, Heartbeat: scanHeartbeat})
 	if err != nil {
 		return interrupted(err)
 	}
@@ -391,7 +391,7 @@ func (s *scan) read(ctx context.Context) error {
 }
 
 // take hands one record on, if it counts.
-func (s *scan) take(msg ordered.Message) error {
+func (s *scan) take(msg streamreader.Message) error {
 	seq := msg.Sequence
 	base := s.chain.last
 	var r Record

@@ -13,7 +13,7 @@ import (
 
 	"dormouse/internal/entry"
 	"dormouse/internal/natstest"
-	"dormouse/internal/ordered"
+	"dormouse/internal/streamreader"
 	"dormouse/store/client"
 )
 
@@ -116,7 +116,7 @@ func TestRefusedConsumer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	first, err := ordered.Open(t.Context(), s.JS, "U", "", 1, ordered.Limits{})
+	first, err := streamreader.Open(t.Context(), s.JS, "U", "", 1, streamreader.Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}

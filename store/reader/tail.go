@@ -14,7 +14,7 @@ import (
 	"dormouse/internal/entry"
 	"dormouse/internal/header"
 	"dormouse/internal/jsapi"
-	"dormouse/internal/ordered"
+	"dormouse/internal/streamreader"
 	"dormouse/store/client"
 )
 
@@ -52,7 +52,7 @@ type streamTail struct {
 
 	clustered bool // several servers may answer for it
 
-	consumer *ordered.Consumer
+	consumer *streamreader.Consumer
 	log      string
 	after    uint64 // what the consumer's next message comes after
 	asked    uint64 // what the last fetch was asked for: from there to after there is no entry
@@ -239,9 +239,9 @@ func lastOf(msg *nats.Msg) (uint64, error) {
 // open makes a consumer of the log's one subject. Its creation tells whether there is anything to wait for.
 func (t *streamTail) open(ctx context.Context, log string, after uint64) error {
 	t.close()
-	consumer, err := client.Persist(ctx, func(ctx context.Context) (*ordered.Consumer, error) {
-		return ordered.Open(ctx, t.js, t.name(), t.prefix+"."+log, after+1,
-			ordered.Limits{Messages: fetchEntries, Bytes: fetchBytes})
+	consumer, err := client.Persist(ctx, func(ctx context.Context) (*streamreader.Consumer, error) {
+		return streamreader.Open(ctx, t.js, t.name(), t.prefix+"."+log, after+1,
+			streamreader.Limits{Messages: fetchEntries, Bytes: fetchBytes})
 	})
 	if err != nil {
 		return err
@@ -307,7 +307,7 @@ func (t *streamTail) collect(ctx context.Context, after uint64) (batch []entry.E
 // headers returns a message's headers as the archive will have them. Without a header block of names and values it is
 // not an entry, but rejected. One that is gone was deleted, or is archived by now, which the reader looks at
 // afterwards.
-func (t *streamTail) headers(ctx context.Context, msg ordered.Message) (headers map[string][]string, isEntry bool,
+func (t *streamTail) headers(ctx context.Context, msg streamreader.Message) (headers map[string][]string, isEntry bool,
 	err error) {
 	if header.Fits(msg.HeaderBytes, msg.Header) {
 		return msg.Header, true, nil
@@ -326,10 +326,10 @@ func (t *streamTail) headers(ctx context.Context, msg ordered.Message) (headers 
 }
 
 // next returns the next message, or one without a sequence when the wait is over before ctx is.
-func (t *streamTail) next(ctx, wait context.Context) (ordered.Message, error) {
+func (t *streamTail) next(ctx, wait context.Context) (streamreader.Message, error) {
 	msg, err := t.consumer.Next(wait)
 	if err != nil && wait.Err() != nil && ctx.Err() == nil {
-		return ordered.Message{}, nil
+		return streamreader.Message{}, nil
 	}
 	return msg, err
 }

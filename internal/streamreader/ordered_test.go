@@ -1,4 +1,4 @@
-package ordered
+package streamreader
 
 import (
 	"context"

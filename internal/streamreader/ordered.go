@@ -1,4 +1,4 @@
-// Package ordered reads a stream in its order, through a consumer of the server that is acknowledged nothing and
+// Package streamreader reads a stream in its order, through a consumer of the server that is acknowledged nothing and
 // thrown away at the first doubt. The reader opens another one then, behind the last message that it has.
 //
 // It never opens one again by itself: how long to be patient, and what to look at first, is the reader's to know. The
@@ -6,7 +6,7 @@
 // without a leader could not be stopped. And every consumer of the library takes an empty message with a header
 // "Status" for the server's own word, so that a publisher could stop it. So this one asks by itself: open pull.go for
 // how it does, and message.go for how messages and the server's words are told apart.
-package ordered
+package streamreader
 
 import (
 	"context"

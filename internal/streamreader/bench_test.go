@@ -1,4 +1,4 @@
-package ordered
+package streamreader
 
 import (
 	"testing"
@@ -12,7 +12,7 @@ import (
 // library's consumer.
 func BenchmarkNext(b *testing.B) {
 	for name, open := range map[string]func(b *testing.B, js jetstream.JetStream) (next func() error){
-		"ordered": func(b *testing.B, js jetstream.JetStream) func() error {
+		"streamreader": func(b *testing.B, js jetstream.JetStream) func() error {
 			c, err := Open(b.Context(), js, "S", "", 1, Limits{Messages: 4096, Bytes: 16 << 20})
 			if err != nil {
 				b.Fatal(err)
