@@ -91,20 +91,6 @@ func (c *claim) append(ctx context.Context) (err error) {
 	return nil
 }
 
-// owner makes the owner of the claimed epoch, whose ledger is still to be recovered.
-func (c *claim) owner() *Owner {
-	o := &Owner{epoch: c.epoch, ledger: c.ledger, sched: c.ledger.sched, from: c.from, failing: c.Outages}
-	o.committer = newCommitter(c.epoch, c.NodeID, int(c.NC.MaxPayload()), committerParts{
-		judge: newJudge(c.Site, c.ledger).decide, floor: c.ledger.floor, append: c.chain.append,
-		answer: answers{refused: c.Metrics.refused, log: c.Logger}.commit,
-	})
-	o.intake = newIntake(c.Site, c.epoch, c.from, c.ledger)
-	o.server = newServer(c.Site, c.ledger, o.committer.offer)
-	o.trimmer = newTrimmer(c.Site, c.from, c.chain, o.committer.recordFloor)
-	o.snapshots = newSnapshotter(c.Site, c.chain, o.committer.recordSnapshot)
-	return o
-}
-
 // recover brings Pebble from wherever a crash left it to the manifest as of the claim, and the log states from there.
 func (c *claim) recover(ctx context.Context, o *Owner) error {
 	pos, err := c.trustedPosition(ctx)

@@ -46,19 +46,6 @@ type intake struct {
 	reading, rejected *outage.Log
 }
 
-func newIntake(site Site, epoch uint64, from *sourceStream, l *ledger) *intake {
-	r := &rejects{nc: site.NC, js: site.JS, from: from, advance: site.Advance, failing: site.Outages.publishing,
-		log: site.Logger}
-	return &intake{
-		share: site.Share, from: from, ledger: l, sched: l.sched, rejects: r,
-		losses: &losses{epoch: epoch, from: from, rejects: r, metrics: site.Metrics, log: site.Logger},
-		limit: &bufferLimit{bytes: site.BufferLimit, buffered: site.Buffered, ledger: l, sched: l.sched,
-			advance: site.Advance, full: site.Outages.full},
-		advance: site.Advance, progress: site.Progress, metrics: site.Metrics, log: site.Logger,
-		reading: site.Outages.source, rejected: site.Outages.rejected,
-	}
-}
-
 // run takes entries in until ctx is done or the local state cannot be written.
 func (t *intake) run(ctx context.Context) (err error) {
 	shut, err := t.rejects.open()

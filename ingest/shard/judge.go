@@ -28,11 +28,6 @@ type judge struct {
 	elsewhere *outage.Log
 }
 
-func newJudge(site Site, l *ledger) *judge {
-	return &judge{ledger: l, shard: site.Source.Shard, accepts: site.Accepts,
-		malformed: site.Outages.malformed, elsewhere: site.Outages.elsewhere}
-}
-
 // judgement decides on the extents of one group of commits.
 type judgement struct {
 	ledger  *ledger

@@ -278,6 +278,13 @@ func (l *ledger) view() (v view, err error) {
 
 func (v view) close() error { return errors.Join(v.buffered.Close(), v.archived.Close()) }
 
+// figures are what an owner says of its shard, all as of one moment.
+type figures struct {
+	scheduler.Stats
+	applied uint64
+	oldest  time.Time // when the oldest buffered entry was stored in the stream; zero without any
+}
+
 // earliest returns what is buffered, and a cursor at the log that has the oldest entry with that entry's sequence; nil
 // without any, or if only the sums are asked for.
 func (l *ledger) earliest(sums bool) (f figures, log string, first uint64, cursor *buffer.Cursor, err error) {

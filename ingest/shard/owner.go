@@ -94,13 +94,6 @@ func (o *Owner) Oldest() time.Time {
 	return time.Time{}
 }
 
-// figures are what an owner says of its shard, all as of one moment.
-type figures struct {
-	scheduler.Stats
-	applied uint64
-	oldest  time.Time // when the oldest buffered entry was stored in the stream; zero without any
-}
-
 // figures needs the database only when there are buffered entries, so that a node at rest stays at rest whoever asks
 // it. An owner that has ended does not tell the oldest.
 func (o *Owner) figures() (f figures, err error) {
@@ -129,14 +122,4 @@ func (q queue) publish(ctx context.Context, logs []string) error {
 	}
 	_, err = q.js.Publish(ctx, wire.SyncSubject(q.shard), data, jetstream.WithExpectStream(wire.SyncQueueStream))
 	return err
-}
-
-// offer puts an item into a queue, unless that is full.
-func offer[T any](queue chan<- T, item T) bool {
-	select {
-	case queue <- item:
-		return true
-	default:
-		return false
-	}
 }

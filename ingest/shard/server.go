@@ -45,15 +45,6 @@ type server struct {
 	log     *slog.Logger
 }
 
-func newServer(site Site, l *ledger, commit func(*nats.Msg) bool) *server {
-	return &server{
-		nc: site.NC, source: site.Source, archive: site.ArchiveURL, ledger: l, commit: commit, fresh: site.Fresh,
-		listTime: listTime, inbox: make(chan *nats.Msg, inboxLimit), drains: make(chan *nats.Msg, drainLimit),
-		queries: make(chan *nats.Msg, queryLimit), lists: make(chan *nats.Msg, queryLimit),
-		drained: site.Metrics.drains, failing: site.Outages.requests, log: site.Logger,
-	}
-}
-
 // listen lets requests of an epoch come, which run answers, and returns what ends that.
 func (s *server) listen(epoch uint64) (stop func(), err error) {
 	sub, err := s.nc.ChanSubscribe(wire.OwnerSubjects(s.source.Shard, epoch), s.inbox)
@@ -141,5 +132,15 @@ func (a answers) commit(call *commitCall, status wire.Status) {
 	default:
 		a.refused.Add(float64(len(call.refused)))
 		respond(a.log, call.msg, wire.CommitReply{Refused: call.refused})
+	}
+}
+
+// offer puts an item into a queue, unless that is full.
+func offer[T any](queue chan<- T, item T) bool {
+	select {
+	case queue <- item:
+		return true
+	default:
+		return false
 	}
 }

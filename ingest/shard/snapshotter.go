@@ -59,16 +59,6 @@ type snapshotter struct {
 	log              *slog.Logger
 }
 
-// newSnapshotter makes a snapshotter that does not know yet which snapshot is the newest.
-func newSnapshotter(site Site, chain *appender, record func(context.Context, *manifest.Snapshot) error) *snapshotter {
-	return &snapshotter{
-		js: site.JS, shard: site.Source.Shard, bucket: site.Bucket, chain: chain, ledger: chain.ledger,
-		mostRecords: site.SnapshotRecords, mostExtents: site.SnapshotExtents, delay: site.TrimDelay,
-		unread: make(map[uint64]int), record: record,
-		snapshots: site.Metrics.snapshots, taking: site.Outages.snapshot, dropping: site.Outages.shorten, log: site.Logger,
-	}
-}
-
 // run keeps the manifest short until ctx is done: it takes a snapshot when the tail is long, and drops the
 // records that a snapshot has, once that is safe from a power failure.
 func (t *snapshotter) run(ctx context.Context) error {

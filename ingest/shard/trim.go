@@ -113,14 +113,6 @@ type trimmer struct {
 	trimmed     uint64 // sequence; run's alone
 }
 
-func newTrimmer(site Site, from *sourceStream, chain *appender, recordFloor func(context.Context) error) *trimmer {
-	return &trimmer{
-		enabled: site.Trim == TrimAlways || site.Trim == TrimAuto && site.Source.Managed, delay: site.TrimDelay,
-		from: from, chain: chain, recordFloor: recordFloor, outage: site.Outages.trim, shortened: site.Trimmed,
-		log: site.Logger,
-	}
-}
-
 // errLater marks what keeps a trim from happening now, and may pass.
 var errLater = errors.New("the manifest could not be looked at")
 
