@@ -244,6 +244,6 @@ func (n *Node) Status() []wire.ShardStatus { return n.shards.report() }
 // The error says how far those are that are not.
 func (n *Node) Ready() error { return n.shards.ready() }
 
-// Remarks says of each shard that is served here, but behind where its stream ended at the takeover, how far it is, and
-// of each that takes nothing in for want of room in its buffer.
+// Remarks says what is slow but not wrong: how far a shard is that is served here and still replays its stream, and
+// which shards take nothing in since the buffer is full.
 func (n *Node) Remarks() []string { return n.shards.remarks() }

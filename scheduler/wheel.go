@@ -25,7 +25,7 @@ func newTimingWheel(tick time.Duration, size int64) wheel {
 // clock fires slots by a timing wheel.
 //
 // The wheel can deadlock when a timer is added to the bucket that is being flushed, which takes a delay near its whole
-// span (RussellLuo/timingwheel issue 53), and an add can block on a wheel that is stuck. So no delay is longer than
+// span (RussellLuo/timingwheel issue 53). An add can block on a wheel that is stuck. So no delay is longer than
 // half the span (a slot farther away is set again when it fires), no lock is held and nobody waits during an add: a
 // goroutine of the clock does it. A wheel that got stuck all the same is abandoned with that goroutine.
 type clock struct {

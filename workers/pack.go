@@ -16,8 +16,8 @@ import (
 	"dormouse/store/segment"
 )
 
-// extentBytes is the most that one extent takes of a commit, where it is its LogID and six numbers with their CBOR
-// heads, and of the reply, where a refusal is its LogID and a sentence.
+// extentBytes is the most that one extent takes of a commit or of its reply. In a commit it is the LogID and six
+// numbers with their CBOR heads; a refusal is the LogID and a sentence.
 const extentBytes = logid.MaxBytes + 192
 
 // pack collects entries into a segment, in memory, and commits it when it is full. Segments of one pack are committed

@@ -69,9 +69,8 @@ func first(ctx context.Context, consumer jetstream.Consumer) ([]jetstream.Msg, e
 
 // pull takes up to n items. Items may come with an error.
 //
-// Short pulls must be bounded by FetchMaxWait, whose client waits a second longer than the server. FetchContext leaves
-// a tenth: what the server sends that late finds nobody and rests until the AckWait is over, far beyond the logs'
-// deadline.
+// FetchMaxWait bounds short pulls: its client waits a second longer than the server. FetchContext leaves a tenth only.
+// A message that the server sends in that time is lost until the AckWait is over, far beyond the logs' deadline.
 func pull(consumer jetstream.Consumer, n int, opts ...jetstream.FetchOpt) (items []jetstream.Msg, err error) {
 	batch, err := consumer.Fetch(n, opts...)
 	if err != nil {

@@ -127,7 +127,7 @@ func (c *serveConfig) serve(cmd *cobra.Command, log *slog.Logger) error {
 	c.warn(cmd.Root(), log)
 	p, err := newServer(cmd.Context(), c, log)
 	if cmd.Context().Err() != nil && errors.Is(err, context.Canceled) {
-		log.Info("told to end before it served", "waited_for", err)
+		log.Info("stopped before it was serving", "waited_for", err)
 		return nil
 	}
 	if err != nil {

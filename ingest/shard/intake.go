@@ -153,8 +153,8 @@ func (t *intake) takeIn(ctx context.Context, in *batch) error {
 	return nil
 }
 
-// followWait is how long those that were announced may let a batch wait, which keeps the database from closing and its
-// entries from being archived. They never come if the stream dropped them meanwhile.
+// followWait bounds the wait for messages that the server announced but may have dropped since. An open batch delays
+// its entries, and keeps the database from closing.
 const followWait = 250 * time.Millisecond
 
 // firstWait is how long a batch waits for its first message. Then it is looked whether there is one to wait for.

@@ -130,9 +130,9 @@ func (j *judgement) call(call *commitCall, committed bool) (extents []extent.Ext
 	return extents, nil
 }
 
-// judge accepts an extent only if it is what is buffered of the log from its first entry on, so that extents of a log
-// follow each other without a gap and without an overlap. again is true for one that is committed already with this
-// very segment: a worker that asks again because the answer was lost.
+// judge accepts an extent only if it is what is buffered of the log, from its first entry on. So extents of a log
+// follow each other without a gap and without an overlap. again is true for an extent that is committed with this very
+// segment: the worker asks again since the answer was lost.
 func (j *judgement) judge(e extent.Extent, s extent.Segment) (again bool, reason string, err error) {
 	if key, ok := j.inGroup[e.Log]; ok {
 		if key == s.Key {

@@ -29,9 +29,9 @@ const (
 	snapshotEvery   = 30 * time.Second
 )
 
-// Runs of a snapshot are merged when there are mergeRuns of about one size at its end, so that an extent is written
-// again once for each time that the catalog grows by that factor, and the runs are few (a size-tiered log-structured
-// merge; O'Neil et al. 1996).
+// Runs of a snapshot are merged when there are mergeRuns of about one size at its end (a size-tiered log-structured
+// merge; O'Neil et al. 1996). The runs stay few, and an extent is written again once for each time that the catalog
+// grows by that factor.
 const (
 	mergeRuns  = 4
 	mergeRatio = 3 // a run is of the size of those after it when it is at most so many times as large as all of them

@@ -1,6 +1,6 @@
 // Package reader reads a log back: what the archive holds, then what its owner has buffered, then what the source
-// stream has beyond that and, if asked, what comes, joined so that every entry is seen once and in order while commits
-// go on and the stream drops what it likes.
+// stream has beyond that and, if asked, what comes. The parts are joined so that every entry is seen once and in order,
+// while commits go on and the stream drops what it likes.
 //
 // It changes nothing and keeps nothing. Open join.go for the seams, owner.go for how the owner is asked, tail.go for
 // the stream, and store/segment for how little of a segment is fetched for one log.

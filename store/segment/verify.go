@@ -12,10 +12,10 @@ import (
 	"dormouse/internal/extent"
 )
 
-// Verify reads the whole segment, once and into memory, and checks the checksum of every block, the order of all keys,
-// that every entry decodes, that the table of contents is what the entries add up to (count, bytes, first and last
-// sequence, earliest and latest time), and that every extent of want is in it, exactly. The segment may hold more than
-// want: extents whose commit was refused. It returns what it holds, ascending by log. The error wraps ErrCorrupt and
+// Verify reads the whole segment, once and into memory. It checks the checksum of every block, the order of all keys,
+// and that every entry decodes. The table of contents must be what the entries add up to: count, bytes, first and last
+// sequence, earliest and latest time. Every extent of want must be in it, exactly; the segment may hold more, extents
+// whose commit was refused. Verify returns what the segment holds, ascending by log. The error wraps ErrCorrupt and
 // says object, log and difference, or is what the Source or ctx failed with.
 func (r *Reader) Verify(ctx context.Context, want []extent.Extent) (holds []extent.Extent, err error) {
 	whole := file{src: r.file.src, tail: r.file.tail, tailStart: r.file.tailStart}

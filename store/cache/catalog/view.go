@@ -104,8 +104,8 @@ type Bounds struct {
 }
 
 // Summaries sums up the extents of each log that begins with prefix, from a Mark on, in order. It ends at the bounds or
-// when ctx is done; next is the first extent that it left out. If that is of the page's last log, that is not whole:
-// the Summary of the call that begins there is to be added to it.
+// when ctx is done; next is the first extent that it left out. If next is in the page's last log, the Summary of that
+// log is partial: add the first one of the next call.
 //
 // The extents are read one by one, since only all of them together tell how many entries a log has; the bound is there
 // because one log may have a million of them. A row of sums per log would have to be written with every commit.
