@@ -155,7 +155,9 @@ func TestPurgesLookAtTheManifest(t *testing.T) {
 				}}
 			// Claim, commit and floor are enough for either record, and nothing is appended after it: an append would notice by
 			// itself.
-			n := s.start("a", t.TempDir(), func(c *Config) { c.JS, c.Trim, c.SnapshotRecords = js, tc.trim, tc.records })
+			n := s.start("a", t.TempDir(), func(c *Config) {
+				c.JS, c.Trim, c.tail = js, tc.trim, shard.Tail{Records: tc.records, Extents: 1 << 16}
+			})
 			n.awaitOwned()
 			s.commitOne("0/a.sst", "t.a")
 			natstest.LoseEnd(t, s.JS, wire.ManifestStream, <-last-1)

@@ -33,6 +33,8 @@ type Config struct {
 	shard.Config
 	Host       string                // where the process runs, for those who read its leases; may be empty
 	Registerer prometheus.Registerer // nil: metrics are kept but not exposed
+
+	tail shard.Tail // the default, but for tests
 }
 
 // Node is one process's part in owning shards: a shardRunner for each shard, which owns it or stands by.

@@ -221,7 +221,7 @@ func (r *shardRunner) turn(ctx context.Context) (err error) {
 func (r *shardRunner) site(progress *shard.Progress, fresh func() bool) shard.Site {
 	n := r.node
 	site := shard.Site{
-		Config: n.cfg.Config, Source: r.source, Metrics: n.owners,
+		Config: n.cfg.Config, Source: r.source, Tail: n.cfg.tail, Metrics: n.owners,
 		Outages: r.outages, Advance: r.advance, Progress: progress,
 		Share:    func() int { mine, _ := r.members.Share(0); return max(mine, 1) },
 		Buffered: func() scheduler.Stats { return n.shards.load().Stats },

@@ -23,7 +23,7 @@ import (
 
 // often takes snapshots of a manifest of a few records.
 func often(c *Config) {
-	c.SnapshotRecords, c.SnapshotExtents = 4, 5
+	c.tail = shard.Tail{Records: 4, Extents: 5}
 	c.MaxDelay, c.TrimDelay = 10*time.Millisecond, 20*time.Millisecond
 }
 

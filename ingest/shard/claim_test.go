@@ -125,7 +125,8 @@ func TestSourceOfARecord(t *testing.T) {
 // TestSnapshotThatIsHalfLoaded leaves a disk that nobody trusts; a whole one is as good as the records that it has.
 func TestSnapshotThatIsHalfLoaded(t *testing.T) {
 	const extents = 4
-	of := claimed(t, func(c *Config) { c.SnapshotExtents = extents / 2 })
+	of := claimed(t)
+	of.snapshots.most.Extents = extents / 2
 	commits(t, of, extents)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)

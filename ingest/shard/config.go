@@ -10,7 +10,6 @@
 package shard
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -67,9 +66,6 @@ type Config struct {
 	Trim         Trim
 	TrimDelay    time.Duration // how far trimming trails the manifest; above NATS's sync interval
 
-	SnapshotRecords uint64 // manifest records, and
-	SnapshotExtents uint64 // extents in them, above which a snapshot is taken; 0 is 1,024 and 65,536
-
 	Logger *slog.Logger // nil: slog.Default()
 }
 
@@ -91,8 +87,6 @@ func (c Config) Completed() (Config, error) {
 	if c.Accepts == nil {
 		c.Accepts = func(context.Context, string) error { return nil }
 	}
-	c.SnapshotRecords = cmp.Or(c.SnapshotRecords, snapshotRecords)
-	c.SnapshotExtents = cmp.Or(c.SnapshotExtents, snapshotExtents)
 	return c, nil
 }
 
@@ -100,6 +94,7 @@ func (c Config) Completed() (Config, error) {
 type Site struct {
 	Config  // completed
 	Source  topology.Source
+	Tail    Tail     // zero: DefaultTail
 	Metrics *Metrics // of all shards of the node
 	// Outages, Advance and Progress outlast an epoch: a claim that fails is followed by another one.
 	Outages  Outages

@@ -14,7 +14,7 @@ import (
 func TestTailThatIsCountedTooHigh(t *testing.T) {
 	o := claimed(t)
 	o.snapshots.newest = &manifest.Snapshot{UpTo: o.ledger.mu.pos.ManifestSeq, UpToID: o.ledger.mu.pos.ManifestID}
-	o.ledger.mu.pos.TailRecords, o.ledger.mu.pos.TailExtents = 2*o.site.SnapshotRecords, 7
+	o.ledger.mu.pos.TailRecords, o.ledger.mu.pos.TailExtents = 2*o.snapshots.most.Records, 7
 	before := o.ledger.mu.pos.ManifestSeq
 	shorten := func() error { return o.snapshots.shorten(t.Context()) }
 	if err := ingesttest.Ended(t, "the look at the tail", shorten); err != nil {
@@ -55,7 +55,8 @@ func TestRecordIsAppliedWithItsPosition(t *testing.T) {
 // TestSnapshotTakesSoManyAtOnce: of a tail that is too long to be sorted, its beginning; and nothing if the record
 // does not come to be in the manifest.
 func TestSnapshotTakesSoManyAtOnce(t *testing.T) {
-	o := claimed(t, func(c *Config) { c.SnapshotExtents = 2 })
+	o := claimed(t)
+	o.snapshots.most.Extents = 2
 	commits(t, o, 5)
 	upTo := manifest.Mark{Seq: o.ledger.mu.pos.ManifestSeq, ID: o.ledger.mu.pos.ManifestID}
 	for _, want := range []error{manifest.ErrFenced, nil} {
@@ -81,7 +82,7 @@ func TestSnapshotTakesSoManyAtOnce(t *testing.T) {
 func TestTailThatIsGone(t *testing.T) {
 	o := claimed(t)
 	o.system(t).shortenedTo(o)
-	o.ledger.mu.pos.TailRecords = o.site.SnapshotRecords
+	o.ledger.mu.pos.TailRecords = o.snapshots.most.Records
 	if err := ingesttest.Ended(t, "the owner to end", func() error {
 		return o.snapshots.shorten(t.Context())
 	}); !errors.Is(err, manifest.ErrGap) {

@@ -20,14 +20,14 @@ import (
 	"dormouse/store/manifest"
 )
 
-// A manifest's tail, what it has beyond the newest snapshot, is all that a new owner has to apply one by one. It is cut
-// when it exceeds these, but not more often than every snapshotEvery, so that a burst is over before its records are
-// read again.
-const (
-	snapshotRecords = 1024
-	snapshotExtents = 65_536 // some 15 MiB while they are sorted
-	snapshotEvery   = 30 * time.Second
-)
+// Tail is what a manifest has beyond its newest snapshot: all that a new owner has to apply one by one.
+type Tail struct{ Records, Extents uint64 }
+
+// DefaultTail is how long a tail may get before it is cut. Its extents take some 15 MiB while they are sorted.
+var DefaultTail = Tail{Records: 1024, Extents: 65_536}
+
+// snapshotEvery is how often a tail is cut at most, so that a burst is over before its records are read again.
+const snapshotEvery = 30 * time.Second
 
 // Runs of a snapshot are merged when there are mergeRuns of about one size at its end (a size-tiered log-structured
 // merge; O'Neil et al. 1996). The runs stay few, and an extent is written again once for each time that the catalog
@@ -42,16 +42,15 @@ const (
 // snapshotter keeps the manifest of a shard short: it takes snapshots of the catalog, and drops the records that they
 // have. What it takes in memory is the rows of one snapshot's newest run.
 type snapshotter struct {
-	js          jetstream.JetStream
-	shard       shardid.Shard
-	bucket      Bucket
-	chain       *appender
-	ledger      *ledger
-	mostRecords uint64             // of a tail
-	mostExtents uint64             // of a tail, and sorted at once
-	delay       time.Duration      // of dropping what a snapshot has
-	newest      *manifest.Snapshot // set by the claim, nil without any
-	unread      map[uint64]int     // how often a run, by its last record, could not be read; bounded by the runs
+	js     jetstream.JetStream
+	shard  shardid.Shard
+	bucket Bucket
+	chain  *appender
+	ledger *ledger
+	most   Tail               // of a tail that is not cut; as many extents are sorted at once
+	delay  time.Duration      // of dropping what a snapshot has
+	newest *manifest.Snapshot // set by the claim, nil without any
+	unread map[uint64]int     // how often a run, by its last record, could not be read; bounded by the runs
 
 	record           func(context.Context, *manifest.Snapshot) error // has a snapshot recorded
 	snapshots        prometheus.Counter
@@ -97,7 +96,7 @@ func (t *snapshotter) longTail() (long bool, upTo manifest.Mark) {
 		t.ledger.cutTail(records, extents)
 		return false, upTo
 	}
-	return records >= t.mostRecords || extents >= t.mostExtents, upTo
+	return records >= t.most.Records || extents >= t.most.Extents, upTo
 }
 
 // shorten takes snapshots until the tail is short. It tries again while the bucket or JetStream fails.
@@ -145,7 +144,7 @@ func (t *snapshotter) take(ctx context.Context, upTo manifest.Mark) error {
 				}
 			}
 			next.UpTo, next.UpToID, next.Highest = seq, r.ID, max(next.Highest, r.Highest())
-			if records++; uint64(len(rows)) >= t.mostExtents {
+			if records++; uint64(len(rows)) >= t.most.Extents {
 				return enough
 			}
 			return nil
