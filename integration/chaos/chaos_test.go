@@ -100,10 +100,12 @@ func (c *cluster) judge(f *figures, load *programtest.Background) {
 	}
 	f.healed = c.until("readiness after the faults", c.ready)
 	f.sampler.frozen.Store(true)
+	f.history.stoodFrom.Store(time.Now().UnixNano())
 	c.signalWorkers(syscall.SIGSTOP) // so that what is published last is in the streams only
 	c.awaitAcks(f.oracle)
 	load.Stop()
 	f.readMixed = f.oracle.check(c, "after-healing")
+	f.history.stoodTo.Store(time.Now().UnixNano())
 	c.signalWorkers(syscall.SIGCONT)
 	f.archived = c.awaitArchived(f.oracle)
 	f.readAll = f.oracle.check(c, "archived")

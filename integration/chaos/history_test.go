@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -22,6 +23,9 @@ const orphanGrace = time.Minute
 // history follows the manifest, from which snapshots take records away, and holds each commit against those before it.
 type history struct {
 	*programtest.Background
+	// stoodFrom and stoodTo are when the judge had all workers stand still, Unix nanoseconds. That is no fault, and takes as
+	// long as all logs are read; a segment that was named before is not the older for it.
+	stoodFrom, stoodTo atomic.Int64
 
 	// After Stop.
 	segments map[string]bool
@@ -97,7 +101,15 @@ func (h *history) take(seq uint64, msg jetstream.Msg) {
 			h.bad("manifest record %d: segment %s: %w", seq, s.Segment.Key, err)
 			continue
 		}
-		age := r.Time.Sub(time.Unix(id.Time().UnixTime()))
+		named := time.Unix(id.Time().UnixTime())
+		age := r.Time.Sub(named)
+		if from := h.stoodFrom.Load(); named.UnixNano() < from && r.Time.UnixNano() > from {
+			to := r.Time.UnixNano()
+			if ended := h.stoodTo.Load(); ended > 0 {
+				to = min(to, ended)
+			}
+			age -= time.Duration(to - from)
+		}
 		if h.oldest = max(h.oldest, age); age > orphanGrace {
 			h.bad("manifest record %d refers to segment %s, which was named %s before", seq, s.Segment.Key, age)
 		}
