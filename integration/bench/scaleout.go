@@ -10,61 +10,34 @@ import (
 	"time"
 )
 
-// scaleWorkers measures how throughput follows the number of worker processes, of one worker each, when the bucket is
-// what they wait for.
-func scaleWorkers(ctx context.Context, r *run) error {
-	const bucketName, segmentBytes = "scale", "64KiB"
-	logs := max(r.Entries/10, 1000)
-	server, err := newSlowS3(bucketName, bucketLatency)
+// rateOfProcesses archives a backlog with so many worker processes of one worker each.
+func rateOfProcesses(ctx context.Context, r *run, workers int, b slowBacklog) (float64, error) {
+	p, err := r.serve(ctx, "--roles", "ingest", "--archive", b.archive)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	defer server.close()
-	var one float64
-	for _, workers := range []int{1, 4} {
-		if err := r.fresh(ctx); err != nil {
-			return err
-		}
-		mark, _, err := r.backlog(ctx, spread(logs, logs, entryBytes))
-		if err != nil {
-			return err
-		}
-		r.step(fmt.Sprintf("archiving it with %d worker processes", workers))
-		archive := server.of(fmt.Sprint(workers))
-		p, err := r.serve(ctx, "--roles", "ingest", "--archive", archive)
-		if err != nil {
-			return err
-		}
-		commits, err := p.follow(ctx, mark)
-		if err != nil {
-			return err
-		}
-		for i := range workers {
-			if _, err := r.join(ctx, fmt.Sprintf("worker%d", i), "--roles", "worker", "--archive", archive, "--workers", "1",
-				"--segment-bytes", segmentBytes); err != nil {
-				return err
-			}
-		}
-		if err := p.untilSynced(ctx, logs); err != nil {
-			return err
-		}
-		h, err := commits.history(ctx)
-		if err == nil {
-			err = h.expect(logs)
-		}
-		if err != nil {
-			return err
-		}
-		// While the processes start, one after the other, less than all of them work: the second half is measured.
-		rate := h.rateOfSecondHalf()
-		if workers == 1 {
-			one = rate
-			r.add("1 worker process", "entries/s", rate, nil)
-			continue
-		}
-		r.compare(fmt.Sprintf("%d worker processes", workers), "entries/s", rate, "one", one, ratioAtLeast(3.5))
+	commits, err := p.follow(ctx, b.mark)
+	if err != nil {
+		return 0, err
 	}
-	return nil
+	for i := range workers {
+		if _, err := r.join(ctx, fmt.Sprintf("worker%d", i), "--roles", "worker", "--archive", b.archive, "--workers", "1",
+			"--segment-bytes", slowSegmentBytes); err != nil {
+			return 0, err
+		}
+	}
+	if err := p.untilSynced(ctx, b.logs); err != nil {
+		return 0, err
+	}
+	h, err := commits.history(ctx)
+	if err == nil {
+		err = h.expect(b.logs)
+	}
+	if err != nil {
+		return 0, err
+	}
+	// While the processes start, one after the other, less than all of them work: the second half is measured.
+	return h.rateOfSecondHalf(), nil
 }
 
 // rateOfSecondHalf returns entries a second from the commit that reaches half of them to the last one.

@@ -46,8 +46,10 @@ func scenarios(cfg Config) []scenario {
 		return list
 	}
 	return append(list,
-		scenario{"scale-workers", "a bucket that answers in 50 ms: 1 and 4 worker processes", scaleWorkers},
-		scenario{"slow-bucket", "a bucket that answers in 50 ms: 1, 4 and 16 workers", slowBucket},
+		scenario{"scale-workers", "a bucket that answers in 50 ms: 1 and 4 worker processes",
+			slowScenario{[]int{1, 4}, "worker process", "worker processes", 10, ratioAtLeast(3.5), rateOfProcesses}.measure},
+		scenario{"slow-bucket", "a bucket that answers in 50 ms: 1, 4 and 16 workers",
+			slowScenario{[]int{1, 4, 16}, "worker", "workers", 5, nil, rateOfPool}.measure},
 	)
 }
 

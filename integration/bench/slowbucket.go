@@ -5,18 +5,36 @@ import (
 	"fmt"
 )
 
-// slowBucket measures how throughput follows the number of workers when the bucket, not the processor, is what they
-// wait for. Segments are small, so that many puts are needed and none costs much processor time.
-func slowBucket(ctx context.Context, r *run) error {
-	const bucketName, segmentBytes = "slow", "64KiB"
-	logs := max(r.Entries/5, 1000)
-	server, err := newSlowS3(bucketName, bucketLatency)
+// slowSegmentBytes is small, so that many puts are needed and none costs much processor time.
+const slowSegmentBytes = "64KiB"
+
+// slowScenario measures how throughput follows a number of workers when the bucket, not the processor, is what they
+// wait for.
+type slowScenario struct {
+	counts    []int   // of workers; the first, one, is what the others are compared with
+	one, many string  // what they are called
+	part      int     // the entries are so large a part of those of the other scenarios
+	least     *target // of the ratio
+	// rate archives a backlog and returns how many entries a second it took.
+	rate func(ctx context.Context, r *run, workers int, b slowBacklog) (float64, error)
+}
+
+// slowBacklog is a backlog in the source stream, and the bucket for it.
+type slowBacklog struct {
+	mark    uint64 // manifest record before the first of it
+	logs    int    // of one entry each
+	archive string
+}
+
+func (s slowScenario) measure(ctx context.Context, r *run) error {
+	logs := max(r.Entries/s.part, 1000)
+	server, err := newSlowS3("slow", bucketLatency)
 	if err != nil {
 		return err
 	}
 	defer server.close()
-	var one float64
-	for _, workers := range []int{1, 4, 16} {
+	var first float64
+	for i, workers := range s.counts {
 		if err := r.fresh(ctx); err != nil {
 			return err
 		}
@@ -24,18 +42,32 @@ func slowBucket(ctx context.Context, r *run) error {
 		if err != nil {
 			return err
 		}
-		r.step(fmt.Sprintf("archiving it with %d workers", workers))
-		h, _, err := r.archiveBacklog(ctx, mark, logs, "--archive", server.of(fmt.Sprint(workers)), "--workers",
-			fmt.Sprint(workers), "--segment-bytes", segmentBytes)
+		name := "1 " + s.one
+		if workers > 1 {
+			name = fmt.Sprintf("%d %s", workers, s.many)
+		}
+		r.step("archiving it with " + name)
+		rate, err := s.rate(ctx, r, workers, slowBacklog{mark, logs, server.of(fmt.Sprint(workers))})
 		if err != nil {
 			return err
 		}
-		// before the first commit, nobody waits for the bucket
-		rate := float64(logs-h.opening) / h.last.Sub(h.first).Seconds()
-		if workers == 1 {
-			one = rate
+		if i == 0 {
+			first = rate
+			r.add(name, "entries/s", rate, nil)
+			continue
 		}
-		r.compare(fmt.Sprintf("%d workers", workers), "entries/s", rate, "one worker", one, nil)
+		r.compare(name, "entries/s", rate, "one", first, s.least)
 	}
 	return nil
+}
+
+// rateOfPool archives a backlog with one process and so many workers in it.
+func rateOfPool(ctx context.Context, r *run, workers int, b slowBacklog) (float64, error) {
+	h, _, err := r.archiveBacklog(ctx, b.mark, b.logs, "--archive", b.archive, "--workers", fmt.Sprint(workers),
+		"--segment-bytes", slowSegmentBytes)
+	if err != nil {
+		return 0, err
+	}
+	// Before the first commit, nobody waits for the bucket.
+	return float64(b.logs-h.opening) / h.last.Sub(h.first).Seconds(), nil
 }
