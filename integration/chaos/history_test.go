@@ -23,8 +23,8 @@ const orphanGrace = time.Minute
 // history follows the manifest, from which snapshots take records away, and holds each commit against those before it.
 type history struct {
 	*programtest.Background
-	// stoodFrom and stoodTo are when the judge had all workers stand still, Unix nanoseconds. That is no fault, and takes as
-	// long as all logs are read; a segment that was named before is not the older for it.
+	// stoodFrom and stoodTo are when the judge had all workers stand still, Unix nanoseconds. That is no fault, and
+	// takes as long as all logs are read; a segment that was named before is not the older for it.
 	stoodFrom, stoodTo atomic.Int64
 
 	// After Stop.
