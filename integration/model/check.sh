@@ -1,9 +1,9 @@
 #!/bin/sh
 # Checks shard.pml with Spin, in several configurations, and that each mutation of it is caught. Exits with 1 when a
 # configuration fails or a mutation does not. `check.sh NAME` checks only what has that name, and keeps what Spin found in
-# the folder that it prints.
+# the folder that it prints, with the model.
 set -u
-model=$(cd "$(dirname "$0")" && pwd)/shard.pml
+model=$(cd "$(dirname "$0")" && pwd)
 only=${1:-}
 for tool in spin gcc; do
 	if ! command -v $tool >/dev/null; then
@@ -25,7 +25,8 @@ explore() {
 	mkdir -p "$dir"
 	(
 		cd "$dir" || exit
-		spin -a "$@" "$model" && gcc "$optimize" -w -DSAFETY -DMEMLIM=3800 -o pan pan.c && ./pan -E -m100000 -w24
+		cp "$model"/*.pml . && spin -a "$@" shard.pml &&
+			gcc "$optimize" -w -DSAFETY -DMEMLIM=3800 -o pan pan.c && ./pan -E -m100000 -w24
 	) >"$dir/out" 2>&1
 	grep -q 'errors: ' "$dir/out" || { cat "$dir/out" >&2; echo "$dir: the checker did not run" >&2; exit 1; }
 }

@@ -1,9 +1,10 @@
 /*
- * The manifest as JetStream has it: store/manifest, and the server behind it. A record is stored (try), is gone (purged or
- * lost), or is read by whoever asks what is true.
+ * The manifest as JetStream has it: store/manifest, and the server behind it. A record is stored (try), is gone (purged
+ * or lost), or is read by whoever asks what is true.
  */
 
-/* newest := the newest snapshot at or below newest, 0 without one. */
+/* newest := the newest snapshot at or below newest, 0 without one: manifest/snapshot.go, Snapshot, which need not look
+ * for it, since each record names it. */
 inline findSnapshot() {
 	do
 	:: newest > 0 && (rec[newest].kind != SNAPSHOT || vain(newest)) -> newest--
@@ -11,7 +12,8 @@ inline findSnapshot() {
 	od
 }
 
-/* seen := the entries that whoever reads the manifest up to newest finds archived. */
+/* seen := the entries that whoever reads the manifest up to newest finds archived, as a new owner (claim.go, recover)
+ * and a snapshot (snapshotter.go, take) do. */
 inline readTruth() {
 	f = newest;
 	findSnapshot();
@@ -33,7 +35,8 @@ inline readTruth() {
 	i = 0; f = 0; newest = 0
 }
 
-/* No loss: what has left the stream is archived, and the manifest as it can be read says what all its records ever said. */
+/* No loss: what has left the stream is archived, and the manifest as it can be read says what all its records ever
+ * said. It is an invariant, and nothing of the program. */
 inline check() {
 	newest = last;
 	readTruth();
@@ -43,7 +46,8 @@ inline check() {
 	seen = 0
 }
 
-/* What counts for nothing changes nothing. */
+/* What counts for nothing changes nothing. It is what walkBack and follows in manifest/manifest.go find out, told at
+ * once by who sees all. */
 #ifdef SURVIVORS
 #ifdef END_UNNAMED
 #define counts(n) (node[n].past == top && node[n].pastgen == rec[top].gen)
@@ -54,6 +58,7 @@ inline check() {
 #define counts(n) true
 #endif
 
+/* manifest/manifest.go, Append and try: the server has taken n's record, with the links that Append sets. */
 inline store(n) {
 	if
 	:: counts(n) ->
@@ -68,7 +73,8 @@ inline store(n) {
 			high = node[n].pto
 		:: else
 		fi;
-		assert(node[n].pfloor >= rec[top].floor && node[n].pfloor <= high) /* it never falls, and all below is archived */
+		/* The floor never falls, and all below is archived. */
+		assert(node[n].pfloor >= rec[top].floor && node[n].pfloor <= high)
 #ifdef SURVIVORS
 		; top = last + 1
 #endif
@@ -100,7 +106,7 @@ inline store(n) {
 	check()
 }
 
-/* A record is no more, having been purged or lost. */
+/* A record is no more: purged by manifest/snapshot.go, Purge, or lost in a power failure. */
 inline drop(x) {
 	rec[x].kind = 0; rec[x].epoch = 0; rec[x].by = 0; rec[x].floor = 0;
 	rec[x].from = 0; rec[x].to = 0; rec[x].gen = 0;

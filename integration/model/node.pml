@@ -1,8 +1,9 @@
 /*
- * What the steps of an owner do to its node: ingest/shard/disk.go and ledger.go (applyRecord, applyOwn, wipe), claim.go (trust,
- * walk, gap), store/manifest (readLast, confirmed, leftOut).
+ * What the steps of an owner do to its node: disk.go and ledger.go (applyRecord, applyOwn, wipe), claim.go (trust,
+ * gap), manifest/manifest.go (readLast, walk, confirmed, leftOut).
  */
 
+/* manifest/manifest.go, Append returns: nothing of the append is kept. */
 inline clearAppend(n) {
 	node[n].step = NONE; node[n].kind = 0; node[n].pfrom = 0; node[n].pto = 0; node[n].pfloor = 0
 #ifdef SURVIVORS
@@ -13,11 +14,13 @@ inline clearAppend(n) {
 #endif
 }
 
+/* disk.go, forget, or the disk is lost. */
 inline wipe(n) {
 	node[n].applied = 0; node[n].at = 0; node[n].atgen = 0; node[n].floor = 0; node[n].catalog = 0; node[n].buffer = 0
 }
 
-/* n serves no more. What flies goes on flying, so its content and what it expects are kept. */
+/* n serves no more: owner.go, Run returns, or the process ends. What flies goes on flying, so its content and what it
+ * expects are kept. */
 inline stop(n) {
 	node[n].does = DOWN; node[n].step = NONE;
 	if
@@ -50,7 +53,7 @@ inline applyRecord(n, x) {
 	node[n].at = x; node[n].atgen = rec[x].gen; node[n].floor = rec[x].floor
 }
 
-/* The same for a record that n has appended, which it need not read: it may be purged by now. */
+/* append.go, append: the same for a record that n has appended, which it need not read, as it may be purged by now. */
 inline applyOwn(n) {
 	if
 	:: node[n].kind == COMMIT ->
@@ -74,13 +77,15 @@ inline applyOwn(n) {
 #endif
 }
 
+/* The last record's batch can be lost: disk.go, commit does not sync. */
 #ifdef SURVIVORS
-#define undoable(n) (node[n].at > kept && same(node[n].at, node[n].atgen) && !vain(node[n].at) && rec[node[n].at].prev >= kept)
+#define undoable(n) (node[n].at > kept && same(node[n].at, node[n].atgen) && !vain(node[n].at) && \
+	rec[node[n].at].prev >= kept)
 #else
 #define undoable(n) (node[n].at > kept && node[n].at <= last && rec[node[n].at].gen == node[n].atgen)
 #endif
 
-/* The last record's batch is lost from n's disk. */
+/* The batch of the last record (ledger.go, apply) is lost from n's disk. */
 inline undoRecord(n) {
 	if
 	:: rec[node[n].at].kind == COMMIT ->
@@ -98,23 +103,27 @@ inline undoRecord(n) {
 	node[n].atgen = rec[node[n].at].gen; node[n].floor = rec[node[n].at].floor
 }
 
+/* The batch of the last entry (ledger.go, takeIn) is lost from n's disk. */
 inline undoEntry(n) {
 	node[n].buffer = node[n].buffer & ~BIT(node[n].applied);
 	node[n].applied--
 }
 
+/* committer.go, commit: a record begins to be appended, with the floor as it is. */
 inline begin(n, x, y, z) {
 	node[n].kind = x; node[n].pfrom = y; node[n].pto = z; node[n].pfloor = floorOf(n); node[n].step = TRY
 }
 
-/* claim.go, trustedPosition; snapshot.go, loadSnapshot. */
-#define replaced(n) (node[n].at > last || node[n].at >= kept && node[n].at > 0 && node[n].atgen != ANYONES && rec[node[n].at].gen != node[n].atgen)
+/* claim.go, trustedPosition: the record that the disk is as of is another one, or gone. */
+#define replaced(n) (node[n].at > last || node[n].at >= kept && node[n].at > 0 && node[n].atgen != ANYONES && \
+	rec[node[n].at].gen != node[n].atgen)
 #ifdef GONE_TRUSTED
 #define untrusted(n) replaced(n)
 #else
 #define untrusted(n) (replaced(n) || REBUILD && node[n].at > 0 && node[n].at < kept)
 #endif
 
+/* claim.go, recover, before its scan: trustedPosition; snapshot.go, loadSnapshot. */
 inline trust(n) {
 	if
 	:: untrusted(n) -> wipe(n)
@@ -138,7 +147,8 @@ inline trust(n) {
 }
 
 #ifdef SURVIVORS
-/* Nobody will claim again, so that the disks of nodes which are down make no difference. */
+/* Nobody will claim again, so that the disks of nodes which are down make no difference. It makes the search smaller,
+ * and is nothing of the program. */
 inline forget() {
 	i = 0;
 	do
@@ -153,7 +163,8 @@ inline forget() {
 	i = 0
 }
 
-/* manifest.go, Open, in two parts, since the servers may lose records in between. First the last message is read. */
+/* manifest/manifest.go, Open, in two parts, since the servers may lose records in between. First the last message is
+ * read: latest. */
 #ifdef END_UNNAMED /* what a record is appended after is the last record that counts */
 #define before(x) rec[x].prev
 #define beforegen(x) rec[x].prevgen
@@ -183,7 +194,8 @@ inline readLast(n) {
 	fi
 }
 
-/* Then the way back over what counts for nothing. */
+/* Then the way back over what counts for nothing: walkBack. claim.go, openClaim and append: the claim has the next
+ * epoch. */
 inline walk(n) {
 	if
 	:: other(node[n].past, node[n].pastgen) ->
@@ -202,7 +214,7 @@ inline walk(n) {
 	node[n].does = CLAIMING; node[n].epoch++; node[n].kind = CLAIM; node[n].step = TRY
 }
 
-/* manifest.go, confirm: what the record was appended after is still there. */
+/* manifest/manifest.go, confirm: what the record was appended after is still there. */
 #ifdef UNCONFIRMED
 #define confirmed(n) true
 #else
@@ -213,7 +225,7 @@ inline walk(n) {
 #endif
 #endif
 
-/* manifest.go, chain: record x follows the one that n's scan has found last, or it is left out. */
+/* manifest/manifest.go, follows: record x follows the one that n's scan has found last, or it is left out. */
 #ifdef SCAN_UNNAMED
 #define named(n, x) (!node[n].begun || rec[x].prevgen == node[n].atgen)
 #else
@@ -229,14 +241,14 @@ inline walk(n) {
 	(x) - 1 > node[n].at && other((x) - 1, rec[x].endgen))
 #endif
 #endif
-/* Records are missing before x. */
+/* manifest/manifest.go, follows: records are missing before x, which is ErrGap. */
 #ifdef END_UNNAMED
 #define missing(n, x) (rec[x].prev > node[n].at)
 #else
 #define missing(n, x) (node[n].at + 1 < kept)
 #endif
 
-/* A scan ends with the claim itself, and not with another record at its place. */
+/* manifest/manifest.go, take: a scan ends with the claim itself, and not with another record at its place. */
 #ifdef CLAIM_UNNAMED
 #define wrongEnd(n, x) false
 #else
@@ -249,7 +261,8 @@ inline walk(n) {
 #define based(n) (node[n].at == 0 || same(node[n].at, node[n].atgen) && !vain(node[n].at) || \
 	node[n].snap >= kept && node[n].at == rec[node[n].snap].from && node[n].atgen == rec[node[n].snap].fromgen)
 
-/* A scan does not lead to the claim: the node steps down. Its disk may come from records that count for nothing. */
+/* claim.go, recover, after ErrGap: the scan does not lead to the claim, and the node steps down. Its disk may come from
+ * records that count for nothing. */
 inline gap(n) {
 	assert(!unrivalled(n) || !based(n)); /* else no claim would ever succeed */
 #ifndef GAP_TRUSTED

@@ -2,8 +2,9 @@
 
 proctype owner(byte n) {
 	do
-	/* claim.go, openClaim: Open, and the claim's append. Node 0 is the first, since the two are alike. An append that still
-	 * flies has the only slot that there is for one, so the node waits for it. */
+	/* claim.go, openClaim, with Open of manifest/manifest.go; claim.go, append. Node 0 is the first, since the two are
+	 * alike. An append that still flies has the only slot that there is for one, so the node waits for it. With
+	 * SURVIVORS, Open may be one step, or two with a power failure in between: latest, walkBack. */
 #ifdef SURVIVORS
 	:: d_step { node[n].does == DOWN && mayClaim(n) -> readLast(n); walk(n) }
 	:: d_step { node[n].does == DOWN && mayClaim(n) && last > 0 && failures == 0 -> readLast(n); node[n].does = OPENING }
@@ -16,16 +17,19 @@ proctype owner(byte n) {
 	   }
 #endif
 
-	/* manifest.go, try: it is answered; its answer is lost; it is refused; it is late, and flies. */
-	:: d_step { node[n].step == TRY && fits(n) -> node[n].flying = 0; store(n); node[n].step = ANSWERED; node[n].known = last }
+	/* manifest/manifest.go, try: the append is answered; its answer is lost; it is refused; it is late, and flies. */
+	:: d_step { node[n].step == TRY && fits(n) ->
+		node[n].flying = 0; store(n); node[n].step = ANSWERED; node[n].known = last
+	   }
 	:: d_step { node[n].step == TRY && fits(n) -> node[n].flying = 0; store(n); node[n].step = LOOK }
 #ifdef SURVIVORS /* to keep it smaller: it looks at once */
 	:: d_step { node[n].step == TRY && last != node[n].known -> stop(n) }
 #else
 	:: d_step { node[n].step == TRY && !fits(n) && last < RECORDS -> node[n].step = LOOK }
 #endif
-#if !defined(POWER) && !defined(READER) /* to keep those smaller: late appends have nothing to do with what they are for */
+#if !defined(POWER) && !defined(READER) /* to keep those smaller: they are not for late appends */
 	:: d_step { node[n].step == TRY && !node[n].flying && last < RECORDS -> node[n].flying = 1; node[n].step = LOOK }
+	/* What is late arrives, after try has given it up at its time-out, or after its author has stepped down. */
 	:: d_step { node[n].flying ->
 		if
 		:: fits(n) -> store(n)
@@ -44,7 +48,8 @@ proctype owner(byte n) {
 
 #endif
 
-	/* Nothing is known of the try: is the last record this one, the one before, or somebody else's? */
+	/* manifest/manifest.go, try, looks at latest: is the last record this one, the one before, or somebody else's?
+	 * Append tries again or returns ErrFenced. */
 	:: d_step { node[n].step == LOOK ->
 #ifdef RETRY_BLINDLY
 		node[n].known = last; node[n].step = TRY
@@ -57,6 +62,8 @@ proctype owner(byte n) {
 #endif
 	   }
 #ifdef SURVIVORS
+	/* manifest/manifest.go, Append, calls confirm; then claim.go, begin, goes on, or append.go, append, applies the
+	 * record: ledger.go, apply. */
 	:: d_step { node[n].step == CONFIRM ->
 		if
 		:: confirmed(n) ->
@@ -70,7 +77,7 @@ proctype owner(byte n) {
 		fi
 	   }
 
-	/* claim.go, recover: trustedPosition. */
+	/* claim.go, recover, calls trustedPosition. */
 	:: d_step { node[n].does == RECOVERING ->
 		if
 		:: node[n].at > node[n].known || !there(n) -> wipe(n)
@@ -78,7 +85,8 @@ proctype owner(byte n) {
 		fi;
 		node[n].does = (node[n].snap > 0 -> LOADING : SCANNING)
 	   }
-	/* snapshot.go, loadSnapshot; manifest/snapshot.go, snapshotOf, which knows a place only. */
+	/* snapshot.go, loadSnapshot, of what manifest/snapshot.go, Snapshot, finds, which knows a place only. A power
+	 * failure may have taken that. */
 	:: d_step { node[n].does == LOADING ->
 		i = node[n].snap;
 		if
@@ -97,8 +105,8 @@ proctype owner(byte n) {
 		fi;
 		i = 0
 	   }
-	/* manifest.go, Scan, to the next record that is not left out. A scan that has come to the end before it has come to the
-	 * place of the claim waits. */
+	/* manifest/manifest.go, Scan, with take and follows, to the next record that is not left out, and ledger.go, apply.
+	 * A scan that has come to the end before it has come to the place of the claim waits: a consumer has no more. */
 	:: d_step { node[n].does == SCANNING && node[n].at < node[n].known ->
 		i = (node[n].at + 1 < kept -> kept : node[n].at + 1);
 		do
@@ -118,6 +126,7 @@ proctype owner(byte n) {
 		i = 0
 	   }
 #else
+	/* claim.go, begin, goes on after the claim's append; append.go, append, applies any other: ledger.go, apply. */
 	:: d_step { node[n].step == APPLY ->
 		if
 		:: node[n].kind == CLAIM -> node[n].does = RECOVERING
@@ -126,10 +135,11 @@ proctype owner(byte n) {
 		clearAppend(n)
 	   }
 
-	/* claim.go, recover. */
+	/* claim.go, recover, up to its scan: trustedPosition, loadSnapshot. */
 	:: d_step { node[n].does == RECOVERING -> trust(n); node[n].does = SCANNING }
 #if SNAPSHOTS > 0 && (!defined(POWER) || defined(LOAD_PARTS))
-	/* A crash between a snapshot's rows and the position. */
+	/* snapshot.go, loadSnapshot: a crash between a snapshot's rows (disk.go, putRows) and the position (disk.go,
+	 * store). */
 	:: d_step { node[n].does == RECOVERING && snapshots > 0 && !untrusted(n) ->
 		newest = node[n].known;
 		findSnapshot();
@@ -140,6 +150,8 @@ proctype owner(byte n) {
 		newest = 0
 	   }
 #endif
+	/* manifest/manifest.go, Scan, calls ledger.go, apply, for the next record; follows returns ErrGap if it is not the
+	 * next. */
 	:: d_step { node[n].does == SCANNING && node[n].at < node[n].known ->
 #ifdef NO_TAIL
 		node[n].at = node[n].known; node[n].atgen = rec[node[n].known].gen; node[n].floor = rec[node[n].known].floor
@@ -157,6 +169,7 @@ proctype owner(byte n) {
 #endif
 	   }
 #endif
+	/* claim.go, recover, after its scan: ledger.go, beginAbove and restore. Then the owner runs: owner.go, Run. */
 	:: d_step { node[n].does == SCANNING && node[n].at >= node[n].known ->
 		if
 		:: node[n].applied < node[n].floor -> node[n].applied = node[n].floor
@@ -168,7 +181,8 @@ proctype owner(byte n) {
 		owns(n, node[n].buffer == (UPTO(node[n].applied) & ~UPTO(high)))
 	   }
 
-	/* batch.go, take and apply: the next entry; passOver and stepOver: a gap. */
+	/* batch.go, take, sort and apply, then ledger.go, takeIn: the next entry, unless disk.go, whatIsArchived, finds it.
+	 * intake.go, runOnce, then batch.go, stepOver, and ledger.go, stepOver: what the stream has dropped. */
 	:: d_step { node[n].does == SERVING && node[n].applied < acked ->
 		if
 		:: node[n].applied + 1 < first ->
@@ -189,7 +203,8 @@ proctype owner(byte n) {
 
 #include "worker.pml"
 
-	/* judge.go, decide; committer.go, commit: an extent is judged, and the record is made. What is refused changes nothing. */
+	/* workers/commit.go, commit, asks; judge.go, judge and isBuffered, look the extent over; committer.go, commit,
+	 * makes the record. What is refused changes nothing. */
 #ifdef NO_FIRST_CHECK
 #define accepts(n, f, l) (l <= node[n].applied)
 #else
@@ -204,14 +219,15 @@ proctype owner(byte n) {
 	:: d_step { idle(n) && offered(3, 3) && accepts(n, 3, 3) -> begin(n, COMMIT, 3, 3) }
 #endif
 
-	/* committer.go, recordFloor; trim.go, look and trim: the floor is recorded on its own, and trimmed to once its record is
-	 * safe. */
+	/* trim.go, look; committer.go, recordFloor and commit: the floor is recorded on its own. Then trim.go, trim: the
+	 * stream is cut to it once its record is safe. */
 	:: d_step { idle(n) && floorOf(n) > node[n].floor -> begin(n, FLOOR, 0, 0) }
 	:: d_step { node[n].does == SERVING && trimTo(n) + 1 > first -> first = trimTo(n) + 1; check() }
 
 #include "snapshotter.pml"
 
-	/* A crash, or the node steps down. Its disk is never synced: it comes back whole, empty, or without its last batches. */
+	/* The process ends at any point, or owner.go, Run, returns and ingest/shardrunner.go, turn, with it. The disk is
+	 * never synced (disk.go, commit): it comes back whole, empty, or without its last batches. */
 	:: d_step { node[n].does != DOWN -> stop(n) }
 #ifndef DISKS_LAST /* else a smaller search for a mutation */
 	:: d_step { node[n].does != DOWN && (node[n].at > 0 || node[n].applied > 0) -> wipe(n); stop(n) }

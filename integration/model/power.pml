@@ -1,16 +1,18 @@
 /* The power: what kill -9 of servers and processes does, and a machine that loses what was not synced. */
 
 #ifdef POWER
-/* The machine of the servers loses power, once: the manifest loses records that were not synced. The nodes lose power too, or
- * live. Disks may be ahead of the manifest. */
+/* The machine of the servers loses power, once: the manifest loses records that were not synced. The nodes lose power
+ * too, or live. Disks may be ahead of the manifest, which claim.go, trustedPosition, finds out. */
 proctype power() {
 	do
+	/* JetStream syncs. Nobody is told when: the delay in trim.go, trim, and snapshotter.go, dropTail, stands for it. */
 	:: d_step { failures == 0 && synced < last ->
 		synced = last
 #ifdef SURVIVORS
 		; counted = top
 #endif
 	   }
+	/* The power fails. Processes end as by kill -9, or go on and meet it in manifest/manifest.go, Has. */
 	:: atomic { failures == 0 && synced < last ->
 		failures = 1;
 #ifdef SURVIVORS

@@ -1,11 +1,14 @@
 /*
- * The protocol of one shard with one log: source stream, manifest, two nodes that own the shard in turn, workers, a reader.
- * README.md says which Go function each step stands for and what is left out. check.sh runs it. The files that are included
- * at the end have an actor each, or what actors work on.
+ * The protocol of one shard with one log: source stream, manifest, two nodes that own the shard in turn, workers, a
+ * reader. README.md says which Go function each step stands for and what is left out. check.sh runs it. The files that
+ * are included at the end have an actor each, or what actors work on.
  *
- * Switches: the sizes below; POWER (the manifest may once lose what is not synced, and all nodes crash), SURVIVORS (with
- * POWER: nodes may live through that), READER (somebody reads the log), and one name for each mutation. Each mutation must be
- * caught.
+ * Switches: the sizes below; POWER (the manifest may once lose what is not synced, and all nodes crash), SURVIVORS
+ * (with POWER: nodes may live through that), READER (somebody reads the log), and one name for each mutation. Each
+ * mutation must be caught.
+ *
+ * Comments name Go files of ingest/shard without a folder, and those of store/manifest with the folder manifest.
+ * reader.pml names those of store/reader without a folder.
  */
 
 #ifndef NODES

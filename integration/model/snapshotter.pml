@@ -1,13 +1,14 @@
-/* The snapshotter of an owner: ingest/shard/snapshotter.go, take and dropTail. */
+/* The snapshotter of an owner: snapshotter.go, take and dropTail. owner.pml includes it among its steps. */
 
-	/* take: a snapshot of all that its owner has applied, or of all but the last record, is read from the manifest;
-	 * later (dropTail), the records that it has are purged. */
+	/* append.go, stillThere, asked by dropTail. */
 #ifdef PURGE_UNLOOKED
 #define looked(n) true
 #else
 #define looked(n) there(n)
 #endif
 #if SNAPSHOTS > 0
+	/* take, then committer.go, recordSnapshot and commit: a snapshot of all that its owner has applied, or of all but
+	 * the last record, is read from the manifest. What was applied meanwhile is not in it. */
 	:: atomic { idle(n) && snapshots < SNAPSHOTS && there(n) ->
 		newest = node[n].at;
 		findSnapshot();
@@ -40,6 +41,7 @@
 		:: else -> i = 0; newest = 0
 		fi
 	   }
+	/* dropTail, then manifest/snapshot.go, Purge: the records that a snapshot has are dropped, once its own is safe. */
 	:: d_step { node[n].does == SERVING && snapshots > 0 && looked(n) ->
 		newest = safe(n);
 		findSnapshot();

@@ -7,7 +7,7 @@
 #define LOWEST(m) ((m) & 2 -> 1 : ((m) & 4 -> 2 : 3))
 #define HIGHEST(m) ((m) & 8 -> 3 : ((m) & 4 -> 2 : ((m) & 2 -> 1 : 0)))
 
-/* The source stream: entries 1..acked were acked, first..acked are still there. */
+/* The source stream, as JetStream has it: entries 1..acked were acked, first..acked are still there. */
 #ifdef SURVIVORS /* to keep it smaller: what is taken in late need not be published late */
 byte acked = ENTRIES;
 #else
@@ -15,8 +15,8 @@ byte acked;
 #endif
 byte first = 1;
 
-/* The manifest: records 1..last, of which those below kept are purged. A place in it and the number of power failures
- * before the record was made name a record: together they stand for Record.ID. */
+/* The manifest, see manifest/record.go: records 1..last, of which those below kept are purged. A place in it and the
+ * number of power failures before the record was made name a record: together they stand for Record.ID. */
 #define CLAIM 1
 #define COMMIT 2
 #define FLOOR 3
@@ -69,7 +69,7 @@ byte counted; /* ghost: the last one that counts and is synced */
 byte drained[WORKERS], until[WORKERS]; /* the run of entries that a worker has drained and put, 0 and 0 without one */
 #endif
 
-/* What a node does. */
+/* What a node does: claim.go, Claim up to SCANNING; owner.go, Run for SERVING. */
 #define DOWN 0
 #define CLAIMING 1
 #define RECOVERING 2
@@ -77,7 +77,7 @@ byte drained[WORKERS], until[WORKERS]; /* the run of entries that a worker has d
 #define SERVING 4
 #define OPENING 5
 #define LOADING 6
-/* Where its append stands. */
+/* Where its append stands: manifest/manifest.go, Append up to CONFIRM; append.go, append for APPLY. */
 #define NONE 0
 #define TRY 1
 #define LOOK 2
@@ -88,7 +88,7 @@ typedef Node {
 	byte epoch;
 	byte known;   /* the last record that it knows: what an append expects */
 #ifdef SURVIVORS
-	bit endgen;   /* generation of what is before the record that it appends: of known, or of known - 1 when it is appended */
+	bit endgen;   /* generation of what is before the record that it appends: of known, or of known - 1 afterwards */
 	byte past;    /* the last record that counts, as it knows: not known if what follows it counts for nothing */
 	bit pastgen;
 	byte snap;    /* the newest snapshot, as it knows */
@@ -104,14 +104,14 @@ typedef Node {
 	byte has;     /* what the newest snapshot has, as it knows */
 #endif
 #endif
-	/* Its disk, as it sees it while it lives. */
+	/* Its disk, as it sees it while it lives: disk.go, and cache.Position. */
 	byte applied; /* source sequence */
 	byte at;      /* manifest record */
 	byte atgen;   /* that record's generation */
 	byte floor;
 	byte catalog; /* entries, a mask */
 	byte buffer;  /* entries, a mask */
-	/* Its append. */
+	/* Its append, of which there is one at a time: committer.go, run. */
 	byte step;
 	bit flying;   /* a copy of it may arrive at any time, even when the node has given up */
 	byte kind, pfrom, pto, pfloor;
@@ -120,7 +120,7 @@ Node node[NODES];
 
 byte i, newest, seen, f; /* scratch, 0 between steps */
 
-/* manifest.go, Has: a record is there, or another one is. */
+/* manifest/manifest.go, Has: a record is there, or another one is. */
 #ifdef SURVIVORS
 #define same(x, g) ((x) == 0 || (x) >= kept && (x) <= last && rec[x].gen == (g))
 #define other(x, g) ((x) > 0 && (x) >= kept && (x) <= last && rec[x].gen != (g))
@@ -136,6 +136,7 @@ byte i, newest, seen, f; /* scratch, 0 between steps */
 #else
 #define owns(n, x) assert(!current(n) || (x)) /* holds for a current owner */
 #endif
+/* It bounds the search, and is nothing of the program: there a node claims whenever it has the lease. */
 #if NODES > 2
 #define mayClaim(n) (claims < CLAIMS && last < RECORDS && n <= used)
 #else
@@ -146,13 +147,15 @@ byte i, newest, seen, f; /* scratch, 0 between steps */
 #else
 #define ANSWERED APPLY
 #endif
+/* committer.go, run: the next record is begun when the one before is done with. */
 #define idle(n) (node[n].does == SERVING && node[n].step == NONE && !node[n].flying && last < RECORDS)
 
 /* Up to where all is archived, as n knows it: ledger.go, floorLocked. */
 #define archived(n) (node[n].buffer == 0 -> node[n].applied : LOWEST(node[n].buffer) - 1)
 #define floorOf(n) (archived(n) > node[n].floor -> archived(n) : node[n].floor)
 
-/* To where n may trim: the floor of a record that it knows and that no power failure can take any more. */
+/* To where n may trim: the floor of a record that it knows and that no power failure can take any more, since it is
+ * older than the delay: trim.go, due and safe. */
 #ifdef TRIM_TO_APPLIED
 #define trimTo(n) node[n].applied
 #else
@@ -171,14 +174,15 @@ byte i, newest, seen, f; /* scratch, 0 between steps */
 #endif
 #endif
 
-/* Up to where n looks for a snapshot whose records it may purge. */
+/* Up to where n looks for a snapshot whose records it may purge, the delay being over: snapshotter.go, dropTail. */
 #ifdef PURGE_UNSYNCED
 #define safe(n) node[n].at
 #else
 #define safe(n) (node[n].at <= synced -> node[n].at : synced)
 #endif
 
-/* The server takes a record if nobody has appended since its author's last. */
+/* The server takes a record if nobody has appended since its author's last: the sequence that try in
+ * manifest/manifest.go expects. */
 #ifdef NO_CAS
 #define fits(n) (last < RECORDS)
 #else

@@ -1,7 +1,9 @@
-/* The workers: workers/drain.go, pack.go and commit.go. They are steps of the owner that they ask. */
+/* The workers: workers/drain.go, pack.go and commit.go. They are steps of the owner that they ask: owner.pml includes
+ * this among its steps, and has the offers. */
 
 #if WORKERS > 0
-	/* drain, in ledger.go and in workers: a worker takes a run of what is buffered, perhaps not from its beginning, puts it and offers it to any owner
+	/* workers/drain.go, archiveBatch, asks; drain.go, drain, and ledger.go, drain, answer; workers/pack.go, flush, puts
+	 * the segment. A worker takes a run of what is buffered, perhaps not from its beginning, and offers it to any owner
 	 * as often as it likes. A drain replaces what the worker had. */
 	:: atomic { node[n].does == SERVING && node[n].buffer != 0 ->
 		f = LOWEST(node[n].buffer);
@@ -26,6 +28,7 @@
 		fi;
 		i = 0; f = 0
 	   }
+/* workers/commit.go, commit: a worker offers what it has put. */
 #define offered(f, l) (drained[0] == f && until[0] == l || drained[1] == f && until[1] == l)
 #else
 #define offered(f, l) true
