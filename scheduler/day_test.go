@@ -334,7 +334,7 @@ func (d *day) publish(_ context.Context, logs []string) error {
 			sum.full++
 		} else if late < 0 {
 			sum.early++
-			if -late > d.maxDelay/boardShare+d.tick {
+			if -late > d.maxDelay/BoardShare+d.tick {
 				d.wrong("%s is published %s before its deadline", name, -late)
 			}
 		}

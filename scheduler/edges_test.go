@@ -357,11 +357,11 @@ func TestNoTimerIsFar(t *testing.T) {
 func TestBoarding(t *testing.T) {
 	bubble(t, func(g *rig) {
 		g.append("t.first", 1)
-		time.Sleep(testDelay / boardShare / 2)
+		time.Sleep(testDelay / BoardShare / 2)
 		g.append("t.boards", 1)
-		time.Sleep(testDelay/boardShare/2 + 2*DefaultTick)
+		time.Sleep(testDelay/BoardShare/2 + 2*DefaultTick)
 		g.append("t.waits", 1)
-		time.Sleep(testDelay - testDelay/boardShare - 4*DefaultTick)
+		time.Sleep(testDelay - testDelay/BoardShare - 4*DefaultTick)
 		if g.queued("t.first") {
 			t.Error("t.first is queued before it is due")
 		}
@@ -371,11 +371,11 @@ func TestBoarding(t *testing.T) {
 				g.queued("t.waits"))
 		}
 		g.append("t.last", 1)
-		time.Sleep(testDelay/boardShare/2 + DefaultTick) // the timer of t.boards fires, for nothing
+		time.Sleep(testDelay/BoardShare/2 + DefaultTick) // the timer of t.boards fires, for nothing
 		if g.queued("t.waits") {
 			t.Error("t.waits is queued with a slot that is empty")
 		}
-		time.Sleep(testDelay / boardShare)
+		time.Sleep(testDelay / BoardShare)
 		if !g.queued("t.waits") || g.queued("t.last") {
 			t.Errorf("queued: t.waits %v, t.last %v", g.queued("t.waits"), g.queued("t.last"))
 		}

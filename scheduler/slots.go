@@ -67,19 +67,19 @@ func (s *Scheduler) takeSlotLocked(sl *slot, most int, want func(*logState) bool
 	return moved
 }
 
-// Logs board early: those that fall due within the next boardShare-th of MaxDelay go with a slot that is due, until
-// there are boardLogs. A drain, a request and an object then follow the time, and not each log that wakes up; and a
-// bound on how long entries wait is still one. More logs than a worker drains at once would gain nothing, and come in
-// bursts.
-const (
-	boardShare = 5
-	boardLogs  = wire.MaxDrainLogs
-)
+// BoardShare says how early logs board: those that fall due within the next BoardShare-th of MaxDelay go with a slot
+// that is due. A drain, a request and an object then follow the time, and not each log that wakes up; and a bound on
+// how long entries wait is still one.
+const BoardShare = 5
+
+// boardLogs bounds how many logs a slot has with those that board: more than a worker drains at once would gain
+// nothing, and come in bursts.
+const boardLogs = wire.MaxDrainLogs
 
 // boardLocked has logs go with so many others that are due in slot k.
 func (r *slotRunner) boardLocked(k int64, due int) {
 	room := boardLogs - due
-	for last := k + r.s.cfg.slotOf(int64(r.s.cfg.MaxDelay/boardShare)); k < last && room > 0; {
+	for last := k + r.s.cfg.slotOf(int64(r.s.cfg.MaxDelay/BoardShare)); k < last && room > 0; {
 		k++
 		if sl := r.s.mu.slots[k]; sl != nil {
 			room -= r.s.takeSlotLocked(sl, room, func(l *logState) bool { return l.state == armed })

@@ -31,7 +31,8 @@ const (
 )
 
 // Result is what one design did. Lateness is from a log's deadline to the observer being called with it; it is negative
-// for a log that was served early, as the scheduler may by its rounding to ticks.
+// for a log that was served early, as the scheduler does with those that board (scheduler.BoardShare), and by its
+// rounding to ticks.
 type Result struct {
 	Design         Design
 	Logs           int
