@@ -1,9 +1,12 @@
 package ingest
 
 import (
+	"bytes"
 	"fmt"
 	"testing"
 	"time"
+
+	"dormouse/internal/wire"
 )
 
 // TestFigures: what an owner says is not archived is exact, wherever in a block of sequences the rest begins.
@@ -58,4 +61,27 @@ func TestFigures(t *testing.T) {
 	is(1, 12)
 	commit("0/d.sst", "t.01")
 	is(0, 0)
+}
+
+// TestFiguresOfAFullBuffer: a node says how far a shard is that takes nothing in. When it has ended, with its database,
+// it says so without a look at that.
+func TestFiguresOfAFullBuffer(t *testing.T) {
+	s := newSystem(t)
+	const some, entries = 5, 30
+	n := s.start("a", t.TempDir(), func(c *Config) { c.BufferLimit, c.MaxDelay, c.MaxBytes = 4<<10, time.Hour, 1<<30 })
+	n.awaitOwned()
+	for i := range entries {
+		if i == some { // no others are taken in then, as nobody drains
+			s.Until("the buffer to be full", func() bool { return n.node.Status()[0].Full })
+		}
+		s.Publish("logs.t.a", string(bytes.Repeat([]byte("x"), 1<<10)))
+	}
+	if got := n.node.Status()[0]; got.State != wire.ShardOwned || got.Applied == 0 || got.Applied > some ||
+		got.Oldest == 0 || n.metric("dormouse_oldest_unarchived_seconds") == 0 {
+		t.Errorf("%+v", got)
+	}
+	n.stop()
+	if age := n.metric("dormouse_oldest_unarchived_seconds"); age != 0 {
+		t.Errorf("after its end the oldest entry is %v s old", age)
+	}
 }

@@ -193,7 +193,7 @@ func (r *shardRunner) turn(ctx context.Context) (err error) {
 	group.Go(func() error {
 		progress := &shard.Progress{}
 		r.node.shards.set(r.source.Shard,
-			shardStatus{state: wire.ShardClaiming, holder: r.node.cfg.NodeID, took: progress, failed: r.unread})
+			shardStatus{state: wire.ShardClaiming, holder: r.node.cfg.NodeID, progress: progress, failed: r.unread})
 		o, err := shard.Claim(ctx, r.site(progress, lease.Fresh))
 		if err != nil {
 			return notOwned{err}
@@ -204,7 +204,7 @@ func (r *shardRunner) turn(ctx context.Context) (err error) {
 			r.unread = nil
 			r.members.SetServing(r.source.Shard, true)
 			r.node.shards.set(r.source.Shard,
-				shardStatus{state: wire.ShardOwned, holder: r.node.cfg.NodeID, took: progress, owner: o})
+				shardStatus{state: wire.ShardOwned, holder: r.node.cfg.NodeID, progress: progress, owner: o})
 			level := slog.LevelInfo
 			if r.outages.Unowned.Lasts() { // its end is a line for all shards
 				level = slog.LevelDebug

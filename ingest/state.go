@@ -25,11 +25,11 @@ type shardStates struct {
 }
 
 type shardStatus struct {
-	state  wire.ShardState
-	holder string          // node that holds the lease, as far as is known
-	owner  *shard.Owner    // while owned
-	took   *shard.Progress // while claiming and owned
-	failed error           // why this node could not own it when it last tried, while starting and claiming
+	state    wire.ShardState
+	holder   string          // node that holds the lease, as far as is known
+	owner    *shard.Owner    // while owned
+	progress *shard.Progress // while claiming and owned
+	failed   error           // why this node could not own it when it last tried, while starting and claiming
 }
 
 func newShardStates() *shardStates {
@@ -85,7 +85,7 @@ func (s *shardStates) ready() error {
 		case wire.ShardOwned, wire.ShardStandby:
 		case wire.ShardClaiming:
 			err := fmt.Errorf("shard %s is %s: %s", shard, status.state,
-				cmp.Or(status.took.String(), "asking JetStream"))
+				cmp.Or(status.progress.String(), "asking JetStream"))
 			if status.failed != nil {
 				err = fmt.Errorf("%w, and the last try failed: %w", err, status.failed)
 			}
@@ -107,8 +107,8 @@ func (s *shardStates) remarks() (lines []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, shard := range slices.Sorted(maps.Keys(s.by)) {
-		if status := s.by[shard]; status.state == wire.ShardOwned && status.took.Left() > 0 {
-			lines = append(lines, fmt.Sprintf("shard %s: %s", shard, status.took))
+		if status := s.by[shard]; status.state == wire.ShardOwned && status.progress.Left() > 0 {
+			lines = append(lines, fmt.Sprintf("shard %s: %s", shard, status.progress))
 		}
 		if s.on[shard].IsFull() {
 			lines = append(lines, fmt.Sprintf("shard %s: the buffer is at its limit: taking nothing in until workers have "+
@@ -129,8 +129,8 @@ func (s *shardStates) report() []wire.ShardStatus {
 		status := by[shard]
 		one := wire.ShardStatus{Shard: shard, State: status.state, Holder: status.holder, Full: on[shard].IsFull(),
 			Stuck: on[shard].Stuck()}
-		if status.took != nil {
-			one.RecordsLeft, one.EntriesLeft = status.took.Records(), status.took.Left()
+		if status.progress != nil {
+			one.RecordsLeft, one.EntriesLeft = status.progress.Records(), status.progress.Left()
 		}
 		if status.owner != nil {
 			status.owner.Tell(&one)
@@ -158,11 +158,11 @@ func (s *shardStates) load() load {
 		if s.on[shard].Stuck() != nil {
 			all.stuck++
 		}
-		if status.took == nil {
+		if status.progress == nil {
 			continue
 		}
-		all.recordsLeft += status.took.Records()
-		all.entriesLeft += status.took.Left()
+		all.recordsLeft += status.progress.Records()
+		all.entriesLeft += status.progress.Left()
 		if status.owner == nil {
 			all.claiming++
 			continue

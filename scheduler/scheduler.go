@@ -22,7 +22,7 @@ import (
 // Config is what a Scheduler needs.
 type Config struct {
 	Tick         time.Duration // slot width, at least 1 ms; 0 is 10 ms. Widened to MaxDelay/8192 if that is more
-	MaxDelay     time.Duration // arrival of a log's first entry to the log being due
+	MaxDelay     time.Duration // arrival of a log's first entry to the log being due; it may board earlier, see BoardShare
 	RequeueAfter time.Duration // a queued log that is not committed by then is queued again
 	MaxBytes     uint64        // a log with this many bytes buffered is ready at once
 	BatchLogs    int           // logs in one Publish, at most; 0 is wire.MaxItemLogs

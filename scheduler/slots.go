@@ -43,13 +43,12 @@ func (s *Scheduler) placeLocked(i uint32, l *logState, k int64) {
 }
 
 // takeSlotLocked moves the logs of a slot that want to go into the outbox, after looking at most at so many of them. It
-// returns how many it moved.
-func (s *Scheduler) takeSlotLocked(sl *slot, most int, want func(*logState) bool) (moved int) {
-	for i := sl.logs.head; i != 0 && most > 0; most-- {
+// returns how many it looked at.
+func (s *Scheduler) takeSlotLocked(sl *slot, most int, want func(*logState) bool) (looked int) {
+	for i := sl.logs.head; i != 0 && looked < most; looked++ {
 		l := s.mu.table.get(i)
 		next := l.next
 		if want(l) {
-			moved++
 			s.mu.table.unlink(&sl.logs, i)
 			if !s.mu.stats.move(l, armed, queued) {
 				l.due = 0
@@ -64,7 +63,7 @@ func (s *Scheduler) takeSlotLocked(sl *slot, most int, want func(*logState) bool
 	if s.mu.outbox.head != 0 {
 		signal(s.ready) // a publisher that leaves something behind wakes the next
 	}
-	return moved
+	return looked
 }
 
 // BoardShare says how early logs board: those that fall due within the next BoardShare-th of MaxDelay go with a slot
@@ -72,8 +71,8 @@ func (s *Scheduler) takeSlotLocked(sl *slot, most int, want func(*logState) bool
 // how long entries wait is still one.
 const BoardShare = 5
 
-// boardLogs bounds how many logs a slot has with those that board: more than a worker drains at once would gain
-// nothing, and come in bursts.
+// boardLogs bounds how many logs a slot has with those that board, and how many are looked at for it: more than a
+// worker drains at once would gain nothing, and come in bursts.
 const boardLogs = wire.MaxDrainLogs
 
 // boardLocked has logs go with so many others that are due in slot k.

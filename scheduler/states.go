@@ -7,7 +7,7 @@ import (
 
 // The state machine of a log. "first entry" and "rest left" take the deadline from the first unarchived entry:
 //
-//	           first entry                    due, full, Expedite
+//	           first entry            due, boards, full, Expedite
 //	  idle -----------------> armed --------------------------------> queued <---+ more entries;
 //	   ^                     ^  |  ^                                   |  |  |   | not committed in time:
 //	   |     all committed   |  |  | more entries                      |  |  +---+ queued again

@@ -73,13 +73,13 @@ type Config struct {
 func (c Config) Completed() (Config, error) {
 	switch {
 	case c.NC == nil || c.JS == nil || c.DB == nil || c.Bucket == nil || c.NodeID == "":
-		return c, errors.New("ingest: NC, JS, DB, Bucket and NodeID are required")
+		return c, errors.New("shard: NC, JS, DB, Bucket and NodeID are required")
 	case c.MaxDelay <= 0 || c.RequeueAfter <= 0 || c.Lease <= 0 || c.TrimDelay <= 0:
-		return c, errors.New("ingest: MaxDelay, RequeueAfter, Lease and TrimDelay must be positive")
+		return c, errors.New("shard: MaxDelay, RequeueAfter, Lease and TrimDelay must be positive")
 	case c.MaxBytes == 0 || c.BufferLimit == 0:
-		return c, errors.New("ingest: MaxBytes and BufferLimit must be positive")
+		return c, errors.New("shard: MaxBytes and BufferLimit must be positive")
 	case c.Trim != TrimAuto && c.Trim != TrimAlways && c.Trim != TrimNever:
-		return c, fmt.Errorf("ingest: trim mode %q, want auto, always or never", c.Trim)
+		return c, fmt.Errorf("shard: trim mode %q, want auto, always or never", c.Trim)
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
@@ -94,7 +94,7 @@ func (c Config) Completed() (Config, error) {
 type Site struct {
 	Config  // completed
 	Source  topology.Source
-	Tail    Tail     // zero: DefaultTail
+	Tail    Tail     // zero: 1,024 records and 65,536 extents; else both are positive
 	Metrics *Metrics // of all shards of the node
 	// Outages, Advance and Progress outlast an epoch: a claim that fails is followed by another one.
 	Outages  Outages

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
-	"go.uber.org/goleak"
 
 	"dormouse/ingest/ingesttest"
 	"dormouse/internal/topology"
@@ -17,13 +16,7 @@ import (
 	"dormouse/store/cache"
 )
 
-// TestMain looks for goroutines that are left. Those of a wheel whose Stop met it in the middle of a flush are the
-// library's: it blocks for ever then, and the clock of the scheduler leaves it behind after two seconds, with a line in
-// the log.
-func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/RussellLuo/timingwheel/delayqueue.(*DelayQueue).Offer"),
-		goleak.IgnoreAnyFunction("dormouse/scheduler.(*clock).stop.func1"))
-}
+func TestMain(m *testing.M) { ingesttest.Main(m) }
 
 // system is what the tests run on.
 type system struct{ *ingesttest.System }

@@ -62,7 +62,7 @@ func newTrimmer(site Site, from *sourceStream, chain *appender, recordFloor func
 func newSnapshotter(site Site, chain *appender, record func(context.Context, *manifest.Snapshot) error) *snapshotter {
 	return &snapshotter{
 		js: site.JS, shard: site.Source.Shard, bucket: site.Bucket, chain: chain, ledger: chain.ledger,
-		most: cmp.Or(site.Tail, DefaultTail), delay: site.TrimDelay,
+		most: cmp.Or(site.Tail, defaultTail), delay: site.TrimDelay,
 		unread: make(map[uint64]int), record: record,
 		snapshots: site.Metrics.snapshots, taking: site.Outages.snapshot, dropping: site.Outages.shorten, log: site.Logger,
 	}

@@ -23,8 +23,8 @@ import (
 // Tail is what a manifest has beyond its newest snapshot: all that a new owner has to apply one by one.
 type Tail struct{ Records, Extents uint64 }
 
-// DefaultTail is how long a tail may get before it is cut. Its extents take some 15 MiB while they are sorted.
-var DefaultTail = Tail{Records: 1024, Extents: 65_536}
+// defaultTail is how long a tail may get before it is cut. Its extents take some 15 MiB while they are sorted.
+var defaultTail = Tail{Records: 1024, Extents: 65_536}
 
 // snapshotEvery is how often a tail is cut at most, so that a burst is over before its records are read again.
 const snapshotEvery = 30 * time.Second

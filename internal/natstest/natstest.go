@@ -71,10 +71,7 @@ func MakeAnew(t testing.TB, js jetstream.JetStream, name string) {
 // the rest. None of those may have been deleted; they get new times.
 func LoseEnd(t testing.TB, js jetstream.JetStream, name string, keep uint64) {
 	t.Helper()
-	stream, err := js.Stream(t.Context(), name)
-	if err != nil {
-		t.Fatal(err)
-	}
+	stream := Stream(t, js, name)
 	var kept []*nats.Msg
 	for seq := uint64(1); seq <= keep; seq++ {
 		msg, err := stream.GetMsg(t.Context(), seq)
@@ -94,4 +91,24 @@ func LoseEnd(t testing.TB, js jetstream.JetStream, name string, keep uint64) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// Stream returns a stream that must be there.
+func Stream(t testing.TB, js jetstream.JetStream, name string) jetstream.Stream {
+	t.Helper()
+	stream, err := js.Stream(t.Context(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return stream
+}
+
+// Message returns a message of a stream, which must be there.
+func Message(t testing.TB, js jetstream.JetStream, stream string, seq uint64) *jetstream.RawStreamMsg {
+	t.Helper()
+	msg, err := Stream(t, js, stream).GetMsg(t.Context(), seq)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return msg
 }

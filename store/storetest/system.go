@@ -92,21 +92,13 @@ func (s *System) TakeIn(e entry.Entry) {
 // Source returns the source stream.
 func (s *System) Source() jetstream.Stream {
 	s.T.Helper()
-	stream, err := s.JS.Stream(s.T.Context(), wire.DefaultSource)
-	if err != nil {
-		s.T.Fatal(err)
-	}
-	return stream
+	return natstest.Stream(s.T, s.JS, wire.DefaultSource)
 }
 
 // Message returns a message of it.
 func (s *System) Message(seq uint64) *jetstream.RawStreamMsg {
 	s.T.Helper()
-	msg, err := s.Source().GetMsg(s.T.Context(), seq)
-	if err != nil {
-		s.T.Fatal(err)
-	}
-	return msg
+	return natstest.Message(s.T, s.JS, wire.DefaultSource, seq)
 }
 
 // Trim purges the source stream up to and including a sequence.
