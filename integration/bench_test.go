@@ -10,20 +10,30 @@ import (
 	"dormouse/integration/bench"
 )
 
-// TestBench runs two small scenarios of the benchmark, of which the short form has one: it must measure all that they
-// promise, and clean up behind itself.
+// TestBench runs small scenarios of the benchmark, of which the short form has one: each must measure all that it
+// promises, and clean up behind itself.
 func TestBench(t *testing.T) {
 	t.Parallel()
-	want := map[string]bool{ // and whether it has a baseline
+	measures(t, map[string]bool{
 		"drain: claim to last commit": true, "drain: peak memory": false, "drain: peak goroutines": false,
+	}, "--entries", "2000", "--logs", "1000", "drain")
+	if testing.Short() {
+		return
 	}
-	args := []string{"bench", "--short", "--entries", "2000", "--logs", "1000", "--json", "drain"}
-	if !testing.Short() {
-		args = append(args, "read")
-		want["read: fetched"], want["read: time to first entry"] = true, false
-	}
+	measures(t, map[string]bool{"read: fetched": true, "read: time to first entry": false},
+		"--entries", "2000", "--logs", "1000", "read")
+	measures(t, map[string]bool{ // with so many entries that several records are made of them
+		"slow-bucket: 1 worker": false, "slow-bucket: 16 workers": true,
+		"scale-workers: 1 worker process": false, "scale-workers: 4 worker processes": true,
+	}, "--entries", "50000", "slow-bucket", "scale-workers")
+}
+
+// measures runs the benchmark, which must have these figures. Each says whether it has a baseline.
+func measures(t *testing.T, want map[string]bool, args ...string) {
+	t.Helper()
 	dir := t.TempDir()
-	cmd := exec.CommandContext(t.Context(), binary, append(args, "--dir", dir)...)
+	args = append([]string{"bench", "--short", "--json", "--dir", dir}, args...)
+	cmd := exec.CommandContext(t.Context(), binary, args...)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()

@@ -270,8 +270,9 @@ func (in *instance) limited(files int) *instance {
 	return in
 }
 
-// crowd opens connections to addr that say hello and rest.
-func crowd(t *testing.T, addr string, size int, hello string) {
+// crowd opens connections to addr that say hello and rest, each when the one before has had an answer of some kind, or
+// none within wait.
+func crowd(t *testing.T, addr string, size int, hello string, wait time.Duration) {
 	t.Helper()
 	for range size {
 		conn, err := net.DialTimeout("tcp", addr, 5*time.Second)
@@ -280,6 +281,10 @@ func crowd(t *testing.T, addr string, size int, hello string) {
 		}
 		t.Cleanup(func() { conn.Close() })
 		_, _ = io.WriteString(conn, hello) // one that is refused is closed
+		if err := conn.SetReadDeadline(time.Now().Add(wait)); err != nil {
+			t.Fatal(err)
+		}
+		_, _ = conn.Read(make([]byte, 1)) // and others wait
 	}
 }
 
@@ -287,8 +292,10 @@ func crowd(t *testing.T, addr string, size int, hello string) {
 // need.
 func TestMoreClientsThanFiles(t *testing.T) {
 	const files = 256
-	nats := func(in *instance) { crowd(t, in.nats, files+50, "CONNECT {\"verbose\":false}\r\nPING\r\n") }
-	http := func(in *instance) { crowd(t, in.http, files+50, "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n") }
+	nats := func(in *instance) { crowd(t, in.nats, files+50, "CONNECT {\"verbose\":false}\r\nPING\r\n", patience) }
+	http := func(in *instance) {
+		crowd(t, in.http, files+50, "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n", 5*time.Millisecond)
+	}
 	for name, come := range map[string]func(*instance){"NATS": nats, "HTTP": http, "both": func(in *instance) {
 		http(in)
 		nats(in)

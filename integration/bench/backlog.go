@@ -6,10 +6,11 @@ import (
 	"time"
 )
 
-// backlog publishes entries over logs while nobody takes them in, and stops the program.
-func (r *run) backlog(ctx context.Context, l load) (mark uint64, took time.Duration, err error) {
+// backlog publishes entries over logs while nobody takes them in, and stops the program. The system has its archive
+// from the first process on: flags name it if it is not the default.
+func (r *run) backlog(ctx context.Context, l load, flags ...string) (mark uint64, took time.Duration, err error) {
 	r.step(fmt.Sprintf("publishing %d entries that nobody takes in", l.count))
-	p, err := r.serve(ctx, "--roles", "worker")
+	p, err := r.serve(ctx, append([]string{"--roles", "worker"}, flags...)...)
 	if err != nil {
 		return 0, 0, err
 	}

@@ -38,7 +38,8 @@ func (s slowScenario) measure(ctx context.Context, r *run) error {
 		if err := r.fresh(ctx); err != nil {
 			return err
 		}
-		mark, _, err := r.backlog(ctx, spread(logs, logs, entryBytes))
+		archive := server.of(fmt.Sprint(workers))
+		mark, _, err := r.backlog(ctx, spread(logs, logs, entryBytes), "--archive", archive)
 		if err != nil {
 			return err
 		}
@@ -47,7 +48,7 @@ func (s slowScenario) measure(ctx context.Context, r *run) error {
 			name = fmt.Sprintf("%d %s", workers, s.many)
 		}
 		r.step("archiving it with " + name)
-		rate, err := s.rate(ctx, r, workers, slowBacklog{mark, logs, server.of(fmt.Sprint(workers))})
+		rate, err := s.rate(ctx, r, workers, slowBacklog{mark, logs, archive})
 		if err != nil {
 			return err
 		}

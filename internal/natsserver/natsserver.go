@@ -123,14 +123,15 @@ func awaitReady(s *server.Server, failed <-chan error) error {
 	return nil
 }
 
-// mostClients bounds the connections, so that JetStream, the local database and the bucket have the other half of the
-// files that the process may open. Go has raised that to the hard limit when the process started.
+// mostClients bounds the connections to a quarter of the files that the process may open: JetStream, the local database
+// and the bucket have half, and the last quarter is for connections that wait to be refused, since the server takes each
+// before it looks at the bound. Go has raised the files to the hard limit when the process started.
 func mostClients() int {
 	var files syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
 		return server.DEFAULT_MAX_CONNECTIONS
 	}
-	return int(min(files.Cur/2, server.DEFAULT_MAX_CONNECTIONS))
+	return int(min(files.Cur/4, server.DEFAULT_MAX_CONNECTIONS))
 }
 
 func splitAddr(addr string) (host string, port int, err error) {
