@@ -124,8 +124,8 @@ func awaitReady(s *server.Server, failed <-chan error) error {
 }
 
 // mostClients bounds the connections to a quarter of the files that the process may open. JetStream, the local database
-// and the bucket have half. The last quarter is for connections that wait to be refused: the server takes each before it
-// looks at the bound. Go has raised the files to the hard limit when the process started.
+// and the bucket have half. The last quarter is for connections that wait to be refused: the server takes each before
+// it looks at the bound. Go has raised the files to the hard limit when the process started.
 func mostClients() int {
 	var files syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
