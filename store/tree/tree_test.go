@@ -1,0 +1,380 @@
+package tree
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"testing"
+
+	"dormouse/internal/extent"
+)
+
+// model is a shard as a map of logs, and what fake segments hold.
+type model struct {
+	rand   *rand.Rand
+	tree   Tree
+	record uint64
+	seq    uint64
+	logs   map[string][]uint64            // committed, in order
+	holds  map[string]map[string][]uint64 // key -> log -> sequences
+	under  []plan
+	trace  []string
+}
+
+// plan is a merge under way.
+type plan struct {
+	runs []Run
+}
+
+func newModel(seed uint64) *model {
+	return &model{rand: rand.New(rand.NewPCG(seed, 0)), logs: make(map[string][]uint64),
+		holds: make(map[string]map[string][]uint64)}
+}
+
+var logs = []string{"a.a", "a.b", "a.bb", "a.c", "b.a"}
+
+var small = Limits{Fresh: 3, Runs: []int{2, 3}, Inputs: 12, Bytes: 30}
+
+func (m *model) note(format string, args ...any) {
+	m.trace = append(m.trace, fmt.Sprintf(format, args...))
+}
+
+// segment makes a segment that holds these sequences of logs, of which none is empty.
+func (m *model) segment(key string, of map[string][]uint64, refused ...string) extent.Summary {
+	m.holds[key] = of
+	var extents []extent.Extent
+	for _, log := range logs {
+		seqs := of[log]
+		if len(seqs) == 0 || slices.Contains(refused, log) {
+			continue
+		}
+		extents = append(extents, extent.Extent{Log: log, First: seqs[0], Last: seqs[len(seqs)-1], Count: uint64(len(seqs)),
+			MinTime: int64(seqs[0]), MaxTime: int64(seqs[len(seqs)-1])})
+	}
+	s := extent.Summarize(extent.Segment{Key: key, Size: 1 + m.rand.Uint64N(5)}, extents)
+	s.Refused = refused
+	return s
+}
+
+// commit commits up to three segments that share no log.
+func (m *model) commit() error {
+	m.record++
+	var segments []extent.Summary
+	left := slices.Clone(logs)
+	m.rand.Shuffle(len(left), func(i, j int) { left[i], left[j] = left[j], left[i] })
+	for n := range 1 + m.rand.IntN(3) {
+		of := make(map[string][]uint64)
+		for range 1 + m.rand.IntN(2) {
+			if len(left) == 0 {
+				break
+			}
+			log := left[0]
+			left = left[1:]
+			for range 1 + m.rand.IntN(3) {
+				m.seq += 1 + m.rand.Uint64N(3)
+				of[log] = append(of[log], m.seq)
+			}
+		}
+		if len(of) == 0 {
+			break
+		}
+		var refused []string
+		if len(left) > 0 && m.rand.IntN(4) == 0 { // the object has a log that is not part of the archive
+			refused = []string{left[0]}
+			of[left[0]] = []uint64{m.seq + 1}
+		}
+		for log, seqs := range of {
+			if !slices.Contains(refused, log) {
+				m.logs[log] = append(m.logs[log], seqs...)
+			}
+		}
+		segments = append(segments, m.segment(fmt.Sprintf("%d-%d", m.record, n), of, refused...))
+	}
+	m.note("record %d commits %d", m.record, len(segments))
+	return m.become(m.tree.Commit(m.record, segments))
+}
+
+func (m *model) become(next Tree, err error) error {
+	if err != nil {
+		return err
+	}
+	m.tree = next
+	return next.Validate()
+}
+
+// begin plans merges, of levels of which none is under way.
+func (m *model) begin() {
+	busy := func(level uint8) bool {
+		return slices.ContainsFunc(m.under, func(p plan) bool { return p.runs[0].Level == level })
+	}
+	for _, runs := range m.tree.Plan(small, m.rand.IntN(4) == 0, busy) {
+		m.under = append(m.under, plan{runs})
+		m.note("plan of level %d: %v", runs[0].Level, Inputs(runs))
+	}
+}
+
+// end ends one that is under way: it is done, or it was given up.
+func (m *model) end() error {
+	if len(m.under) == 0 {
+		return nil
+	}
+	i := m.rand.IntN(len(m.under))
+	p := m.under[i]
+	m.under = slices.Delete(m.under, i, i+1)
+	if m.rand.IntN(5) == 0 {
+		m.note("given up: %v", Inputs(p.runs))
+		return nil
+	}
+	m.record++
+	r := Replacement{Inputs: Inputs(p.runs), Outputs: m.merged(p.runs)}
+	next, replaced, err := m.tree.Replace(r)
+	if err != nil {
+		return fmt.Errorf("merging %v: %w", r.Inputs, err)
+	}
+	m.note("record %d merges %v into %d", m.record, r.Inputs, len(r.Outputs))
+	if len(replaced) != len(r.Inputs) {
+		return fmt.Errorf("%d segments are replaced, want %d", len(replaced), len(r.Inputs))
+	}
+	if _, _, err := next.Replace(r); !errors.Is(err, ErrNotLive) {
+		return fmt.Errorf("the same merge again: %w", err)
+	}
+	return m.become(next, nil)
+}
+
+// merged makes the outputs of a merge, which are cut anywhere, also within a log.
+func (m *model) merged(runs []Run) (outputs []extent.Summary) {
+	type entry struct {
+		log string
+		seq uint64
+	}
+	var all []entry
+	for _, log := range logs {
+		for _, run := range runs {
+			for _, s := range run.Segments {
+				if slices.Contains(s.Refused, log) {
+					continue
+				}
+				for _, seq := range m.holds[s.Object.Key][log] {
+					all = append(all, entry{log, seq})
+				}
+			}
+		}
+	}
+	for n := 0; len(all) > 0; n++ {
+		of := make(map[string][]uint64)
+		for range min(1+m.rand.IntN(8), len(all)) {
+			of[all[0].log] = append(of[all[0].log], all[0].seq)
+			all = all[1:]
+		}
+		outputs = append(outputs, m.segment(fmt.Sprintf("m%d-%d", m.record, n), of))
+	}
+	return outputs
+}
+
+// wrong tries merges that must be refused.
+func (m *model) wrong() error {
+	runs := m.tree.Runs()
+	if len(runs) < 3 {
+		return nil
+	}
+	i := m.rand.IntN(len(runs) - 2)
+	for name, inputs := range map[string][]string{
+		"with a gap":      append(Inputs(runs[i:i+1]), Inputs(runs[i+2:i+3])...),
+		"backwards":       append(Inputs(runs[i+1:i+2]), Inputs(runs[i:i+1])...),
+		"one twice":       append(Inputs(runs[i:i+1]), Inputs(runs[i:i+1])...),
+		"one that is not": append(Inputs(runs[i:i+1]), "none"),
+		"nothing":         nil,
+		"a part of a run": append(Inputs(runs[i : i+2])[:len(Inputs(runs[i:i+2]))-1], "none"),
+	} {
+		if _, _, err := m.tree.Replace(Replacement{Inputs: inputs}); !errors.Is(err, ErrNotLive) {
+			return fmt.Errorf("a merge %s of %v: %w", name, inputs, err)
+		}
+	}
+	return nil
+}
+
+// read reads a log as a reader does that is told of some segments at a time, while the tree goes on.
+func (m *model) read(log string, from uint64, step func() error) (got []uint64, err error) {
+	after, since := from, uint64(0)
+	for {
+		var pieces []extent.Piece
+		for p := range m.tree.ForLog(log, after, since) {
+			if n := len(pieces); n > 0 && pieces[n-1].Newest < p.Newest && m.rand.IntN(3) == 0 {
+				break
+			}
+			pieces = append(pieces, p)
+		}
+		if len(pieces) == 0 {
+			return got, nil
+		}
+		for _, p := range pieces {
+			for _, seq := range m.holds[p.Segment.Object.Key][log] {
+				if seq > after {
+					got, after = append(got, seq), seq
+				}
+			}
+			since = p.Newest
+		}
+		if err := step(); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// check compares what reads bring with the map of logs.
+func (m *model) check() error {
+	for _, log := range logs {
+		got, err := m.read(log, 0, func() error { return nil })
+		if err != nil || !slices.Equal(got, m.logs[log]) {
+			return fmt.Errorf("%s: read %v, committed %v, %w", log, got, m.logs[log], err)
+		}
+	}
+	return nil
+}
+
+func (m *model) step() error {
+	switch m.rand.IntN(4) {
+	case 0, 1:
+		return m.commit()
+	case 2:
+		m.begin()
+		return nil
+	}
+	return m.end()
+}
+
+// TestModel compares trees with maps of logs over random commits, merges, several of them under way, and such as must
+// be refused. A tree that somebody holds never changes, and its bytes make the same one.
+func TestModel(t *testing.T) {
+	for seed := range uint64(3000) {
+		m := newModel(seed)
+		fail := func(err error) {
+			t.Helper()
+			t.Fatalf("seed %d: %v\n%v\n%+v", seed, err, m.trace, m.tree)
+		}
+		held, asItWas := m.tree, ""
+		for range 40 {
+			if m.rand.IntN(8) == 0 {
+				if asItWas != "" && fmt.Sprint(held) != asItWas {
+					fail(errors.New("a tree that was held has changed"))
+				}
+				held, asItWas = m.tree, fmt.Sprint(m.tree)
+			}
+			if err := errors.Join(m.step(), m.wrong(), m.check()); err != nil {
+				fail(err)
+			}
+		}
+		log := logs[m.rand.IntN(len(logs))]
+		there, from := slices.Clone(m.logs[log]), m.rand.Uint64N(m.seq+1)
+		there = slices.DeleteFunc(there, func(seq uint64) bool { return seq <= from })
+		got, err := m.read(log, from, m.step)
+		all := slices.DeleteFunc(slices.Clone(m.logs[log]), func(seq uint64) bool { return seq <= from })
+		if err != nil || len(got) < len(there) || len(got) > len(all) || !slices.Equal(got, all[:len(got)]) {
+			fail(fmt.Errorf("read %v of %s above %d, there were %v and are %v, %w", got, log, from, there, all, err))
+		}
+		data, err := m.tree.Encode()
+		if err != nil {
+			fail(err)
+		}
+		if again, err := Decode(data); err != nil || !reflect.DeepEqual(again, m.tree) {
+			fail(fmt.Errorf("read from its bytes: %+v, %w", again, err))
+		}
+	}
+}
+
+// TestReplaceByNothing: when all that was merged is cut the runs are gone.
+func TestReplaceByNothing(t *testing.T) {
+	m := newModel(1)
+	for range 4 {
+		if err := m.commit(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first := m.tree.Runs()[:2]
+	next, replaced, err := m.tree.Replace(Replacement{Inputs: Inputs(first)})
+	if err != nil || len(replaced) != 2 || len(next.Runs()) != len(m.tree.Runs())-2 || next.Validate() != nil {
+		t.Errorf("%+v, %v", next, err)
+	}
+}
+
+// TestOverlapping compares it with a look at each segment.
+func TestOverlapping(t *testing.T) {
+	for seed := range uint64(200) {
+		m := newModel(seed)
+		for range 30 {
+			if err := m.step(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, from := range append([]string{"", "a.ba", "z"}, logs...) {
+			for _, to := range append([]string{"", "a.ba", "z"}, logs...) {
+				var want, got []string
+				for _, r := range m.tree.Runs() {
+					for _, s := range r.Segments {
+						if s.Last >= from && (to == "" || s.First < to) {
+							want = append(want, s.Object.Key)
+						}
+					}
+				}
+				for p := range m.tree.Overlapping(from, to) {
+					got = append(got, p.Segment.Object.Key)
+				}
+				if !slices.Equal(got, want) {
+					t.Fatalf("seed %d from %q to %q: %v, want %v", seed, from, to, got, want)
+				}
+			}
+		}
+	}
+}
+
+// TestCommitRefuses what cannot be.
+func TestCommitRefuses(t *testing.T) {
+	m := newModel(1)
+	if err := m.commit(); err != nil {
+		t.Fatal(err)
+	}
+	good := m.tree.Runs()[0].Segments[0]
+	bad := good
+	bad.Entries = 0
+	for name, fn := range map[string]func() (Tree, error){
+		"a record of the past": func() (Tree, error) { return m.tree.Commit(m.record, []extent.Summary{good}) },
+		"a bad segment":        func() (Tree, error) { return m.tree.Commit(m.record+1, []extent.Summary{bad}) },
+		"record 0":             func() (Tree, error) { return Tree{}.Commit(0, []extent.Summary{good}) },
+	} {
+		if next, err := fn(); !errors.Is(err, ErrInvalid) || !reflect.DeepEqual(next, m.tree) && len(next.Runs()) > 0 {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestReplaceRefuses outputs that cannot be, and a place that cannot.
+func TestReplaceRefuses(t *testing.T) {
+	m := newModel(1)
+	for range 6 {
+		if err := m.commit(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	runs := m.tree.Runs()
+	one := func(log string, first, last uint64) extent.Summary {
+		return m.segment(fmt.Sprint(log, first), map[string][]uint64{log: {first, last}})
+	}
+	refused := one("a.a", 1, 2)
+	refused.Refused = []string{"a.b"}
+	for name, outputs := range map[string][]extent.Summary{
+		"that overlap":       {one("a.b", 1, 2), one("a.a", 3, 4)},
+		"of no entries":      {{}},
+		"with refused logs":  {refused},
+		"and a place inside": nil,
+	} {
+		inputs := Inputs(runs[:2])
+		if outputs == nil { // older fresh ones stay before a run of a level
+			inputs, outputs = Inputs(runs[2:4]), []extent.Summary{one("a.a", 1, 2)}
+		}
+		if _, _, err := m.tree.Replace(Replacement{Inputs: inputs, Outputs: outputs}); !errors.Is(err, ErrInvalid) {
+			t.Errorf("outputs %s: %v", name, err)
+		}
+	}
+}
