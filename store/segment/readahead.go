@@ -1,6 +1,7 @@
 package segment
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -56,6 +57,7 @@ func (f *file) readSource(ctx context.Context, p []byte, off int64) error {
 type window struct {
 	*file
 	blocks  int64 // bytes from the range's first data block to the end of its last one; 0 means no fetching ahead
+	most    int64 // of one read; 0 means maxReadAhead
 	until   int64 // where the last one ends; known with the first data block, 0 before
 	buf     []byte
 	bufAt   int64
@@ -96,8 +98,9 @@ func (w *window) fill(ctx context.Context, n, off int64) error {
 	if w.until == 0 {
 		w.until, w.nextLen = off+w.blocks, minReadAhead
 	}
-	n = max(n, min(w.nextLen, w.until-off, w.src.Size()-off))
-	w.nextLen = min(2*w.nextLen, maxReadAhead)
+	most := cmp.Or(w.most, maxReadAhead)
+	n = max(n, min(w.nextLen, most, w.until-off, w.src.Size()-off))
+	w.nextLen = min(2*w.nextLen, most)
 	if int64(cap(w.buf)) < n {
 		w.buf = make([]byte, n)
 	}

@@ -108,6 +108,21 @@ func (r *Reader) Contents(ctx context.Context) ([]extent.Extent, error) {
 	return c.extents, r.explain(err)
 }
 
+// ContentsOf reads the table of contents of an object that open gives.
+func ContentsOf[S Source](ctx context.Context, s extent.Segment, open func(extent.Segment) (S, error)) ([]extent.Extent,
+	error) {
+	source, err := open(s)
+	if err != nil {
+		return nil, err
+	}
+	r, err := Open(ctx, source)
+	if err != nil {
+		return nil, errors.Join(err, source.Close())
+	}
+	contents, err := r.Contents(ctx)
+	return contents, errors.Join(err, r.Close())
+}
+
 // Close closes the Source. No call may be running.
 func (r *Reader) Close() error { return r.file.src.Close() }
 

@@ -33,10 +33,9 @@ func guard(step func() error) error {
 // row is one key and its value, valid until the next step of the iterator. The key is nil at the end.
 type row struct{ key, value []byte }
 
-// eachRow calls fn for the rows of t with lower <= key < upper (nil: no bound), in the order in which they are stored,
-// until fn returns an error. After errStop that is not an error.
-func eachRow(ctx context.Context, t *sstable.Reader, lower, upper []byte, fn func(key, value []byte) error) error {
-	it, err := guarded(func() (sstable.Iterator, error) {
+// rows returns an iterator over the rows of t with lower <= key < upper.
+func rows(ctx context.Context, t *sstable.Reader, lower, upper []byte) (sstable.Iterator, error) {
+	return guarded(func() (sstable.Iterator, error) {
 		return t.NewPointIter(ctx, sstable.IterOptions{
 			Lower: lower, Upper: upper,
 			FilterBlockSizeLimit: sstable.NeverUseFilterBlock,
@@ -44,6 +43,12 @@ func eachRow(ctx context.Context, t *sstable.Reader, lower, upper []byte, fn fun
 			BlobContext:          sstable.AssertNoBlobHandles,
 		})
 	})
+}
+
+// eachRow calls fn for the rows of t with lower <= key < upper (nil: no bound), in the order in which they are stored,
+// until fn returns an error. After errStop that is not an error.
+func eachRow(ctx context.Context, t *sstable.Reader, lower, upper []byte, fn func(key, value []byte) error) error {
+	it, err := rows(ctx, t, lower, upper)
 	if err != nil {
 		return err
 	}
