@@ -1,8 +1,8 @@
 // Package bucket is the bucket that holds segments, by URL: a folder, S3 or what speaks its language, Google Cloud
 // Storage, Azure, or memory.
 //
-// An object is put once and never changes: nothing here overwrites or deletes. What has been put is durable when Put
-// returns. The package decides no timeouts: every call that touches the bucket ends when its context does.
+// An object is put once and never changes: nothing here overwrites. What has been put is durable when Put returns. The
+// package decides no timeouts: every call that touches the bucket ends when its context does.
 //
 // Open bucket.go, then file.go for what a folder needs beyond the bucket library; store/segment for what is in an
 // object.
@@ -164,6 +164,23 @@ func (b *Bucket) upload(ctx context.Context, key string, data []byte) error {
 // minPart is the smallest part size that S3 takes, in bytes. Segments are put as one part: several requests for one
 // object would be slower, dearer, and leave parts behind when they are interrupted.
 const minPart = 5 << 20
+
+// Delete deletes the object under key. That there is none is no error: whoever deletes it twice, or after a lost
+// answer, has what it wants. What is deleted may show for a moment still where the server is a cluster.
+func (b *Bucket) Delete(ctx context.Context, key string) error {
+	if err := errors.Join(checkKey(key), ctx.Err()); err != nil {
+		return err
+	}
+	remove := b.blob.Delete
+	if b.folder != "" {
+		remove = b.removeFile
+	}
+	err := b.explain("delete", key, remove(ctx, key))
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	return err
+}
 
 // List yields the objects whose keys begin with prefix, ascending by key. After an error it ends.
 func (b *Bucket) List(ctx context.Context, prefix string) iter.Seq2[extent.Segment, error] {

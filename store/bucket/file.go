@@ -140,6 +140,19 @@ func (b *Bucket) putFile(ctx context.Context, key string, data []byte) (err erro
 	return syncFolder(folder)
 }
 
+// removeFile removes the file of key. It need not be durable: a file that comes back after a power failure is garbage,
+// as it was.
+func (b *Bucket) removeFile(ctx context.Context, key string) error {
+	if err := errors.Join(ctx.Err(), checkFolder(b.folder)); err != nil {
+		return err
+	}
+	err := os.Remove(b.fileOf(key))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
 // fsync makes a file, or the names in a folder, durable; a variable for a test that loses what was not synced.
 var fsync = (*os.File).Sync
 

@@ -34,7 +34,7 @@ func NewPuts(reg prometheus.Registerer) *Puts {
 	p := &Puts{}
 	f := promauto.With(reg)
 	p.failures = f.NewCounter(prometheus.CounterOpts{Name: "dormouse_put_failures_total",
-		Help: "Puts into the bucket, of segments and snapshots, that failed; they are tried again."})
+		Help: "Puts into the bucket, of segments and checkpoints, that failed; they are tried again."})
 	f.NewGaugeFunc(prometheus.GaugeOpts{Name: "dormouse_puts_failing",
 		Help: "1 while the bucket takes nothing: the last puts failed, see /readyz."}, func() float64 {
 		if p.Failing() != nil {

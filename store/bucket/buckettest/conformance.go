@@ -35,6 +35,7 @@ func Conformance(t *testing.T, open func(t *testing.T) *bucket.Bucket) {
 		"SmallObjectsWhole":       smallObjectsWhole,
 		"OneOfManyPutsWins":       oneOfManyPutsWins,
 		"MissingIsNamed":          missingIsNamed,
+		"Deletes":                 deletes,
 		"ListsInOrder":            listsInOrder,
 		"ListsWhileOthersPut":     listsWhileOthersPut,
 		"RefusesBadKeys":          refusesBadKeys,
@@ -158,6 +159,43 @@ func oneOfManyPutsWins(t *testing.T, ctx context.Context, b *bucket.Bucket) {
 	}
 	if got := read(t, ctx, b, "7/a.sst"); string(got) != fmt.Sprint(won) {
 		t.Fatalf("put %d succeeded, but the object holds %q", won, got)
+	}
+}
+
+// deletes: what is deleted is gone for readers and lists, its neighbours stay, and its key can be put again.
+func deletes(t *testing.T, ctx context.Context, b *bucket.Bucket) {
+	for _, key := range []string{"7/a.sst", "7/b.sst", "7/b.sst.old"} {
+		put(t, ctx, b, key, []byte(key))
+	}
+	for range 2 { // what is not there is deleted as well
+		if err := b.Delete(ctx, "7/b.sst"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := b.Object(ctx, "7/b.sst"); !errors.Is(err, bucket.ErrNotFound) {
+		t.Errorf("a deleted object: %v", err)
+	}
+	var left []string
+	for o, err := range b.List(ctx, "7/") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		left = append(left, o.Key)
+	}
+	if !reflect.DeepEqual(left, []string{"7/a.sst", "7/b.sst.old"}) {
+		t.Errorf("left are %v", left)
+	}
+	put(t, ctx, b, "7/b.sst", []byte("another"))
+	if got := read(t, ctx, b, "7/b.sst"); string(got) != "another" {
+		t.Errorf("read %q", got)
+	}
+	if err := b.Delete(ctx, "../b"); !errors.Is(err, bucket.ErrKey) {
+		t.Errorf("a key that cannot be: %v", err)
+	}
+	ended, cancel := context.WithCancel(ctx)
+	cancel()
+	if err := b.Delete(ended, "7/a.sst"); err == nil {
+		t.Error("it deletes after its context")
 	}
 }
 
