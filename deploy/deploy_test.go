@@ -107,11 +107,11 @@ func TestTenantCanPublishBelowItsOwnSubjectOnly(t *testing.T) {
 		"logs.globex.web", "logs.acme", "logs.acme2.web", "logs.web",
 		wire.SyncSubject(0), wire.ManifestSubject(0), wire.RejectedSubject(0),
 		wire.OwnerSubject(0, 1, wire.OpCommit), wire.OwnerSubject(0, 1, wire.OpDrain),
-		wire.OwnerSubject(0, 1, wire.OpExtents),
+		wire.OwnerSubject(0, 1, wire.OpSegments), wire.OwnerSubject(0, 1, wire.OpReplace), wire.MergeSubject(0),
 		"$KV.DORMOUSE_LEASES.0", api("INFO"), api("STREAM.LIST"), api("STREAM.INFO.LOGS"), api("STREAM.DELETE.LOGS"),
 		api("STREAM.PURGE.LOGS"),
 		api("STREAM.MSG.GET.LOGS"), api("DIRECT.GET.LOGS"), api("CONSUMER.CREATE.LOGS"),
-		api("CONSUMER.MSG.NEXT.DORMOUSE_SYNCQUEUE.workers"),
+		api("CONSUMER.MSG.NEXT.DORMOUSE_SYNCQUEUE.workers"), api("CONSUMER.MSG.NEXT.DORMOUSE_MERGES.workers"),
 	} {
 		if err := acme.publish(subject); err == nil {
 			t.Errorf("acme was answered on %s", subject)
@@ -193,9 +193,9 @@ func TestReaderChangesNothing(t *testing.T) {
 	}
 	for _, subject := range []string{
 		"logs.acme.web", wire.SyncSubject(0), wire.ManifestSubject(0), wire.OwnerSubject(0, 1, wire.OpCommit),
-		wire.OwnerSubject(0, 1, wire.OpDrain),
+		wire.OwnerSubject(0, 1, wire.OpDrain), wire.OwnerSubject(0, 1, wire.OpReplace), wire.MergeSubject(0),
 		"$KV.DORMOUSE_LEASES.0", "$JS.API.STREAM.DELETE.LOGS", "$JS.API.STREAM.PURGE.LOGS",
-		"$JS.API.CONSUMER.MSG.NEXT.DORMOUSE_SYNCQUEUE.workers",
+		"$JS.API.CONSUMER.MSG.NEXT.DORMOUSE_SYNCQUEUE.workers", "$JS.API.CONSUMER.MSG.NEXT.DORMOUSE_MERGES.workers",
 	} {
 		if err := reader.publish(subject); err == nil {
 			t.Errorf("the reader was answered on %s", subject)

@@ -13,27 +13,31 @@ import (
 	"dormouse/ingest/ingesttest"
 	"dormouse/internal/extent"
 	"dormouse/internal/wire"
-	"dormouse/store/bucket"
 	"dormouse/store/bucket/buckettest"
 	"dormouse/store/identity"
 )
 
-// TestMissingSnapshotIsNamed takes an object of the snapshot out of the bucket. Who needs it says so, and which one it
+// TestMissingCheckpointIsNamed takes the checkpoint out of the bucket. Who needs it says so, and which one it
 // is, for as long as it is missing, and counts that it cannot own the shard; when it is there again the shard is owned.
 // However often it tries in a minute, its log has one line of each concern.
-func TestMissingSnapshotIsNamed(t *testing.T) {
+func TestMissingCheckpointIsNamed(t *testing.T) {
 	s := newSystem(t)
-	bucket := &faulty{Bucket: s.Bucket}
 	n := s.start("a", t.TempDir(), often)
-	s.snapshotOf(n)
+	s.checkpointOf(n)
 	n.stop()
-	key := s.newestSnapshot().Runs[0].Parts[0].Key
-	bucket.lost.Store(&key)
-	bucket.missed = func() {}
+	object := s.newestCheckpoint().Object
+	data, err := s.Bucket.Get(t.Context(), object)
+	if err == nil {
+		err = s.Bucket.Delete(t.Context(), object.Key)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := object.Key
 	var log ingesttest.Log
 	n = s.start("b", t.TempDir(), func(c *Config) {
 		often(c)
-		c.Bucket, c.Lease, c.Logger = bucket, time.Second, slog.New(slog.NewJSONHandler(&log, nil))
+		c.Lease, c.Logger = time.Second, slog.New(slog.NewJSONHandler(&log, nil))
 	})
 	said := func() bool {
 		err := n.node.Ready()
@@ -55,7 +59,9 @@ func TestMissingSnapshotIsNamed(t *testing.T) {
 	if !named {
 		t.Errorf("no line names the object: %v", messages)
 	}
-	bucket.lost.Store(nil)
+	if err := s.Bucket.Put(t.Context(), object.Key, data); err != nil {
+		t.Fatal(err)
+	}
 	n.awaitOwned()
 	if err := n.node.Ready(); err != nil {
 		t.Error(err)
@@ -65,10 +71,10 @@ func TestMissingSnapshotIsNamed(t *testing.T) {
 // TestPartIsPutAgainUnderItsName: what seemed to fail may have been stored, and is no orphan then.
 func TestPartIsPutAgainUnderItsName(t *testing.T) {
 	s := newSystem(t)
-	bucket := &putting{Bucket: s.Bucket, puts: &buckettest.Faulty{Bucket: s.Bucket}}
+	bucket := &putting{Archive: s.Archive, puts: &buckettest.Faulty{Bucket: s.Bucket}}
 	bucket.puts.Next(buckettest.Fail, buckettest.Lose)
 	n := s.start("a", t.TempDir(), func(c *Config) { often(c); c.Bucket = bucket })
-	s.snapshotOf(n)
+	s.checkpointOf(n)
 	n.stop()
 	if keys := bucket.keys; len(keys) < 3 || len(slices.Compact(keys[:3])) != 1 {
 		t.Errorf("the first part was put as %v", keys)
@@ -77,9 +83,9 @@ func TestPartIsPutAgainUnderItsName(t *testing.T) {
 
 // putting is a bucket whose puts may fail.
 type putting struct {
-	*bucket.Bucket
+	*ingesttest.Archive
 	puts *buckettest.Faulty
-	keys []string // that were put; snapshots are taken one at a time
+	keys []string // that were put; checkpoints are taken one at a time
 }
 
 func (p *putting) Put(ctx context.Context, key string, data []byte) error {
@@ -110,6 +116,7 @@ func TestSegmentInAnotherBucket(t *testing.T) {
 		want error
 	}{{"other", wire.ErrBadRequest}, {"", wire.ErrBadRequest}, {"later", wire.ErrFailed}, {"ours", nil}} {
 		var reply wire.CommitReply
+		s.Archive.Has("0/in-"+c.id+".sst", extents)
 		request := wire.CommitRequest{Segment: extent.Segment{Key: "0/in-" + c.id + ".sst", Size: 1}, Extents: extents,
 			Bucket: c.id}
 		if err := s.Ask(wire.OpCommit, request, &reply); err != nil || !errors.Is(reply.Err(), c.want) ||

@@ -59,7 +59,7 @@ func (s watchedStream) Purge(ctx context.Context, opts ...jetstream.StreamPurgeO
 }
 
 // TestPurgesWaitForTheDelay: nothing is removed, from the source stream on the strength of a floor or from the manifest
-// on that of a snapshot, before the record that says so is TrimDelay old. NATS acks before it syncs.
+// on that of a checkpoint, before the record that says so is TrimDelay old. NATS acks before it syncs.
 func TestPurgesWaitForTheDelay(t *testing.T) {
 	s := newSystem(t)
 	const delay = 300 * time.Millisecond
@@ -80,8 +80,8 @@ func TestPurgesWaitForTheDelay(t *testing.T) {
 				}
 			}
 			allow(wire.DefaultSource, r.Floor)
-			if r.Kind == manifest.TakeSnapshot {
-				allow(wire.ManifestStream, r.Snapshot.UpTo)
+			if r.Kind == manifest.TakeCheckpoint {
+				allow(wire.ManifestStream, r.Checkpoint.UpTo)
 			}
 		},
 		purging: func(stream string, upTo uint64) {
@@ -117,7 +117,7 @@ func TestPurgesLookAtTheManifest(t *testing.T) {
 	}{
 		"the source stream": {wire.DefaultSource, shard.TrimAuto, 1000, func(r manifest.Record) bool { return r.Floor > 0 }},
 		"the manifest": {wire.ManifestStream, shard.TrimNever, 3, func(r manifest.Record) bool {
-			return r.Kind == manifest.TakeSnapshot
+			return r.Kind == manifest.TakeCheckpoint
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -156,7 +156,7 @@ func TestPurgesLookAtTheManifest(t *testing.T) {
 			// Claim, commit and floor are enough for either record, and nothing is appended after it: an append would notice by
 			// itself.
 			n := s.start("a", t.TempDir(), func(c *Config) {
-				c.JS, c.Trim, c.tail = js, tc.trim, shard.Tail{Records: tc.records, Extents: 1 << 16}
+				c.JS, c.Trim, c.tail = js, tc.trim, tc.records
 			})
 			n.awaitOwned()
 			s.commitOne("0/a.sst", "t.a")
@@ -168,7 +168,7 @@ func TestPurgesLookAtTheManifest(t *testing.T) {
 				return purged
 			})
 			if all := s.catalog(); lost == 0 || len(all) != 1 || n.metric("dormouse_entries_lost_total") != 0 {
-				t.Errorf("a record was lost in epoch %d; the catalog has %v, %v entries count as lost", lost, all,
+				t.Errorf("a record was lost in epoch %d; the archive has %v, %v entries count as lost", lost, all,
 					n.metric("dormouse_entries_lost_total"))
 			}
 		})

@@ -24,15 +24,15 @@ func (s *system) hasKey(key string) bool {
 	return err == nil
 }
 
-// snapshotOf lets a node own the shard and take a snapshot, so that an empty disk needs the bucket.
-func (s *system) snapshotOf(n *node) {
+// snapshotOf lets a node own the shard and take a checkpoint, so that an empty disk needs the bucket.
+func (s *system) checkpointOf(n *node) {
 	s.T.Helper()
 	n.awaitOwned()
 	commits := 0
-	s.Until("a snapshot and the cut", func() bool {
+	s.Until("a checkpoint and the cut", func() bool {
 		s.commitOne(fmt.Sprintf("0/%s%d.sst", n.name, commits), "t.a")
 		commits++
-		return n.metric("dormouse_snapshots_total") > 0
+		return n.metric("dormouse_checkpoints_total") > 0
 	})
 }
 
@@ -44,7 +44,7 @@ func TestNodeWithoutABucketTakesNothing(t *testing.T) {
 	a := s.start("a", t.TempDir())
 	s.awaitShares(map[*node]float64{a: 2})
 	epoch := s.Epoch()
-	bucket := &faulty{Bucket: s.Bucket}
+	bucket := &faulty{Bucket: s.Archive}
 	bucket.checks.Store(true)
 	b := s.start("b", t.TempDir(), func(c *Config) { c.Bucket = bucket })
 	s.Until("b to stand by", func() bool { return b.node.HasPeers() && b.node.Ready() == nil })
@@ -69,12 +69,12 @@ func TestWithdrawnNodeKeepsWhatItServes(t *testing.T) {
 	t.Parallel() // it waits most of its time
 	s := newSystem(t)
 	s.addShards(2)
-	bucket := &faulty{Bucket: s.Bucket}
+	bucket := &faulty{Bucket: s.Archive}
 	a := s.start("a", t.TempDir())
 	b := s.start("b", t.TempDir(), func(c *Config) { c.Bucket = bucket })
 	s.awaitShares(map[*node]float64{a: 1, b: 1})
 	bucket.checks.Store(true)
-	b.node.members.Load().Withdraw(shard.ErrSnapshotUnread)
+	b.node.members.Load().Withdraw(shard.ErrArchiveUnread)
 	s.Until("b to ask the bucket again and again", func() bool { return bucket.failed.Load() >= 5 })
 	if a.node.HasPeers() || b.metric("dormouse_shards_owned") != 1 || b.metric("dormouse_owner_stepdowns_total") != 0 {
 		t.Errorf("b owns %v shards, stepped down %v times", b.metric("dormouse_shards_owned"),
@@ -84,15 +84,15 @@ func TestWithdrawnNodeKeepsWhatItServes(t *testing.T) {
 	s.awaitShares(map[*node]float64{b: 2})
 }
 
-// TestEveryBucketIsAway lets all nodes start while the bucket is away. Who has the catalog on its disk must come to own
-// the shard, also if one that has not was first; and one that is alone must own it once the bucket is back.
+// TestEveryBucketIsAway lets all nodes start while the bucket is away. Who has the checkpoint on its disk must come to
+// own the shard, also if one that has not was first; and one that is alone must own it once the bucket is back.
 func TestEveryBucketIsAway(t *testing.T) {
 	t.Parallel() // it waits most of its time
 	s := newSystem(t)
-	dir, bucket := t.TempDir(), &faulty{Bucket: s.Bucket}
+	dir, bucket := t.TempDir(), &faulty{Bucket: s.Archive}
 	with := func(c *Config) { often(c); c.Bucket = bucket }
 	a := s.start("a", dir, with)
-	s.snapshotOf(a)
+	s.checkpointOf(a)
 	a.stop()
 	bucket.checks.Store(true)
 	bucket.gets.Store(true)
@@ -107,19 +107,19 @@ func TestEveryBucketIsAway(t *testing.T) {
 	b.awaitOwned()
 }
 
-// TestSnapshotThatCannotBeRead holds that a node which seems to have a bucket, and yet cannot load what it needs,
+// TestArchiveThatCannotBeRead holds that a node which seems to have a bucket, and yet cannot load what it needs,
 // leaves the shard to others, comes back, and can own shards then.
-func TestSnapshotThatCannotBeRead(t *testing.T) {
+func TestArchiveThatCannotBeRead(t *testing.T) {
 	t.Parallel() // it waits most of its time
 	s := newSystem(t)
-	dir, bucket := t.TempDir(), &faulty{Bucket: s.Bucket}
+	dir, bucket := t.TempDir(), &faulty{Bucket: s.Archive}
 	a := s.start("a", dir, often)
-	s.snapshotOf(a)
+	s.checkpointOf(a)
 	b := s.start("b", t.TempDir(), func(c *Config) { often(c); c.Bucket = bucket })
 	s.Until("a to know b", a.node.HasPeers)
 	bucket.gets.Store(true)
 	a.stop()
-	s.Until("b to need the snapshot", func() bool { return bucket.failed.Load() > 0 })
+	s.Until("b to need the archive", func() bool { return bucket.failed.Load() > 0 })
 	a = s.start("a", dir, often)
 	a.awaitOwned()
 	s.Until("b to look to the others as one that owns no shards", func() bool { return !s.hasKey(wire.NodeKeys + "b") })

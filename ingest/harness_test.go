@@ -43,10 +43,11 @@ func (s *system) start(name, dir string, change ...func(*Config)) *node {
 	n := &node{s: s, dir: dir, name: name, registry: prometheus.NewRegistry()}
 	cfg := Config{
 		Registerer: n.registry, Config: shard.Config{
-			NC: s.NC, JS: s.JS, DB: db, NodeID: name, ArchiveURL: "mem://", Bucket: s.Bucket,
+			NC: s.NC, JS: s.JS, DB: db, NodeID: name, ArchiveURL: "mem://", Bucket: s.Archive,
 			MaxDelay: 50 * time.Millisecond, RequeueAfter: time.Minute, Lease: 2 * time.Second,
 			MaxBytes: 1 << 20, BufferLimit: 64 << 20, Trim: shard.TrimAuto, TrimDelay: 100 * time.Millisecond,
-			Logger: slog.New(slog.NewTextHandler(s.T.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
+			GCGrace: time.Hour,
+			Logger:  slog.New(slog.NewTextHandler(s.T.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
 		}}
 	for _, c := range change {
 		c(&cfg)

@@ -39,11 +39,11 @@ func TestReadersSeeTheBuffer(t *testing.T) {
 	owners := client.New(s.NC, s.JS)
 	read := func() string {
 		t.Helper()
-		at, err := reader.Locate(t.Context(), owners, "t.a")
+		at, err := reader.Locate(t.Context(), owners, nil, "t.a") // without a look at the archive
 		if err != nil {
 			t.Fatal(err)
 		}
-		r, closeReader, err := reader.Open(t.Context(), owners, at, s.Bucket)
+		r, closeReader, err := reader.Open(t.Context(), owners, at, reader.NewBucket(s.JS, s.Bucket))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -67,7 +67,7 @@ func TestReadersSeeTheBuffer(t *testing.T) {
 		t.Errorf("asked for nothing: %+v", got)
 	}
 	if got := s.held(wire.HeldRequest{Log: "t.b", MaxBytes: 1}); got.Buffered || got.More ||
-		len(got.Entries)+len(got.Extents) > 0 {
+		len(got.Entries)+len(got.Pieces) > 0 {
 		t.Errorf("of a log that there is not: %+v", got)
 	}
 }

@@ -107,7 +107,7 @@ func TestFaultyCommits(t *testing.T) {
 		"another shard's segment":  segment("1/a.sst", 1),
 		"a shard that begins so":   segment("00/a.sst", 1),
 		"no shard":                 segment("a.sst", 1),
-		"a part of a snapshot":     segment("0/catalog/a.rows", 1),
+		"a checkpoint":             segment("0/checkpoint/a.tree", 1),
 		"a folder":                 segment("0/x/a.sst", 1),
 		"out of the folder":        segment("0/../1/a.sst", 1),
 		"no name":                  segment("0/.sst", 1),

@@ -67,6 +67,7 @@ func (m *meeting) succeed() {
 // offer offers extents to the owner of an epoch.
 func (m *meeting) offer(epoch uint64, key string, extents ...extent.Extent) (refused int, err error) {
 	m.T.Helper()
+	m.Archive.Has(key, extents)
 	var reply wire.CommitReply
 	err = m.AskEpoch(epoch, wire.OpCommit, wire.CommitRequest{Segment: extent.Segment{Key: key, Size: 1},
 		Extents: extents}, &reply)

@@ -43,6 +43,10 @@ func newMetrics(reg prometheus.Registerer, shards *shardStates, unowned func() i
 	f.NewGaugeFunc(prometheus.GaugeOpts{Name: "dormouse_oldest_unarchived_seconds",
 		Help: "Age of the oldest entry that is in the buffer of an owned shard; 0 without any."},
 		func() float64 { return shards.oldestAge(time.Now()).Seconds() })
+	gauge("dormouse_segments_live", "Live segments of the shards that this process owns.",
+		func(l load) float64 { return float64(l.segments) })
+	gauge("dormouse_fresh_segments", "Live segments that are not merged yet.",
+		func(l load) float64 { return float64(l.fresh) })
 	gauge("dormouse_buffer_bytes", "Payload and header bytes of the buffered entries.",
 		func(l load) float64 { return float64(l.Bytes) })
 	return &metrics{

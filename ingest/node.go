@@ -26,6 +26,7 @@ import (
 	"dormouse/internal/shardid"
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
+	"dormouse/store/tree"
 )
 
 // Config is what a Node needs.
@@ -34,7 +35,8 @@ type Config struct {
 	Host       string                // where the process runs, for those who read its leases; may be empty
 	Registerer prometheus.Registerer // nil: metrics are kept but not exposed
 
-	tail shard.Tail // the default, but for tests
+	tail  uint64       // the default, but for tests
+	merge *tree.Limits // likewise
 }
 
 // Node is one process's part in owning shards: a shardRunner for each shard, which owns it or stands by.

@@ -82,8 +82,7 @@ func TestPutAsideOnce(t *testing.T) {
 	// of which the stream has nothing
 	lost := extent.Extent{Log: "t.a", First: 1, Last: 3, Count: 3, MinTime: before, MaxTime: before}
 	if _, err := m.Append(t.Context(), manifest.Record{Kind: manifest.Commit, Epoch: last.Epoch, Owner: "a",
-		Segments: []manifest.Committed{{Segment: extent.Segment{Key: "0/lost.sst"},
-			Extents: []extent.Extent{lost}}}}); err != nil {
+		Segments: s.Segment("0/lost.sst", lost)}); err != nil {
 		t.Fatal(err)
 	}
 	// The publishers' own ids must not make their entries duplicates of themselves.
@@ -128,8 +127,7 @@ func reusing(t *testing.T, last uint64) *system {
 	before := time.Now().UnixNano()
 	lost := extent.Extent{Log: "t.a", First: 1, Last: last, Count: last, MinTime: before, MaxTime: before}
 	if _, err := m.Append(t.Context(), manifest.Record{Kind: manifest.Commit, Epoch: record.Epoch, Owner: "a",
-		Segments: []manifest.Committed{{Segment: extent.Segment{Key: "0/lost.sst"},
-			Extents: []extent.Extent{lost}}}}); err != nil {
+		Segments: s.Segment("0/lost.sst", lost)}); err != nil {
 		t.Fatal(err)
 	}
 	return s

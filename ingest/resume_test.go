@@ -72,9 +72,8 @@ func TestFloorAboveTheStreamsEnd(t *testing.T) {
 			then := last.Source.Time.Add(time.Microsecond)
 			last.Source.Seq, last.Source.Time = 5, then
 			_, err = m.Append(t.Context(), manifest.Record{Kind: manifest.Commit, Epoch: last.Epoch, Owner: "a", Floor: 5,
-				Source: last.Source, Segments: []manifest.Committed{{Segment: extent.Segment{Key: "0/lost.sst", Size: 1},
-					Extents: []extent.Extent{{Log: "t.a", First: 3, Last: 5, Count: 3, Bytes: 3, MinTime: then.UnixNano(),
-						MaxTime: then.UnixNano()}}}}})
+				Source: last.Source, Segments: s.Segment("0/lost.sst", extent.Extent{Log: "t.a", First: 3, Last: 5, Count: 3,
+					Bytes: 3, MinTime: then.UnixNano(), MaxTime: then.UnixNano()})})
 			if err != nil {
 				t.Fatal(err)
 			}

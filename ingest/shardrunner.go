@@ -28,7 +28,7 @@ type shardRunner struct {
 	log     *slog.Logger
 	// outages are those of the shard and its owners. They outlast an epoch: a claim that fails is followed by another one.
 	outages shard.Outages
-	unread  error // why the snapshot could not be read at the last try; nil once the shard was owned
+	unread  error // why the archive could not be read at the last try; nil once the shard was owned
 
 	advance *shard.Advance
 }
@@ -50,7 +50,7 @@ func (r *shardRunner) run(ctx context.Context) error {
 	go func() { defer close(watched); r.watchAdvance(watching) }()
 	defer func() { unwatch(); <-watched }()
 	pause := retry.Patient()
-	starved := retry.Between(r.node.cfg.Lease/2, 6*r.node.cfg.Lease) // paces claims that cannot read their snapshot
+	starved := retry.Between(r.node.cfg.Lease/2, 6*r.node.cfg.Lease) // paces claims that cannot read the archive
 	for ctx.Err() == nil {
 		placement, changed := r.members.Placement(r.source.Shard)
 		if !placement.Mine {
@@ -64,8 +64,8 @@ func (r *shardRunner) run(ctx context.Context) error {
 		began := time.Now()
 		err := r.turn(ctx)
 		r.note(err)
-		if errors.Is(err, shard.ErrSnapshotUnread) {
-			r.withoutSnapshot(ctx, err, starved.NextBackOff())
+		if errors.Is(err, shard.ErrArchiveUnread) {
+			r.withoutArchive(ctx, err, starved.NextBackOff())
 			continue
 		}
 		// Every claim is a manifest record, so those that fail slow down. This turn worked for a while.
@@ -106,10 +106,10 @@ func (r *shardRunner) run(ctx context.Context) error {
 	return nil
 }
 
-// withoutSnapshot leaves a shard whose snapshot could not be read to the other nodes. One of them may have it on its
-// disk, or reach a bucket that this node does not. It returns when the shard is another node's share or the pause is
+// withoutArchive leaves a shard to the other nodes for which the archive could not be read. One of them may need less
+// of it, or reach a bucket that this node does not. It returns when the shard is another node's share or the pause is
 // over.
-func (r *shardRunner) withoutSnapshot(ctx context.Context, err error, pause time.Duration) {
+func (r *shardRunner) withoutArchive(ctx context.Context, err error, pause time.Duration) {
 	r.outages.Unread.Failed(err, "pause", pause)
 	r.node.metrics.claimsFailed.Inc()
 	r.unread = err
@@ -221,7 +221,7 @@ func (r *shardRunner) turn(ctx context.Context) (err error) {
 func (r *shardRunner) site(progress *shard.Progress, fresh func() bool) shard.Site {
 	n := r.node
 	site := shard.Site{
-		Config: n.cfg.Config, Source: r.source, Tail: n.cfg.tail, Metrics: n.owners,
+		Config: n.cfg.Config, Source: r.source, Tail: n.cfg.tail, Merge: n.cfg.merge, Metrics: n.owners,
 		Outages: r.outages, Advance: r.advance, Progress: progress,
 		Share:    func() int { mine, _ := r.members.Share(0); return max(mine, 1) },
 		Buffered: func() scheduler.Stats { return n.shards.load().Stats },

@@ -147,6 +147,7 @@ type load struct {
 	stuck                    int    // shards that do not get past a sequence
 	claiming                 int    // shards
 	recordsLeft, entriesLeft uint64 // of takeovers
+	segments, fresh          uint64 // live ones, and those of them that are not merged
 }
 
 // load sums up all shards.
@@ -168,6 +169,9 @@ func (s *shardStates) load() load {
 			continue
 		}
 		all.owned++
+		live, fresh := status.owner.Segments()
+		all.segments += live
+		all.fresh += fresh
 		one := status.owner.Stats()
 		all.Active += one.Active
 		all.Armed += one.Armed

@@ -23,6 +23,7 @@ func TestStreamsThatAreRefused(t *testing.T) {
 			Retention: jetstream.InterestPolicy}},
 		{"storage", jetstream.StreamConfig{Name: "LOGS", Subjects: []string{"logs.>"}, Storage: jetstream.MemoryStorage}},
 		{"retention", jetstream.StreamConfig{Name: "DORMOUSE_SYNCQUEUE", Subjects: []string{"dormouse.sync.*"}}},
+		{"retention", jetstream.StreamConfig{Name: "DORMOUSE_MERGES", Subjects: []string{"dormouse.merge.*"}}},
 		{"max_age", jetstream.StreamConfig{Name: "DORMOUSE_MANIFEST", Subjects: []string{"dormouse.manifest.*"},
 			MaxAge: time.Hour}},
 	} {

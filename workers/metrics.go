@@ -10,7 +10,8 @@ type Metrics struct {
 	size, busy                   prometheus.Gauge
 	putSeconds, putBytes, packed prometheus.Histogram
 	items, retries               *prometheus.CounterVec
-	orphans                      prometheus.Counter
+	orphans, merges              prometheus.Counter
+	mergedBytes                  *prometheus.CounterVec
 }
 
 // NewMetrics makes the metrics and registers them; with a nil Registerer they are kept but not exposed.
@@ -29,14 +30,21 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Help: "Work items by outcome: done, stale (their owner is gone), poison (impossible to work on), abandoned (to be " +
 				"tried later)."}, []string{"outcome"}),
 		retries: f.NewCounterVec(prometheus.CounterOpts{Name: "dormouse_worker_retries_total",
-			Help: "Tries that failed and were repeated, by stage: fetch, drain, put, commit."}, []string{"stage"}),
+			Help: "Tries that failed and were repeated, by stage: fetch, drain, put, commit, replace."}, []string{"stage"}),
 		orphans: f.NewCounter(prometheus.CounterOpts{Name: "dormouse_orphan_segments_total",
 			Help: "Segments that were put and of which nothing was committed."}),
+		merges: f.NewCounter(prometheus.CounterOpts{Name: "dormouse_merges_total",
+			Help: "Merges of segments that were done."}),
+		mergedBytes: f.NewCounterVec(prometheus.CounterOpts{Name: "dormouse_merge_bytes_total",
+			Help: "Bytes of the segments that merges have read, and of those that they have written."}, []string{"direction"}),
+	}
+	for _, direction := range []string{"read", "written"} {
+		m.mergedBytes.WithLabelValues(direction)
 	}
 	for _, what := range []outcome{done, stale, poison, abandoned} {
 		m.items.WithLabelValues(string(what))
 	}
-	for _, stage := range []string{"fetch", "drain", "put", "commit"} {
+	for _, stage := range []string{"fetch", "drain", "put", "commit", "replace"} {
 		m.retries.WithLabelValues(stage)
 	}
 	return m

@@ -1,5 +1,6 @@
 // Package workers is the fixed pool that turns ready logs into archive objects: it takes work items off the SyncQueue,
 // drains the logs from their owner, packs them into segments, puts those into the bucket and commits them to the owner.
+// A part of it merges segments, see merge.go.
 //
 // A worker keeps nothing: it may die at any moment, and what it held is queued again. The pool starts no goroutine for
 // a log and never talks to the source stream. The way of a batch is pull.go, drain.go, pack.go and commit.go; open
@@ -21,6 +22,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 
+	"dormouse/internal/extent"
 	"dormouse/internal/jsapi"
 	"dormouse/internal/retry"
 	"dormouse/internal/wire"
@@ -33,16 +35,26 @@ type Putter interface {
 	Put(ctx context.Context, key string, data []byte) error
 }
 
+// Opener opens the segments of the system's bucket.
+type Opener interface {
+	Open(ctx context.Context, s extent.Segment) (*segment.Reader, error)
+}
+
 // Config is what a Pool needs. Zero means the default that is named.
 type Config struct {
 	NC     *nats.Conn
 	JS     jetstream.JetStream
 	Bucket Putter
 
+	// where the segments are that are to be merged; nil: the pool merges none
+	Segments Opener
+
 	// says after a put which bucket has it, see store/identity; nil: none, for an owner that does not ask
 	BucketID func() string
 
 	Size          int           // workers; 2 x GOMAXPROCS
+	MergeShare    float64       // part of the workers' turns that merges may have, at least one; a quarter
+	MergeBytes    int           // an output of a merge is closed at this size; 64 MiB
 	SegmentBytes  int           // a segment is closed at this size; 8 MiB
 	ItemsPerFetch int           // work items that a worker packs together, at most 8, the default
 	Linger        time.Duration // how long to wait for more items after the first; 100 ms
@@ -62,6 +74,8 @@ func (c *Config) complete() error {
 		return errors.New("workers: NC, JS and Bucket are required")
 	}
 	orDefault(&c.Size, 2*runtime.GOMAXPROCS(0))
+	orDefault(&c.MergeShare, 0.25)
+	orDefault(&c.MergeBytes, 64<<20)
 	orDefault(&c.SegmentBytes, 8<<20)
 	orDefault(&c.ItemsPerFetch, maxItems)
 	orDefault(&c.Linger, 100*time.Millisecond)
@@ -90,7 +104,7 @@ func (c *Config) complete() error {
 // maxItems is how many work items fit into one drain request.
 const maxItems = wire.MaxDrainLogs / wire.MaxItemLogs
 
-func orDefault[T int | time.Duration](v *T, def T) {
+func orDefault[T int | float64 | time.Duration](v *T, def T) {
 	if *v <= 0 {
 		*v = def
 	}
@@ -102,7 +116,9 @@ type Pool struct {
 	busy   atomic.Int64
 	gather chan struct{} // cap 1: held by the one worker that is fetching
 	turns  chan struct{} // cap Size: held by whoever has a segment in memory
-	rest   time.Duration // about how long an abandoned item rests before it is delivered again
+	// cap 1: held by the one that is fetching a merge
+	mergeTurn chan struct{}
+	rest      time.Duration // about how long an abandoned item rests before it is delivered again
 
 	silence *silence
 	outages outages
@@ -115,7 +131,7 @@ func New(cfg Config) (*Pool, error) {
 	}
 	cfg.Metrics.size.Set(float64(cfg.Size))
 	return &Pool{
-		cfg: cfg, gather: make(chan struct{}, 1), turns: make(chan struct{}, cfg.Size),
+		cfg: cfg, gather: make(chan struct{}, 1), turns: make(chan struct{}, cfg.Size), mergeTurn: make(chan struct{}, 1),
 		rest: 5 * time.Second, silence: newSilence(silentFor * cfg.RequestTimeout), outages: newOutages(cfg.Logger),
 	}, nil
 }
@@ -127,12 +143,16 @@ func (p *Pool) Size() (workers, busy int) { return p.cfg.Size, int(p.busy.Load()
 // queue. The connection must outlive Run, which still acknowledges work over it. Run returns when no goroutine of the
 // pool is left: nil after ctx was done, else why it could not begin.
 func (p *Pool) Run(ctx context.Context) error {
-	consumer, err := p.openQueue(ctx)
+	consumer, err := p.openQueue(ctx, wire.SyncQueueStream, wire.SyncQueuePool)
+	var merges jetstream.Consumer
+	if err == nil && p.mergers() > 0 {
+		merges, err = p.openQueue(ctx, wire.MergeStream, wire.MergePool)
+	}
 	if ctx.Err() != nil {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("opening the SyncQueue's consumer %s: %w", wire.SyncQueuePool, err)
+		return fmt.Errorf("opening the queues: %w", err)
 	}
 	hard, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
@@ -140,6 +160,12 @@ func (p *Pool) Run(ctx context.Context) error {
 	for range p.cfg.Size {
 		group.Go(func() error {
 			p.work(ctx, hard, consumer)
+			return nil
+		})
+	}
+	for range p.mergers() {
+		group.Go(func() error {
+			p.mergeAll(ctx, hard, merges)
 			return nil
 		})
 	}
@@ -160,14 +186,14 @@ func (p *Pool) Run(ctx context.Context) error {
 	return err
 }
 
-// openQueue finds the queue's consumer. While JetStream has no leader it tries again until ctx ends: that passes, and
+// openQueue finds a queue's consumer. While JetStream has no leader it tries again until ctx ends: that passes, and
 // must not end the process. That there is no such consumer, or no connection any more, is for somebody else to mend.
-func (p *Pool) openQueue(ctx context.Context) (jetstream.Consumer, error) {
+func (p *Pool) openQueue(ctx context.Context, stream, pool string) (jetstream.Consumer, error) {
 	return backoff.Retry(ctx, func() (jetstream.Consumer, error) {
-		consumer, err := p.cfg.JS.Consumer(ctx, wire.SyncQueueStream, wire.SyncQueuePool)
+		consumer, err := p.cfg.JS.Consumer(ctx, stream, pool)
 		switch {
 		case jsapi.IsPermanent(err):
-			return nil, backoff.Permanent(err)
+			return nil, backoff.Permanent(fmt.Errorf("consumer %s of %s: %w", pool, stream, err))
 		case err != nil:
 			p.outages.queue.Failed(err)
 		default:

@@ -10,6 +10,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"dormouse/internal/outage"
 	"dormouse/internal/wire"
 )
 
@@ -140,11 +141,16 @@ const (
 
 // end tells the queue what became of an item. An answer that is lost means a redelivery, which drains nothing.
 func (p *Pool) end(msg jetstream.Msg, what outcome, cause error) {
+	p.endAs(msg, what, cause, p.outages.items, p.rest)
+}
+
+// endAs is end for items of any queue: failed speaks of those that are abandoned, which rest for about so long.
+func (p *Pool) endAs(msg jetstream.Msg, what outcome, cause error, failed *outage.Log, rest time.Duration) {
 	p.cfg.Metrics.items.WithLabelValues(string(what)).Inc()
 	var err error
 	switch what {
 	case done, stale: // the owner that took over from a stale one queues everything anew
-		p.outages.items.Over()
+		failed.Over()
 		err = msg.Ack()
 	case poison:
 		p.outages.poison.Failed(cause)
@@ -152,12 +158,12 @@ func (p *Pool) end(msg jetstream.Msg, what outcome, cause error) {
 	case abandoned:
 		// The owner will queue the logs again as well. Both are harmless, and whichever comes first is sooner.
 		if !errors.Is(cause, errSilent) { // of which there is a warning already
-			p.outages.items.Failed(cause)
+			failed.Failed(cause)
 		}
 		if errors.Is(cause, context.Canceled) { // the pool ends: another process may go on at once
 			err = msg.Nak()
 		} else {
-			err = msg.NakWithDelay(p.rest/2 + rand.N(p.rest))
+			err = msg.NakWithDelay(rest/2 + rand.N(rest))
 		}
 	}
 	if err != nil {

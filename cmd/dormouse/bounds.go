@@ -20,7 +20,7 @@ type bound[T cmp.Ordered] struct {
 
 func (b bound[T]) check() error {
 	switch {
-	case b.value < b.least:
+	case !(b.value >= b.least): // NaN is not either
 		return fmt.Errorf("--%s must be at least %v, it is %v: %s", b.flag, b.least, b.value, b.why)
 	case b.value > b.most:
 		return fmt.Errorf("--%s must be at most %v, it is %v: %s", b.flag, b.most, b.value, b.why)
@@ -86,12 +86,18 @@ func (c *serveConfig) checkBounds() error {
 			"end; 10s is good"},
 		bound[time.Duration]{"sync-interval", c.syncInterval, 0, time.Hour, "a power failure takes the acked entries " +
 			"of that long; 1s is good"},
-		bound[time.Duration]{"trim-delay", c.trimDelay, 0, 31 * day, "the source stream is as much larger"})
+		bound[time.Duration]{"trim-delay", c.trimDelay, 0, 31 * day, "the source stream is as much larger"},
+		bound[time.Duration]{"gc-grace", c.gcGrace, time.Second, 366 * day, "work that is in flight may still need an " +
+			"object of that age; 1h is good"})
 	if err := checkBounds(times...); err != nil {
 		return err
 	}
 	if err := checkBounds(
 		bound[int]{"workers", c.workers, 1, 4096, "each holds a segment in memory"}); err != nil {
+		return err
+	}
+	if err := checkBounds(
+		bound[float64]{"merge-share", c.mergeShare, 0.01, 1, "it is a part of the workers; 0.25 is good"}); err != nil {
 		return err
 	}
 	return checkBounds(

@@ -18,10 +18,10 @@ type flagGroup struct {
 // serveFlags are the groups of serve's flags, in the order of --help and of README's table.
 var serveFlags = []flagGroup{
 	{"Data", []string{"data", "nats-url", "nats-context", "nats-creds", "nats-listen", "shards", "replicas"}},
-	{"Archive", []string{"archive", "compression", "segment-bytes"}},
+	{"Archive", []string{"archive", "compression", "segment-bytes", "gc-grace"}},
 	{"Timing", []string{"max-delay", "max-bytes", "requeue-after", "lease", "grace"}},
 	{"Durability", []string{"trim", "trim-delay", "sync-interval", "sync-always"}},
-	{"Tuning", []string{"workers", "linger", "buffer-limit", "tick"}},
+	{"Tuning", []string{"workers", "merge-share", "linger", "buffer-limit", "tick"}},
 	{"Process", []string{"roles", "http", "log-format", "log-level", "config"}},
 }
 

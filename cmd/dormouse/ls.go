@@ -1,11 +1,11 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"text/tabwriter"
 	"time"
 
@@ -15,6 +15,7 @@ import (
 	"dormouse/internal/logid"
 	"dormouse/internal/wire"
 	"dormouse/store/client"
+	"dormouse/store/reader"
 )
 
 func newLsCommand() *cobra.Command {
@@ -22,9 +23,11 @@ func newLsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ls [PREFIX]",
 		Short: "List logs, archived and still buffered",
-		Long:  `Ls lists the logs whose LogID begins with PREFIX, ascending.`,
+		Long: `Ls lists the logs whose LogID begins with PREFIX, ascending. It asks NATS for what is buffered and where the
+rest is, and reads the tables of contents of the archive's segments, for which it needs the bucket's credentials.`,
 		Example: `  dormouse ls
-  dormouse ls acme. --output jsonl | jq .log`,
+  dormouse ls acme. --output jsonl | jq .log
+  dormouse ls --no-nats --archive file:///var/lib/dormouse/archive`,
 		Args:              usageArgs(cobra.MaximumNArgs(1)),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -32,22 +35,22 @@ func newLsCommand() *cobra.Command {
 			if len(args) > 0 {
 				prefix = args[0]
 			}
-			nc, js, err := connect(cmd)
-			if err != nil {
-				return err
-			}
-			defer nc.Close()
 			show, flush := lsTable(cmd.OutOrStdout())
 			if output.value == "jsonl" {
 				enc := json.NewEncoder(cmd.OutOrStdout())
 				show, flush = func(l wire.LogInfo) error { return enc.Encode(summaryOf(l)) }, func() error { return nil }
 			}
-			for l, err := range client.New(nc, js).Logs(cmd.Context(), prefix) {
+			logs, shut, err := logsOf(cmd, prefix)
+			if err != nil {
+				return err
+			}
+			defer shut()
+			for l, err := range logs {
 				if err == nil {
 					err = show(l)
 				}
 				if err != nil {
-					return errors.Join(flush(), err)
+					return errors.Join(flush(), anotherWay(cmd, err))
 				}
 			}
 			return flush()
@@ -55,7 +58,26 @@ func newLsCommand() *cobra.Command {
 	}
 	output = addChoice(cmd, "output", "output format", "table", "jsonl")
 	addConnectFlags(cmd)
+	addArchiveFlag(cmd, "bucket that has the archived ones (default: the one that the server names)")
+	addAloneFlag(cmd)
 	return cmd
+}
+
+// logsOf yields the logs that begin with prefix, of a system or of a bucket alone.
+func logsOf(cmd *cobra.Command, prefix string) (logs iter.Seq2[wire.LogInfo, error], shut func(), err error) {
+	bucketAlone, shut, err := aloneOf(cmd)
+	if err != nil {
+		return nil, nil, err
+	}
+	if bucketAlone != nil {
+		return bucketAlone.Logs(cmd.Context(), prefix), shut, nil
+	}
+	nc, js, err := connect(cmd)
+	if err != nil {
+		return nil, nil, err
+	}
+	open, closeArchive := archiveOf(cmd, js)
+	return reader.Logs(cmd.Context(), client.New(nc, js), open, prefix), func() { closeArchive(); nc.Close() }, nil
 }
 
 // alignedRows is how many rows lsTable aligns together.
@@ -133,14 +155,9 @@ func newStatCommand() *cobra.Command {
 			if err := logid.Validate(args[0]); err != nil {
 				return usageError{err}
 			}
-			nc, js, err := connect(cmd)
+			l, err := statLog(cmd, args[0])
 			if err != nil {
-				return err
-			}
-			defer nc.Close()
-			l, err := statLog(cmd.Context(), client.New(nc, js), args[0])
-			if err != nil {
-				return err
+				return anotherWay(cmd, err)
 			}
 			if output.value == "json" {
 				return json.NewEncoder(cmd.OutOrStdout()).Encode(summaryOf(l))
@@ -150,17 +167,35 @@ func newStatCommand() *cobra.Command {
 	}
 	output = addChoice(cmd, "output", "output format", "text", "json")
 	addConnectFlags(cmd)
+	addArchiveFlag(cmd, "bucket that has the archived part (default: the one that the server names)")
+	addAloneFlag(cmd)
 	return cmd
 }
 
-// statLog asks every shard.
-func statLog(ctx context.Context, owners *client.Client, log string) (wire.LogInfo, error) {
+// statLog asks every shard, or a bucket alone.
+func statLog(cmd *cobra.Command, log string) (wire.LogInfo, error) {
+	bucketAlone, shut, err := aloneOf(cmd)
+	if err != nil {
+		return wire.LogInfo{}, err
+	}
+	defer shut()
+	if bucketAlone != nil {
+		return bucketAlone.Log(cmd.Context(), log)
+	}
+	nc, js, err := connect(cmd)
+	if err != nil {
+		return wire.LogInfo{}, err
+	}
+	defer nc.Close()
+	open, closeArchive := archiveOf(cmd, js)
+	defer closeArchive()
+	owners, ctx := client.New(nc, js), cmd.Context() // which a refusal by NATS ends from here on
 	sources, err := owners.Sources(ctx)
 	if err != nil {
 		return wire.LogInfo{}, err
 	}
 	for _, source := range sources {
-		info, ok, err := owners.Log(ctx, source.Shard, log)
+		info, ok, err := reader.Log(ctx, owners, open, source, log)
 		if err != nil || ok {
 			return info, err
 		}

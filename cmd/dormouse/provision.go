@@ -157,7 +157,7 @@ func hasArchive(ctx context.Context, js jetstream.JetStream, shard shardid.Shard
 		return false, err
 	}
 	last, _ := m.Last()
-	if last.Snapshot != nil || last.SnapshotSeq > 0 {
+	if last.Checkpoint != nil || last.CheckpointSeq > 0 {
 		return true, nil
 	}
 	err = manifest.Scan(ctx, js, shard, manifest.Mark{}, m.Mark(), func(_, _ uint64, r manifest.Record) error {

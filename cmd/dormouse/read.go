@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"sync"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/spf13/cobra"
 
 	"dormouse/internal/entry"
@@ -35,7 +37,8 @@ says so: a payload by "encoding":"base64"; headers, with all their values, by be
 "headers".`,
 		Example: `  dormouse read acme.web
   dormouse read acme.web --from 2026-01-31T08:00:00Z --to 15m --output jsonl
-  dormouse read acme.web --from 10m --follow`,
+  dormouse read acme.web --from 10m --follow
+  dormouse read acme.web --no-nats --archive file:///var/lib/dormouse/archive`,
 		Args:              usageArgs(cobra.ExactArgs(1)),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -61,6 +64,7 @@ says so: a payload by "encoding":"base64"; headers, with all their values, by be
 	output = addChoice(cmd, "output", "output format", "raw", "jsonl")
 	addConnectFlags(cmd)
 	addArchiveFlag(cmd, "bucket to read from (default: the one that the server names)")
+	addAloneFlag(cmd)
 	return cmd
 }
 
@@ -83,6 +87,21 @@ func parseBound(s string, now time.Time) (seq uint64, at time.Time, err error) {
 }
 
 func read(cmd *cobra.Command, q reader.Query, out *printer) error {
+	bucketAlone, shut, err := aloneOf(cmd)
+	if err != nil {
+		return err
+	}
+	if bucketAlone != nil {
+		defer shut()
+		if q.Follow {
+			return usageErrorf("give either --no-nats or --follow, not both: nothing comes without NATS")
+		}
+		err := out.during(cmd.Context(), func(ctx context.Context) error { return bucketAlone.Read(ctx, q, out.print) })
+		if errors.Is(err, client.ErrNoLog) {
+			err = fmt.Errorf("%w in the archive: %s (see 'dormouse ls --no-nats')", err, q.Log)
+		}
+		return err
+	}
 	nc, js, err := connect(cmd)
 	if err != nil {
 		return err
@@ -90,15 +109,16 @@ func read(cmd *cobra.Command, q reader.Query, out *printer) error {
 	defer nc.Close()
 	ctx := cmd.Context()
 	owners := client.New(nc, js)
-	at, err := reader.Locate(ctx, owners, q.Log)
+	open, closeArchive := archiveOf(cmd, js)
+	defer closeArchive()
+	at, err := reader.Locate(ctx, owners, open, q.Log)
 	if err != nil && !(q.Follow && errors.Is(err, client.ErrNoLog) && at.Source.Stream != "") {
-		return err
+		return anotherWay(cmd, err)
 	}
-	bucket, err := openArchive(ctx, cmd, at.Archive)
+	bucket, err := open(ctx, at.Archive)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = bucket.Close() }() // only read from
 	r, closeReader, err := reader.Open(ctx, owners, at, bucket)
 	if err != nil {
 		return err
@@ -109,6 +129,30 @@ func read(cmd *cobra.Command, q reader.Query, out *printer) error {
 		return ended(ctx) // an interrupt is the usual end of following
 	}
 	return err
+}
+
+// archiveOf returns what opens the bucket of --archive or, without it, the one that the server names, once for all of a
+// command, and what closes it.
+func archiveOf(cmd *cobra.Command, js jetstream.JetStream) (open reader.Archive, shut func()) {
+	var mu sync.Mutex
+	var opened *reader.Bucket
+	open = func(ctx context.Context, named string) (*reader.Bucket, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if opened != nil {
+			return opened, nil
+		}
+		b, err := openArchive(ctx, cmd, named)
+		if err == nil {
+			opened = reader.NewBucket(js, b)
+		}
+		return opened, err
+	}
+	return open, func() {
+		if opened != nil {
+			_ = opened.Close() // only read from
+		}
+	}
 }
 
 // openArchive opens the bucket of --archive or, without it, the one that the server named.

@@ -25,12 +25,13 @@ type serveConfig struct {
 	target                          target
 	roles                           []string
 	workers                         int
+	mergeShare                      float64
 
-	maxDelay, requeueAfter, tick, lease, trimDelay, linger, syncInterval, grace time.Duration
-	maxBytes, bufferLimit, segmentBytes                                         byteSize
-	trim, compression, logFormat, logLevel                                      *choice
-	syncAlways                                                                  bool
-	replicas, shards                                                            int
+	maxDelay, requeueAfter, tick, lease, trimDelay, linger, syncInterval, grace, gcGrace time.Duration
+	maxBytes, bufferLimit, segmentBytes                                                  byteSize
+	trim, compression, logFormat, logLevel                                               *choice
+	syncAlways                                                                           bool
+	replicas, shards                                                                     int
 }
 
 // The roles of a process.
@@ -75,6 +76,8 @@ JetStream, to which clients connect.`,
 	addArchiveFlag(cmd, "`URL` of the bucket: file://DIR, s3://BUCKET/PREFIX?region=..&endpoint=.., gs://, azblob:// "+
 		"or mem:// "+
 		"(default file://DATA/archive)")
+	f.DurationVar(&c.gcGrace, "gc-grace", time.Hour, "how long an object stays in the bucket that is not part of the "+
+		"archive any more; a merged segment a minute, or this if it is less")
 	c.compression = addChoice(cmd, "compression", "compression of segments", "zstd", "snappy", "none")
 	f.Var(&c.segmentBytes, "segment-bytes", "a segment is closed at this `size`; each worker holds about one in memory, "+
 		"and up to eight messages of the largest size that NATS takes")
@@ -99,6 +102,8 @@ JetStream, to which clients connect.`,
 
 	f.IntVar(&c.workers, "workers", 2*runtime.GOMAXPROCS(0),
 		"`N` workers in the pool; a slow bucket wants more, since they wait for it")
+	f.Float64Var(&c.mergeShare, "merge-share", 0.25,
+		"`PART` of the pool that may merge segments, at least one worker; syncs go first")
 	f.DurationVar(&c.linger, "linger", 100*time.Millisecond,
 		"how long a worker waits for more ready logs to pack together")
 	f.Var(&c.bufferLimit, "buffer-limit", "buffered `size` above which this process stops pulling")

@@ -150,7 +150,8 @@ func (p *server) openIngest(context.Context) error {
 		NC: p.nc, JS: p.js, DB: db, Bucket: p.ours, Accepts: p.ours.Accepts, NodeID: p.id, ArchiveURL: p.bucket.URL(),
 		MaxDelay: p.cfg.maxDelay, RequeueAfter: p.cfg.requeueAfter, Tick: p.cfg.tick, Lease: p.cfg.lease,
 		MaxBytes: uint64(p.cfg.maxBytes), BufferLimit: uint64(p.cfg.bufferLimit),
-		Trim: shard.Trim(p.cfg.trim.value), TrimDelay: p.cfg.trimDelay, Logger: p.log,
+		Trim: shard.Trim(p.cfg.trim.value), TrimDelay: p.cfg.trimDelay, GCGrace: p.cfg.gcGrace,
+		Logger: p.log,
 	}})
 	return err
 }
@@ -179,7 +180,8 @@ func (p *server) openWorkers(context.Context) error {
 	}
 	var err error
 	p.pool, err = workers.New(workers.Config{
-		NC: p.nc, JS: p.js, Bucket: p.ours, BucketID: p.ours.ID, Size: p.cfg.workers, SegmentBytes: int(p.cfg.segmentBytes),
+		NC: p.nc, JS: p.js, Bucket: p.ours, Segments: p.ours, BucketID: p.ours.ID,
+		Size: p.cfg.workers, MergeShare: p.cfg.mergeShare, SegmentBytes: int(p.cfg.segmentBytes),
 		Linger: p.cfg.linger, GiveUpAfter: p.cfg.requeueAfter, Grace: p.cfg.grace, Compression: p.cfg.compression.value,
 		Metrics: workers.NewMetrics(p.registry), Logger: p.log,
 	})

@@ -39,7 +39,8 @@ func testConfig(t *testing.T) *serveConfig {
 	c := &serveConfig{data: t.TempDir(), natsListen: "127.0.0.1:0", http: "127.0.0.1:0",
 		roles: []string{roleIngest, roleWorker}, workers: 2, maxDelay: time.Second, requeueAfter: time.Minute,
 		tick: 10 * time.Millisecond, lease: 10 * time.Second, linger: time.Millisecond,
-		syncInterval: time.Second, grace: time.Second, maxBytes: 1 << 20, bufferLimit: 1 << 20, segmentBytes: 1 << 20,
+		syncInterval: time.Second, grace: time.Second, gcGrace: time.Hour, mergeShare: 0.25,
+		maxBytes: 1 << 20, bufferLimit: 1 << 20, segmentBytes: 1 << 20,
 		trim: &choice{value: "auto"}, compression: &choice{value: "zstd"}, replicas: 1}
 	if err := c.complete(""); err != nil {
 		t.Fatal(err)

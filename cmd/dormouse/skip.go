@@ -14,7 +14,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"dormouse/internal/jsapi"
-	"dormouse/internal/logid"
 	"dormouse/internal/rejected"
 	"dormouse/internal/shardid"
 	"dormouse/internal/streamreader"
@@ -93,7 +92,7 @@ func (s skip) run(ctx context.Context, nc *nats.Conn, js jetstream.JetStream) (s
 	if err != nil {
 		return "", fmt.Errorf("reading it from stream %s: %w", source.Stream, err)
 	}
-	if err := s.isWaiting(ctx, nc, js, source, msg); err != nil {
+	if err := s.isWaiting(ctx, nc, js); err != nil {
 		return "", err
 	}
 	if strings.ContainsRune(msg.Subject, utf8.RuneError) { // JSON does not tell what is not UTF-8
@@ -176,9 +175,8 @@ func (s skip) missing(ctx context.Context, js jetstream.JetStream, stream jetstr
 }
 
 // isWaiting returns an error when the shard has got past the message: it is archived, or its owner has it and archives
-// it.
-func (s skip) isWaiting(ctx context.Context, nc *nats.Conn, js jetstream.JetStream, source topology.Source,
-	msg jsapi.Message) error {
+// it. Without an owner who tells, what is above the floor may be archived already; it is put aside as well then.
+func (s skip) isWaiting(ctx context.Context, nc *nats.Conn, js jetstream.JetStream) error {
 	m, err := manifest.Open(ctx, js, s.shard)
 	if err != nil {
 		return err
@@ -200,34 +198,5 @@ func (s skip) isWaiting(ctx context.Context, nc *nats.Conn, js jetstream.JetStre
 		}
 		return nil
 	}
-	return s.isArchived(ctx, js, m, source, msg)
-}
-
-// isArchived looks through the manifest, for want of an owner that would know. What is in a snapshot only, and above
-// the floor, is not found; that is archived and put aside then.
-func (s skip) isArchived(ctx context.Context, js jetstream.JetStream, m *manifest.Manifest, source topology.Source,
-	msg jsapi.Message) error {
-	log, err := logid.FromSubject(source.Prefix, msg.Subject)
-	if err != nil {
-		return nil // no log: it cannot be
-	}
-	var after manifest.Mark
-	snapshot, err := m.Snapshot(ctx)
-	if err != nil {
-		return err
-	}
-	if snapshot != nil {
-		after = manifest.Mark{Seq: snapshot.UpTo, ID: snapshot.UpToID}
-	}
-	archived := errors.New("it is archived")
-	return manifest.Scan(ctx, js, s.shard, after, m.Mark(), func(_, _ uint64, r manifest.Record) error {
-		for _, segment := range r.Segments {
-			for _, e := range segment.Extents {
-				if e.Log == log && e.First <= s.seq && s.seq <= e.Last {
-					return archived
-				}
-			}
-		}
-		return nil
-	})
+	return nil
 }

@@ -64,7 +64,8 @@ func (s *skipping) start() {
 	c := &serveConfig{data: s.t.TempDir(), target: target{url: s.srv.ClientURL()}, http: "127.0.0.1:0",
 		roles: []string{roleIngest}, workers: 1, maxDelay: time.Hour, requeueAfter: 2 * time.Hour,
 		tick: 10 * time.Millisecond, lease: time.Second, linger: time.Millisecond, trimDelay: time.Minute,
-		syncInterval: time.Second, grace: time.Second, maxBytes: 1 << 20, bufferLimit: 1 << 20, segmentBytes: 1 << 20,
+		syncInterval: time.Second, grace: time.Second, gcGrace: time.Hour, mergeShare: 0.25,
+		maxBytes: 1 << 20, bufferLimit: 1 << 20, segmentBytes: 1 << 20,
 		trim: &choice{value: "auto"}, compression: &choice{value: "zstd"}, replicas: 1}
 	if err := c.complete(""); err != nil {
 		s.t.Fatal(err)

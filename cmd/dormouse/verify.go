@@ -19,7 +19,8 @@ func newVerifyCommand() *cobra.Command {
 number of entries, and that the extents of each log follow each other without overlap. It exits 1 naming
 each object that is bad, or that the bucket does not give.`,
 		Example: `  dormouse verify
-  dormouse verify acme.web`,
+  dormouse verify acme.web
+  dormouse verify --no-nats --archive 's3://logs/prod?region=eu-central-1'`,
 		Args:              usageArgs(cobra.MaximumNArgs(1)),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -34,10 +35,26 @@ each object that is bad, or that the bucket does not give.`,
 	}
 	addConnectFlags(cmd)
 	addArchiveFlag(cmd, "bucket to verify (default: the one that the server names)")
+	addAloneFlag(cmd)
 	return cmd
 }
 
 func verifyArchive(cmd *cobra.Command, log string) error {
+	bad := func(err error) { fmt.Fprintf(cmd.ErrOrStderr(), "dormouse: %s\n", redact(err.Error())) }
+	bucketAlone, shut, err := aloneOf(cmd)
+	if err != nil {
+		return err
+	}
+	if bucketAlone != nil {
+		defer shut()
+		show, end := progress(cmd, "verifying")
+		report, err := bucketAlone.Verify(cmd.Context(), log, bad, show)
+		end()
+		if err != nil {
+			return err
+		}
+		return tellVerified(cmd, report)
+	}
 	nc, js, err := connect(cmd)
 	if err != nil {
 		return err
@@ -55,9 +72,7 @@ func verifyArchive(cmd *cobra.Command, log string) error {
 	}
 	defer func() { _ = bucket.Close() }() // only read from
 
-	v := &verify.Verifier{Client: owners, Bucket: bucket, Bad: func(err error) {
-		fmt.Fprintf(cmd.ErrOrStderr(), "dormouse: %s\n", redact(err.Error()))
-	}}
+	v := &verify.Verifier{Client: owners, Bucket: bucket, Bad: bad}
 	show, end := progress(cmd, "verifying")
 	v.Progress = show
 	report, err := v.Verify(ctx, log)
@@ -65,6 +80,11 @@ func verifyArchive(cmd *cobra.Command, log string) error {
 	if err != nil {
 		return anotherWay(cmd, err)
 	}
+	return tellVerified(cmd, report)
+}
+
+// tellVerified prints what a verification has found.
+func tellVerified(cmd *cobra.Command, report verify.Report) error {
 	fmt.Fprintf(cmd.OutOrStdout(), "verified %d segments, %d extents, %d entries: %d bad", report.Segments, report.Extents,
 		report.Entries, report.Bad)
 	if report.Unread > 0 {

@@ -47,6 +47,8 @@ type System struct {
 	NC     *nats.Conn
 	JS     jetstream.JetStream
 	Bucket *bucket.Bucket
+	// Archive is the same bucket for owners. Of what Commit has offered it has the table of contents only.
+	Archive *Archive
 }
 
 // New starts the server and makes the streams.
@@ -60,6 +62,7 @@ func New(t testing.TB) *System {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.Bucket.Close() })
+	s.Archive = NewArchive(s.Bucket)
 	if _, err := topology.Ensure(t.Context(), js, topology.Config{RequeueAfter: time.Minute, Lease: 2 * time.Second,
 		Replicas: 1}); err != nil {
 		t.Fatal(err)
@@ -206,6 +209,7 @@ func (s *System) Decode(data []byte) (entries []entry.Entry, extents []extent.Ex
 // Commit offers extents as segment key and returns the LogIDs that were refused.
 func (s *System) Commit(key string, extents ...extent.Extent) (refused []string) {
 	s.T.Helper()
+	s.Archive.Has(key, extents)
 	var reply wire.CommitReply
 	err := s.Ask(wire.OpCommit, wire.CommitRequest{Segment: extent.Segment{Key: key, Size: 1}, Extents: extents}, &reply)
 	if err != nil || reply.Err() != nil {
@@ -217,7 +221,43 @@ func (s *System) Commit(key string, extents ...extent.Extent) (refused []string)
 	return refused
 }
 
-// Archived returns the ends of each of the log's extents that the manifest holds, in its order, or the one entry that
+// Segment makes up a segment with these extents, for a record that a test appends itself.
+func (s *System) Segment(key string, extents ...extent.Extent) []extent.Summary {
+	s.Archive.Has(key, extents)
+	return []extent.Summary{extent.Summarize(extent.Segment{Key: key, Size: 1}, extents)}
+}
+
+// Merge offers an output for inputs, all of which Commit or Merge has put, and returns what the owner answers.
+func (s *System) Merge(key string, inputs ...string) error {
+	s.T.Helper()
+	request := wire.ReplaceRequest{Inputs: inputs}
+	if out := s.Archive.Join(inputs...); len(out) > 0 {
+		s.Archive.Has(key, out)
+		request.Outputs = []extent.Summary{extent.Summarize(extent.Segment{Key: key, Size: 1}, out)}
+	}
+	var reply wire.ReplaceReply
+	if err := s.Ask(wire.OpReplace, request, &reply); err != nil {
+		s.T.Fatal(err)
+	}
+	return reply.Err()
+}
+
+// Live returns what the owner has archived: the extents of each live segment, in the order in which they are read.
+func (s *System) Live() (all []extent.Located) {
+	s.T.Helper()
+	var reply wire.SegmentsReply
+	if err := s.Ask(wire.OpSegments, wire.SegmentsRequest{}, &reply); err != nil || reply.Err() != nil || reply.More {
+		s.T.Fatalf("asking for segments: %v, %+v", err, reply)
+	}
+	for _, p := range reply.Pieces {
+		for _, e := range s.Archive.extents(s.T, p.Segment) {
+			all = append(all, extent.Located{Extent: e, Segment: p.Segment.Object})
+		}
+	}
+	return all
+}
+
+// Archived returns the ends of each of the log's extents that the manifest commits, in its order, or the one entry that
 // it has; an extent committed twice shows twice.
 func (s *System) Archived(log string) (seqs []uint64) {
 	s.T.Helper()
@@ -227,7 +267,7 @@ func (s *System) Archived(log string) (seqs []uint64) {
 	}
 	err = manifest.Scan(s.T.Context(), s.JS, 0, manifest.Mark{}, m.Mark(), func(_, _ uint64, r manifest.Record) error {
 		for _, seg := range r.Segments {
-			for _, e := range seg.Extents {
+			for _, e := range s.Archive.extents(s.T, seg) {
 				if e.Log == log {
 					seqs = append(seqs, e.First, e.Last)[:len(seqs)+min(2, int(e.Count))]
 				}

@@ -72,8 +72,8 @@ func (h *heartbeat) run(ctx context.Context) {
 	}
 }
 
-// pauses grow each time that the bucket answers and still no snapshot can be read: each time some shards are not served
-// until this node has found that out again.
+// pauses grow each time that the bucket answers and still what a takeover needs of it cannot be read: each time some
+// shards are not served until this node has found that out again.
 func (h *heartbeat) pauses() *backoff.ExponentialBackOff {
 	pauses := retry.Between(2*h.leases.term, longestWithdrawn)
 	pauses.Multiplier = 2

@@ -137,7 +137,7 @@ func TestWhatGetsOn(t *testing.T) {
 	heldUp("claimed", false, 0)
 	o.site.Advance.begins(Taking)
 	if err := o.claim.chain.append(t.Context(),
-		manifest.Record{Kind: manifest.Floor, Epoch: o.epoch, Owner: "a"}); err != nil {
+		manifest.Record{Kind: manifest.Floor, Epoch: o.epoch, Owner: "a"}, accepted{}); err != nil {
 		t.Fatal(err)
 	}
 	heldUp("a record was appended", true, Taking)

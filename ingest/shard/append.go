@@ -17,12 +17,13 @@ type appender struct {
 	ledger   *ledger
 	advance  *Advance
 	floors   floorLog
+	garbage  *garbage        // takes what merges have replaced
 	before   manifest.Record // the last before the claim, if its floor holds; else without an ID
 }
 
 // append makes a record part of the manifest and then of the local state. What fails after the first is found again by
 // the next owner.
-func (a *appender) append(ctx context.Context, r manifest.Record) error {
+func (a *appender) append(ctx context.Context, r manifest.Record, committed accepted) error {
 	before, _ := a.manifest.Last()
 	r.Source = a.ledger.source(before.Source)
 	seq, err := a.manifest.Append(ctx, r)
@@ -31,10 +32,13 @@ func (a *appender) append(ctx context.Context, r manifest.Record) error {
 	}
 	a.advance.Done(Committing)
 	r, _ = a.manifest.Last() // with what Append has set
-	if err := a.ledger.apply(seq, r, true); err != nil {
+	replaced, err := a.ledger.apply(seq, r, committed)
+	if err != nil {
 		return err
 	}
-	a.floors.recorded(r.Floor, time.Now())
+	now := time.Now()
+	a.floors.recorded(r.Floor, now)
+	a.garbage.add(replaced, now)
 	return nil
 }
 

@@ -13,7 +13,7 @@ import (
 
 // Claim begins a new epoch of the shard and brings the local state up to it, for an owner to serve it. From the claim's
 // append on, no earlier owner can commit; so what is read afterwards is final until this owner changes it. An error
-// that wraps ErrSnapshotUnread is of this node alone.
+// that wraps ErrArchiveUnread is of this node alone.
 //
 // A crash at any point of it leaves at most an epoch in which nothing was committed.
 func Claim(ctx context.Context, site Site) (*Owner, error) {
@@ -32,6 +32,7 @@ type claim struct {
 	disk   *disk
 	ledger *ledger
 	chain  *appender
+	clock  *clock // of objects
 }
 
 // openClaim finds the streams of the shard, and with them the epoch.
@@ -46,7 +47,8 @@ func openClaim(ctx context.Context, site Site) (*claim, error) {
 	}
 	m.Failing = func(err error) { site.Advance.Fails(Committing, err) }
 	last, _ := m.Last()
-	c := &claim{Site: site, epoch: last.Epoch + 1, disk: newDisk(site.DB, site.Source.Shard)}
+	c := &claim{Site: site, epoch: last.Epoch + 1, disk: newDisk(site.DB, site.Source.Shard),
+		clock: new(clock)}
 	sched, err := scheduler.New(scheduler.Config{
 		Tick: c.Tick, MaxDelay: c.MaxDelay, RequeueAfter: c.RequeueAfter, MaxBytes: c.MaxBytes,
 		Publish: queue{c.JS, c.Source.Shard, c.epoch}.publish, Metrics: c.Metrics.schedules, Logger: c.Logger,
@@ -59,6 +61,7 @@ func openClaim(ctx context.Context, site Site) (*claim, error) {
 	c.from = &sourceStream{source: c.Source, js: c.JS, stream: stream, ledger: c.ledger, every: sourceCheck,
 		advance: c.Advance, log: c.Logger}
 	c.chain = &appender{manifest: m, shard: c.Source.Shard, ledger: c.ledger, advance: c.Advance}
+	c.chain.garbage = newGarbage(c.Site, c.chain)
 	return c, nil
 }
 
@@ -93,39 +96,34 @@ func (c *claim) append(ctx context.Context) (err error) {
 
 // recover brings Pebble from wherever a crash left it to the manifest as of the claim, and the log states from there.
 func (c *claim) recover(ctx context.Context, o *Owner) error {
-	pos, err := c.trustedPosition(ctx)
+	before, err := c.trustedPosition(ctx)
 	if err != nil {
 		return err
 	}
-	snapshot, err := c.chain.manifest.Snapshot(ctx)
-	if err != nil {
+	if o.checkpoints.newest, err = c.chain.manifest.Checkpoint(ctx); err != nil {
 		return err
 	}
-	o.snapshots.newest = snapshot
-	if snapshot != nil && pos.ManifestSeq < snapshot.UpTo { // the records between may go at any moment
-		if pos, err = c.loadSnapshot(ctx, snapshot, pos); err != nil {
-			return err
-		}
-	}
-	c.ledger.begin(pos)
-	err = manifest.Scan(ctx, c.JS, c.Source.Shard, manifest.Mark{Seq: pos.ManifestSeq, ID: pos.ManifestID},
-		c.chain.manifest.Mark(),
-		func(seq, left uint64, r manifest.Record) error {
-			c.Progress.records.Store(left + 1)
-			c.Advance.claimedTo(seq)
-			return c.ledger.apply(seq, r, false)
-		})
+	pos := before
+	found, err := c.readTree(ctx, o.checkpoints.newest, &pos)
 	if errors.Is(err, manifest.ErrGap) { // what was applied may count for nothing, and is trusted no more
 		err = errors.Join(err, c.disk.forget(cache.Position{}))
 	}
 	if err != nil {
 		return err
 	}
-	c.ledger.beginAbove(c.ledger.position().Floor)
+	if pos.Applied < pos.Floor { // the disk was lost, or is of long ago: all up to the floor is archived
+		pos.Applied, pos.AppliedTime = pos.Floor, time.Time{}
+	}
+	if err := c.compare(ctx, found.tree, before, pos); err != nil {
+		return err
+	}
+	if err := c.disk.store(pos); err != nil {
+		return err
+	}
+	c.ledger.begin(pos, found)
 	if err := c.ledger.restore(); err != nil {
 		return err
 	}
-	pos = c.ledger.position()
 	c.Progress.replay(pos.Applied, c.from.stream.CachedInfo().State.LastSeq)
 	c.chain.floors.recorded(pos.Floor, time.Now())
 	return nil
@@ -142,7 +140,7 @@ func (c *claim) trustedPosition(ctx context.Context) (cache.Position, error) {
 	info := c.from.stream.CachedInfo()
 	_, lastManifest := c.chain.manifest.Last()
 	fresh := cache.Position{Source: info.Created, Manifest: c.chain.manifest.Created()}
-	if pos.Source.IsZero() { // a new disk, or one on which a snapshot was being loaded
+	if pos.Source.IsZero() { // a new disk
 		return fresh, c.disk.forget(fresh)
 	}
 	if !pos.Source.Equal(fresh.Source) || !pos.Manifest.Equal(fresh.Manifest) || pos.ManifestSeq > lastManifest {
@@ -158,7 +156,7 @@ func (c *claim) trustedPosition(ctx context.Context) (cache.Position, error) {
 		return fresh, c.disk.forget(fresh)
 	case presence == manifest.Gone: // nothing can tell any more that it was this one
 		c.Logger.Info("the manifest was shortened beyond what this node had applied: rebuilding the local cache from " +
-			"its snapshot")
+			"its checkpoint")
 		return fresh, c.disk.forget(fresh)
 	}
 	same, err := c.from.has(ctx, pos.Applied, pos.AppliedTime)

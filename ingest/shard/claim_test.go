@@ -1,8 +1,8 @@
 package shard
 
 import (
-	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -13,25 +13,27 @@ import (
 	"dormouse/internal/extent"
 	"dormouse/internal/wire"
 	"dormouse/store/cache"
+	"dormouse/store/cache/buffer"
 	"dormouse/store/manifest"
+	"dormouse/store/tree"
 )
 
 // TestTrustedPosition: what the disk has is used only as far as it belongs to the streams as they are.
 func TestTrustedPosition(t *testing.T) {
 	for name, tc := range map[string]struct {
-		change  func(*cache.Position)
-		catalog bool // it is kept
-		buffer  bool // likewise, with the sequence that was taken in
+		change func(*cache.Position)
+		kept   bool // the position
+		buffer bool // likewise, with the sequence that was taken in
 	}{
-		"as they are":            {func(*cache.Position) {}, true, true},
-		"another source stream":  {func(p *cache.Position) { p.Source = p.Source.Add(1) }, false, false},
-		"another manifest":       {func(p *cache.Position) { p.Manifest = p.Manifest.Add(1) }, false, false},
-		"above the manifest":     {func(p *cache.Position) { p.ManifestSeq++ }, false, false},
-		"another record":         {func(p *cache.Position) { p.ManifestID = "another" }, false, false},
-		"a record that is gone":  {func(p *cache.Position) { p.ManifestSeq-- }, false, false},
-		"above the source":       {func(p *cache.Position) { p.Applied++ }, true, false},
-		"another last entry":     {func(p *cache.Position) { p.AppliedTime = p.AppliedTime.Add(1) }, true, false},
-		"while a snapshot loads": {func(p *cache.Position) { *p = cache.Position{} }, false, false},
+		"as they are":           {func(*cache.Position) {}, true, true},
+		"another source stream": {func(p *cache.Position) { p.Source = p.Source.Add(1) }, false, false},
+		"another manifest":      {func(p *cache.Position) { p.Manifest = p.Manifest.Add(1) }, false, false},
+		"above the manifest":    {func(p *cache.Position) { p.ManifestSeq++ }, false, false},
+		"another record":        {func(p *cache.Position) { p.ManifestID = "another" }, false, false},
+		"a record that is gone": {func(p *cache.Position) { p.ManifestSeq-- }, false, false},
+		"above the source":      {func(p *cache.Position) { p.Applied++ }, true, false},
+		"another last entry":    {func(p *cache.Position) { p.AppliedTime = p.AppliedTime.Add(1) }, true, false},
+		"a new disk":            {func(p *cache.Position) { *p = cache.Position{} }, false, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel() // some look at the stream's end for a while
@@ -44,8 +46,6 @@ func TestTrustedPosition(t *testing.T) {
 			tc.change(&pos)
 			batch := o.site.DB.NewBatch()
 			_, err := o.ledger.disk.buffer.Put(batch, nil, "t.a", 2, entry.AppendValue(nil, time.Unix(1, 0), nil, nil))
-			err = errors.Join(err, o.ledger.disk.catalog.Put(batch, extent.Extent{Log: "t.a", First: 1, Last: 1, Count: 1},
-				extent.Segment{Key: "0/a.sst"}))
 			if err := errors.Join(err, batch.Commit(noSync), batch.Close(), o.ledger.disk.store(pos)); err != nil {
 				t.Fatal(err)
 			}
@@ -54,7 +54,7 @@ func TestTrustedPosition(t *testing.T) {
 				t.Fatal(err)
 			}
 			want := cache.Position{Source: o.from.stream.CachedInfo().Created, Manifest: o.claim.chain.manifest.Created()}
-			if tc.catalog {
+			if tc.kept {
 				want = o.ledger.mu.pos
 			}
 			if !tc.buffer {
@@ -68,10 +68,8 @@ func TestTrustedPosition(t *testing.T) {
 				t.Fatal(err)
 			}
 			_, _, buffered, err := v.buffered.Seek("t.a", 0)
-			archived, _, err2 := v.archived.Extents("t.a", 0, false, 1)
-			if err := errors.Join(err, err2, v.close()); err != nil || buffered != tc.buffer ||
-				(len(archived) == 1) != tc.catalog {
-				t.Errorf("buffered: %v, archived: %v, %v", buffered, archived, err)
+			if err := errors.Join(err, v.close()); err != nil || buffered != tc.buffer {
+				t.Errorf("buffered: %v, %v", buffered, err)
 			}
 		})
 	}
@@ -81,7 +79,7 @@ func TestTrustedPosition(t *testing.T) {
 func (s *system) shortenedTo(o *trial) {
 	s.T.Helper()
 	if err := o.claim.chain.append(s.T.Context(),
-		manifest.Record{Kind: manifest.Floor, Epoch: o.epoch, Owner: "a"}); err != nil {
+		manifest.Record{Kind: manifest.Floor, Epoch: o.epoch, Owner: "a"}, accepted{}); err != nil {
 		s.T.Fatal(err)
 	}
 	stream, err := s.JS.Stream(s.T.Context(), wire.ManifestStream)
@@ -122,49 +120,98 @@ func TestSourceOfARecord(t *testing.T) {
 	}
 }
 
-// TestSnapshotThatIsHalfLoaded leaves a disk that nobody trusts; a whole one is as good as the records that it has.
-func TestSnapshotThatIsHalfLoaded(t *testing.T) {
-	const extents = 4
-	of := claimed(t)
-	of.snapshots.most.Extents = extents / 2
-	commits(t, of, extents)
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- of.committer.run(ctx) }()
-	for range 2 {
-		upTo := manifest.Mark{Seq: of.ledger.mu.pos.ManifestSeq, ID: of.ledger.mu.pos.ManifestID}
-		if err := of.snapshots.take(t.Context(), upTo); err != nil {
+// TestCompare: what a takeover finds archived leaves the buffer, and what the stream will bring again though it is
+// archived is known; the tables of contents of other segments are not read.
+func TestCompare(t *testing.T) {
+	o := claimed(t)
+	s := o.system(t)
+	batch := o.site.DB.NewBatch()
+	var scratch []byte
+	var err error
+	for log, seqs := range map[string][]uint64{"t.a": {21, 22, 31}, "t.b": {23, 32}, "t.c": {24}} {
+		for _, seq := range seqs {
+			if scratch, err = o.ledger.disk.buffer.Put(batch, scratch, log, seq,
+				entry.AppendValue(nil, time.Unix(1, 0), nil, nil)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := errors.Join(batch.Commit(noSync), batch.Close()); err != nil {
+		t.Fatal(err)
+	}
+	segment := func(key string, refused []string, extents ...extent.Extent) extent.Summary {
+		s.Archive.Has(key, append(slices.Clone(extents), extent.Extent{Log: "t.zz", First: 1, Last: 99, Count: 1}))
+		sum := extent.Summarize(extent.Segment{Key: key, Size: 1}, extents)
+		sum.Refused = refused
+		return sum
+	}
+	one := func(log string, first, last uint64) extent.Extent {
+		return extent.Extent{Log: log, First: first, Last: last, Count: 1}
+	}
+	var live tree.Tree
+	for record, segments := range [][]extent.Summary{
+		{{Object: extent.Segment{Key: "0/not-to-be-read.sst", Size: 1}, First: "t.a", Last: "t.c", Logs: 1, Entries: 1,
+			MinSeq: 1, MaxSeq: 20}},
+		{segment("0/known.sst", []string{"t.zz"}, one("t.a", 1, 30), one("t.c", 1, 50))}, // its record was applied
+		{segment("0/new.sst", []string{"t.zz"}, one("t.a", 21, 22), one("t.b", 23, 23))},
+		{segment("0/ahead.sst", []string{"t.zz"}, one("t.b", 41, 45))},
+	} {
+		if live, err = live.Commit(uint64(record+1), segments); err != nil {
 			t.Fatal(err)
 		}
 	}
-	cancel()
-	if err := <-done; !errors.Is(err, context.Canceled) {
+	before := cache.Position{Applied: 40, ManifestSeq: 2, Floor: 20}
+	for range 2 { // as after a crash in between
+		if err := o.claim.compare(t.Context(), live, before, before); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var left []string
+	if err := o.ledger.disk.buffer.Restore(func(a buffer.Active) {
+		left = append(left, fmt.Sprintf("%s %d to %d", a.Log, a.First, a.Last))
+	}); err != nil {
 		t.Fatal(err)
 	}
-	whole := of.snapshots.newest
-	half := *whole
-	lost := extent.Segment{Key: "0/catalog/lost.rows", Size: 1}
-	half.Runs = append(slices.Clone(whole.Runs), manifest.Run{Parts: []extent.Segment{lost}})
+	if want := []string{"t.a 31 to 31"}; !slices.Equal(left, want) {
+		t.Errorf("the buffer has %q, want %q", left, want)
+	}
+	for log, want := range map[string][]archiveState{ // at 41 and 60
+		"t.a": {archivedNot, archivedNot}, "t.b": {archivedHere, archivedNot}, "t.c": {archivedHere, archivedNot},
+		"t.zz": {archivedNot, archivedNot},
+	} {
+		for i, seq := range []uint64{41, 60} {
+			if got, err := o.ledger.disk.whatIsArchived(log, seq, time.Unix(0, 0)); err != nil || got != want[i] {
+				t.Errorf("%s at %d: %v, %v, want %v", log, seq, got, err, want[i])
+			}
+		}
+	}
+}
 
-	o := claimed(t)
-	o.site.Bucket = of.site.Bucket
-	if _, err := o.claim.loadSnapshot(t.Context(), &half, o.ledger.mu.pos); !errors.Is(err, ErrSnapshotUnread) {
-		t.Errorf("loading ended with %v", err)
-	}
-	if pos, err := o.site.DB.Position(0); err != nil || !pos.Source.IsZero() || pos.ManifestSeq > 0 {
-		t.Errorf("the disk says %+v, %v", pos, err)
-	}
-	pos, err := o.claim.loadSnapshot(t.Context(), whole, o.ledger.mu.pos)
-	if err != nil {
-		t.Fatal(err)
-	}
-	stored, err := o.site.DB.Position(0)
-	if err != nil || !samePosition(pos, stored) || pos.ManifestSeq != whole.UpTo || pos.ManifestID != whole.UpToID ||
-		pos.Highest != extents {
-		t.Errorf("goes on from %+v, and the disk says %+v, %v; want record %d and %d entries", pos, stored, err, whole.UpTo,
-			extents)
-	}
-	if located, ok, err := o.ledger.disk.catalog.Last("t.a"); err != nil || !ok || located.Extent.Last != extents {
-		t.Errorf("the catalog ends with %+v, %v", located, err)
+// TestReplayEnds: what was known for it is forgotten with the last entry that may be archived, or when the stream has
+// dropped that.
+func TestReplayEnds(t *testing.T) {
+	for name, end := range map[string]func(*testing.T, *trial){
+		"it comes": func(t *testing.T, o *trial) { fill(t, o, []string{"t.a"}, 2) },
+		"it was dropped": func(t *testing.T, o *trial) {
+			if err := o.ledger.stepOver(4); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		o := claimed(t)
+		fill(t, o, []string{"t.a"}, 2)
+		o.ledger.mu.replayTo = 4
+		if err := o.ledger.disk.archived([]extent.Extent{{Log: "t.b", First: 3, Last: 4, Count: 2}}, 2); err != nil {
+			t.Fatal(err)
+		}
+		fill(t, o, []string{"t.a"}, 1)
+		if is, err := o.ledger.disk.whatIsArchived("t.b", 4, time.Unix(0, 0)); err != nil || is != archivedHere {
+			t.Errorf("%s: before the end: %v, %v", name, is, err)
+		}
+		end(t, o)
+		if is, err := o.ledger.disk.whatIsArchived("t.b", 4, time.Unix(0, 0)); err != nil || is != archivedNot ||
+			o.ledger.mu.replayTo != 0 {
+			t.Errorf("%s: after it: %v, %v, replayed up to %d", name, is, err, o.ledger.mu.replayTo)
+		}
 	}
 }

@@ -4,27 +4,38 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
 
 	"dormouse/internal/wire"
 	"dormouse/store/manifest"
+	"dormouse/store/tree"
 )
 
-// appendRequest is what somebody wants the manifest to have: a worker's commit, a snapshot, or else the floor.
+// appendRequest is what somebody wants the manifest to have: a worker's commit or merge, a checkpoint, or else the
+// floor.
 type appendRequest struct {
-	commit   *commitCall
-	snapshot *manifest.Snapshot
-	done     chan<- error // cap 1; nil for a commit, which is answered by message
+	commit     *commitCall
+	merge      *mergeCall
+	checkpoint *manifest.Checkpoint
+	sweep      *sweepCall   // a look, and no record
+	done       chan<- error // cap 1; nil for what is answered by message
 }
+
+// alone reports whether the request needs a record of its own, apart from the floor, which goes with everything.
+func (r appendRequest) alone() bool { return r.merge != nil || r.checkpoint != nil || r.sweep != nil }
 
 // size is what the request has of the bytes of a record.
 func (r appendRequest) size() int {
-	if r.commit == nil {
-		return 0
+	switch {
+	case r.commit != nil:
+		return len(r.commit.msg.Data)
+	case r.merge != nil:
+		return len(r.merge.msg.Data)
 	}
-	return len(r.commit.msg.Data)
+	return 0
 }
 
 // commitCall is one worker's commit on its way to the manifest.
@@ -33,6 +44,15 @@ type commitCall struct {
 	request wire.CommitRequest
 	refused []wire.Refusal
 	err     error // set when the request is no commit at all
+}
+
+// sweepCall asks which objects nothing names, while nothing is being committed.
+type sweepCall struct{ keys, dead []string }
+
+// mergeCall is one worker's merge on its way to the manifest.
+type mergeCall struct {
+	msg     *nats.Msg
+	request wire.ReplaceRequest
 }
 
 const (
@@ -59,13 +79,19 @@ type committer struct {
 // committerParts are what a committer needs of others. Only its goroutine calls them.
 type committerParts struct {
 	// judge decides on the commits of a group and returns what is to be committed. It notes in each call what is refused.
-	judge func(ctx context.Context, calls []*commitCall) ([]manifest.Committed, error)
+	judge func(ctx context.Context, calls []*commitCall) (accepted, error)
+	// merge returns nil when the outputs of a merge may take the place of its inputs.
+	merge func(ctx context.Context, request wire.ReplaceRequest) error
+	// named returns what the manifest names: live segments, and the newest checkpoint.
+	named func() map[string]bool
 	// floor returns the floor as it is, and as the manifest has it.
 	floor func() (floor, recorded uint64)
 	// append makes a record part of the manifest, and then of the local state.
-	append func(ctx context.Context, r manifest.Record) error
+	append func(ctx context.Context, r manifest.Record, committed accepted) error
 	// answer answers a worker.
 	answer func(call *commitCall, status wire.Status)
+	// answerMerge likewise.
+	answerMerge func(call *mergeCall, status wire.Status)
 }
 
 func newCommitter(epoch uint64, node string, maxPayload int, parts committerParts) *committer {
@@ -78,12 +104,24 @@ func (c *committer) offer(msg *nats.Msg) bool {
 	return offer(c.requests, appendRequest{commit: &commitCall{msg: msg}})
 }
 
+// offerMerge takes a worker's merge, unless the queue is full.
+func (c *committer) offerMerge(msg *nats.Msg) bool {
+	return offer(c.requests, appendRequest{merge: &mergeCall{msg: msg}})
+}
+
 // recordFloor has the floor recorded, if the manifest has a lower one. It returns once the manifest has it.
 func (c *committer) recordFloor(ctx context.Context) error { return c.ask(ctx, appendRequest{}) }
 
-// recordSnapshot has a snapshot recorded.
-func (c *committer) recordSnapshot(ctx context.Context, s *manifest.Snapshot) error {
-	return c.ask(ctx, appendRequest{snapshot: s})
+// recordCheckpoint has a checkpoint recorded.
+func (c *committer) recordCheckpoint(ctx context.Context, at *manifest.Checkpoint) error {
+	return c.ask(ctx, appendRequest{checkpoint: at})
+}
+
+// dead returns which of these objects nothing names, nor will by a commit that came before.
+func (c *committer) dead(ctx context.Context, keys []string) ([]string, error) {
+	call := &sweepCall{keys: keys}
+	err := c.ask(ctx, appendRequest{sweep: call})
+	return call.dead, err
 }
 
 // ask waits for room in the queue, in the order in which those came who wait, and then for the answer.
@@ -133,15 +171,15 @@ func (c *committer) run(ctx context.Context) error {
 // floor with everything. left is one that did not fit.
 func (c *committer) group(first appendRequest) (group []appendRequest, left *appendRequest) {
 	group = []appendRequest{first}
-	size, commits, snapshot := first.size(), first.commit != nil, first.snapshot != nil
+	size, commits, alone := first.size(), first.commit != nil, first.alone()
 	for len(group) < groupRequests {
 		select {
 		case r := <-c.requests:
 			size += r.size()
-			if size > c.limit || r.commit != nil && snapshot || r.snapshot != nil && (commits || snapshot) {
+			if size > c.limit || r.commit != nil && alone || r.alone() && (commits || alone) {
 				return group, &r
 			}
-			commits, snapshot = commits || r.commit != nil, snapshot || r.snapshot != nil
+			commits, alone = commits || r.commit != nil, alone || r.alone()
 			group = append(group, r)
 		default:
 			return group, nil
@@ -154,34 +192,62 @@ func (c *committer) group(first appendRequest) (group []appendRequest, left *app
 // nothing has happened, the segments are orphans; (2) appended to the manifest: committed for good, and the next owner
 // applies the record before it does anything else; (3) applied to Pebble; (4) answered.
 func (c *committer) commit(ctx context.Context, group []appendRequest) error {
-	record := c.record
-	record.Kind = manifest.Floor
-	var calls []*commitCall
-	for _, r := range group {
-		switch {
-		case r.commit != nil:
-			calls = append(calls, r.commit)
-		case r.snapshot != nil:
-			record.Kind, record.Snapshot = manifest.TakeSnapshot, r.snapshot
-		}
+	record, committed, err := c.judge(ctx, group)
+	if err != nil {
+		c.answer(group, err)
+		return fmt.Errorf("looking a commit over: %w", err)
 	}
-	if len(calls) > 0 {
-		accepted, err := c.parts.judge(ctx, calls)
-		if err != nil {
-			c.answer(group, err)
-			return fmt.Errorf("looking a commit over: %w", err)
-		}
-		if record.Segments = accepted; len(accepted) > 0 {
-			record.Kind = manifest.Commit
-		}
-	}
-	var err error
 	var recorded uint64
 	if record.Floor, recorded = c.parts.floor(); record.Kind != manifest.Floor || record.Floor > recorded {
-		err = c.parts.append(ctx, record)
+		err = c.parts.append(ctx, record, committed)
 	}
 	c.answer(group, err)
 	return err
+}
+
+// judge returns the record that a group makes. A merge that is refused is answered, and leaves the floor.
+func (c *committer) judge(ctx context.Context, group []appendRequest) (record manifest.Record, committed accepted,
+	err error) {
+	record = c.record
+	record.Kind = manifest.Floor
+	var calls []*commitCall
+	for i, r := range group {
+		switch {
+		case r.commit != nil:
+			calls = append(calls, r.commit)
+		case r.checkpoint != nil:
+			record.Kind, record.Checkpoint = manifest.TakeCheckpoint, r.checkpoint
+		case r.sweep != nil:
+			named := c.parts.named()
+			r.sweep.dead = slices.DeleteFunc(slices.Clone(r.sweep.keys), func(key string) bool { return named[key] })
+		case r.merge != nil:
+			if err := c.mergeOf(ctx, r.merge, &record); err != nil {
+				c.parts.answerMerge(r.merge, wire.StatusOf(err))
+				group[i] = appendRequest{}
+			}
+		}
+	}
+	if len(calls) == 0 {
+		return record, committed, nil
+	}
+	committed, err = c.parts.judge(ctx, calls)
+	if record.Segments = committed.segments; len(record.Segments) > 0 {
+		record.Kind = manifest.Commit
+	}
+	return record, committed, err
+}
+
+// mergeOf makes the record that of a merge.
+func (c *committer) mergeOf(ctx context.Context, call *mergeCall, record *manifest.Record) error {
+	if err := decodeRequest(call.msg, &call.request); err != nil {
+		return err
+	}
+	if err := c.parts.merge(ctx, call.request); err != nil {
+		return err
+	}
+	record.Kind = manifest.Merge
+	record.Merge = &tree.Replacement{Inputs: call.request.Inputs, Outputs: call.request.Outputs}
+	return nil
 }
 
 // answer tells all of a group that it is in the manifest, or what failed.
@@ -191,9 +257,12 @@ func (c *committer) answer(group []appendRequest, err error) {
 		told = fmt.Errorf("%w: %w", wire.ErrNotOwner, err)
 	}
 	for _, r := range group {
-		if r.commit != nil {
+		switch {
+		case r.commit != nil:
 			c.parts.answer(r.commit, wire.StatusOf(told))
-		} else if r.done != nil {
+		case r.merge != nil:
+			c.parts.answerMerge(r.merge, wire.StatusOf(told))
+		case r.done != nil:
 			r.done <- err
 		}
 	}

@@ -26,17 +26,23 @@ type journal struct {
 
 func (j *journal) committer(payload int) *committer {
 	return newCommitter(3, "a", payload, committerParts{
-		judge: func(_ context.Context, calls []*commitCall) (accepted []manifest.Committed, err error) {
+		judge: func(_ context.Context, calls []*commitCall) (committed accepted, err error) {
 			for _, call := range calls {
-				if call.msg.Subject == "refused" {
-					continue
+				if call.msg.Subject != "refused" {
+					committed.add(extent.Segment{Key: call.msg.Subject}, []extent.Extent{{Log: "t.a"}}, nil, 0)
 				}
-				accepted = append(accepted, manifest.Committed{Segment: extent.Segment{Key: call.msg.Subject}})
 			}
-			return accepted, nil
+			return committed, nil
+		},
+		named: func() map[string]bool { return map[string]bool{"0/live.sst": true} },
+		merge: func(_ context.Context, r wire.ReplaceRequest) error {
+			if r.Inputs[0] == "refused" {
+				return wire.ErrBadRequest
+			}
+			return nil
 		},
 		floor: func() (uint64, uint64) { return j.floor, j.recorded },
-		append: func(ctx context.Context, r manifest.Record) error {
+		append: func(ctx context.Context, r manifest.Record, _ accepted) error {
 			if j.busy != nil {
 				select {
 				case <-ctx.Done():
@@ -53,6 +59,9 @@ func (j *journal) committer(payload int) *committer {
 		answer: func(call *commitCall, status wire.Status) {
 			j.answers = append(j.answers, fmt.Sprintf("%s %d", call.msg.Subject, status.Code))
 		},
+		answerMerge: func(call *mergeCall, status wire.Status) {
+			j.answers = append(j.answers, fmt.Sprintf("%s %d", call.msg.Subject, status.Code))
+		},
 	})
 }
 
@@ -61,12 +70,24 @@ func worker(name string, size int) *nats.Msg {
 	return &nats.Msg{Subject: name, Data: make([]byte, size)}
 }
 
-// TestGroups: what waits becomes one record as long as it fits into it, a snapshot has one without commits, and the
+// merging is a worker's request for a merge of a segment with another one.
+func merging(t *testing.T, name, input string) appendRequest {
+	t.Helper()
+	data, err := wire.Encode(wire.ReplaceRequest{Inputs: []string{input, "0/b.sst"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return appendRequest{merge: &mergeCall{msg: &nats.Msg{Subject: name, Data: data}}}
+}
+
+// TestGroups: what waits becomes one record as long as it fits into it, a checkpoint and a merge have one
+// without commits, and the
 // floor goes with everything.
 func TestGroups(t *testing.T) {
 	const payload = 4000
 	const limit = payload / 4 * groupPayload
-	snapshot := appendRequest{snapshot: &manifest.Snapshot{}}
+	checkpoint, merge := appendRequest{checkpoint: &manifest.Checkpoint{}}, merging(t, "m", "0/a.sst")
+	sweep := appendRequest{sweep: &sweepCall{}}
 	commit := func(size int) appendRequest { return appendRequest{commit: &commitCall{msg: worker("a", size)}} }
 	for name, tc := range map[string]struct {
 		first appendRequest
@@ -80,11 +101,17 @@ func TestGroups(t *testing.T) {
 			true},
 		"many": {commit(0), slices.Repeat([]appendRequest{commit(0)}, groupRequests+1), groupRequests,
 			false},
-		"floors go with commits":  {appendRequest{}, []appendRequest{commit(1), {}, commit(1)}, 4, false},
-		"floors go with snapshot": {appendRequest{}, []appendRequest{{}, snapshot, {}}, 4, false},
-		"a snapshot after":        {commit(1), []appendRequest{{}, snapshot}, 2, true},
-		"a commit after":          {snapshot, []appendRequest{commit(1)}, 1, true},
-		"another snapshot":        {snapshot, []appendRequest{snapshot}, 1, true},
+		"floors go with commits": {appendRequest{}, []appendRequest{commit(1), {}, commit(1)}, 4, false},
+		"floors go with others":  {appendRequest{}, []appendRequest{{}, checkpoint, {}}, 4, false},
+		"and with merges":        {appendRequest{}, []appendRequest{{}, merge, {}}, 4, false},
+		"a checkpoint after":     {commit(1), []appendRequest{{}, checkpoint}, 2, true},
+		"a merge after":          {commit(1), []appendRequest{{}, merge}, 2, true},
+		"a commit after":         {checkpoint, []appendRequest{commit(1)}, 1, true},
+		"a commit after a merge": {merge, []appendRequest{commit(1)}, 1, true},
+		"another checkpoint":     {checkpoint, []appendRequest{checkpoint}, 1, true},
+		"another merge":          {merge, []appendRequest{merge}, 1, true},
+		"a commit after a sweep": {sweep, []appendRequest{commit(1)}, 1, true},
+		"a sweep after a merge":  {merge, []appendRequest{sweep}, 1, true},
 	} {
 		c := (&journal{}).committer(payload)
 		c.requests = make(chan appendRequest, 2*groupRequests)
@@ -123,8 +150,13 @@ func TestRecordsOfGroups(t *testing.T) {
 		"but the floor moved":    {[]appendRequest{commit("refused")}, 7, manifest.Floor, 0, []string{"refused 0"}, 0},
 		"the floor":              {[]appendRequest{floor, floor}, 7, manifest.Floor, 0, nil, 2},
 		"the floor, as it is":    {[]appendRequest{floor}, 5, 0, 0, nil, 1},
-		"a snapshot": {[]appendRequest{{snapshot: &manifest.Snapshot{}, done: done}, floor}, 5,
-			manifest.TakeSnapshot, 0, nil, 2},
+		"a checkpoint": {[]appendRequest{{checkpoint: &manifest.Checkpoint{}, done: done}, floor}, 5,
+			manifest.TakeCheckpoint, 0, nil, 2},
+		"a merge": {[]appendRequest{merging(t, "m", "0/a.sst"), floor}, 5, manifest.Merge, 0, []string{"m 0"}, 1},
+		"a merge is refused": {[]appendRequest{merging(t, "m", "refused"), floor}, 5, 0, 0,
+			[]string{fmt.Sprintf("m %d", wire.BadRequest)}, 1},
+		"a merge is refused, and the floor moved": {[]appendRequest{merging(t, "m", "refused"), floor}, 7, manifest.Floor, 0,
+			[]string{fmt.Sprintf("m %d", wire.BadRequest)}, 1},
 	} {
 		j := &journal{floor: tc.floor, recorded: 5}
 		if err := j.committer(4000).commit(t.Context(), tc.group); err != nil {
@@ -145,6 +177,23 @@ func TestRecordsOfGroups(t *testing.T) {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
+	}
+}
+
+// TestSweepCall: a look of the committer's makes no record, and tells what nothing names.
+func TestSweepCall(t *testing.T) {
+	j := &journal{floor: 5, recorded: 5}
+	c := j.committer(4000)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- c.run(ctx) }()
+	dead, err := c.dead(ctx, []string{"0/a.sst", "0/live.sst", "0/b.sst"})
+	if err != nil || !slices.Equal(dead, []string{"0/a.sst", "0/b.sst"}) || len(j.records) > 0 {
+		t.Errorf("dead are %q, %v, recorded %+v", dead, err, j.records)
+	}
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Error(err)
 	}
 }
 
@@ -189,7 +238,7 @@ func TestFullQueue(t *testing.T) {
 			}
 		}
 		told := make(chan error, 1)
-		go func() { told <- c.recordSnapshot(ctx, &manifest.Snapshot{}) }()
+		go func() { told <- c.recordCheckpoint(ctx, &manifest.Checkpoint{}) }()
 		synctest.Wait()
 		if c.offer(worker("too many", 1)) {
 			t.Error("more is taken than the queue holds")

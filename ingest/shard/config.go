@@ -4,15 +4,16 @@
 //
 // Claim (claim.go) begins an epoch and makes an Owner, which serves until the epoch ends. An entry's way through it is
 // intake.go (source stream to ledger.go), server.go and drain.go (ledger to worker), committer.go (worker to manifest
-// and ledger), trim.go (source stream shortened). snapshotter.go keeps the manifest short. The ledger is the only one
-// that changes what Pebble has of the shard. Nothing is started for a log, and nothing but the snapshots is put into
-// the bucket.
+// and ledger), trim.go (source stream shortened). What is archived is a tree of segments: merger.go plans what workers
+// merge, checkpointer.go puts the tree into the bucket and keeps the manifest short, garbage.go deletes what merges
+// have replaced. The ledger is the only one that changes what Pebble has of the shard. Nothing is started for a log.
 package shard
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"time"
 
@@ -23,6 +24,7 @@ import (
 	"dormouse/internal/topology"
 	"dormouse/scheduler"
 	"dormouse/store/cache"
+	"dormouse/store/tree"
 )
 
 // Trim says whether the source stream is shortened behind the archive.
@@ -35,12 +37,18 @@ const (
 	TrimNever  Trim = "never"
 )
 
-// Bucket is where an owner keeps the snapshots of its catalog.
+// Bucket is where an owner keeps the checkpoints of its tree, and where the segments are.
 type Bucket interface {
 	// Put stores an object for good; an existing key is refused.
 	Put(ctx context.Context, key string, data []byte) error
 	// Get reads a whole object of a known size.
 	Get(ctx context.Context, s extent.Segment) ([]byte, error)
+	// Contents reads the table of contents of a segment.
+	Contents(ctx context.Context, s extent.Segment) ([]extent.Extent, error)
+	// Delete deletes an object. That there is none may be an error that wraps bucket.ErrNotFound.
+	Delete(ctx context.Context, key string) error
+	// List yields the objects whose keys begin with prefix, ascending.
+	List(ctx context.Context, prefix string) iter.Seq2[extent.Segment, error]
 	// Check returns nil when the bucket answers and lets this process in.
 	Check(ctx context.Context) error
 }
@@ -50,7 +58,7 @@ type Config struct {
 	NC     *nats.Conn
 	JS     jetstream.JetStream
 	DB     *cache.DB
-	Bucket Bucket // for snapshots of the catalogs; a node whose bucket does not answer takes no shard from others
+	Bucket Bucket // of the archive; a node whose bucket does not answer takes no shard from others
 	// Accepts returns nil when a segment in the bucket with that ID may be committed; an error that wraps
 	// identity.ErrRefused lasts. nil accepts every one.
 	Accepts    func(ctx context.Context, bucketID string) error
@@ -65,6 +73,7 @@ type Config struct {
 	BufferLimit  uint64        // buffered bytes (with 64 for each entry) above which the node stops pulling
 	Trim         Trim
 	TrimDelay    time.Duration // how far trimming trails the manifest; above NATS's sync interval
+	GCGrace      time.Duration // how long what merges have replaced stays, at most a minute
 
 	Logger *slog.Logger // nil: slog.Default()
 }
@@ -74,8 +83,8 @@ func (c Config) Completed() (Config, error) {
 	switch {
 	case c.NC == nil || c.JS == nil || c.DB == nil || c.Bucket == nil || c.NodeID == "":
 		return c, errors.New("shard: NC, JS, DB, Bucket and NodeID are required")
-	case c.MaxDelay <= 0 || c.RequeueAfter <= 0 || c.Lease <= 0 || c.TrimDelay <= 0:
-		return c, errors.New("shard: MaxDelay, RequeueAfter, Lease and TrimDelay must be positive")
+	case c.MaxDelay <= 0 || c.RequeueAfter <= 0 || c.Lease <= 0 || c.TrimDelay <= 0 || c.GCGrace <= 0:
+		return c, errors.New("shard: MaxDelay, RequeueAfter, Lease, TrimDelay and GCGrace must be positive")
 	case c.MaxBytes == 0 || c.BufferLimit == 0:
 		return c, errors.New("shard: MaxBytes and BufferLimit must be positive")
 	case c.Trim != TrimAuto && c.Trim != TrimAlways && c.Trim != TrimNever:
@@ -94,8 +103,9 @@ func (c Config) Completed() (Config, error) {
 type Site struct {
 	Config  // completed
 	Source  topology.Source
-	Tail    Tail     // zero: 1,024 records and 65,536 extents; else both are positive
-	Metrics *Metrics // of all shards of the node
+	Tail    uint64       // records beyond the newest checkpoint at which another one is taken; zero: 1,024
+	Merge   *tree.Limits // nil: tree.Defaults
+	Metrics *Metrics     // of all shards of the node
 	// Outages, Advance and Progress outlast an epoch: a claim that fails is followed by another one.
 	Outages  Outages
 	Advance  *Advance

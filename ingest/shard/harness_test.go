@@ -42,9 +42,9 @@ func claimed(t testing.TB, change ...func(*Config)) *trial {
 	shut := sync.OnceValue(db.Close)
 	t.Cleanup(func() { _ = shut() })
 	cfg := Config{
-		NC: s.NC, JS: s.JS, DB: db, NodeID: "bench", ArchiveURL: "mem://", Bucket: s.Bucket, MaxDelay: time.Hour,
+		NC: s.NC, JS: s.JS, DB: db, NodeID: "bench", ArchiveURL: "mem://", Bucket: s.Archive, MaxDelay: time.Hour,
 		RequeueAfter: time.Hour, Lease: time.Minute, MaxBytes: 1 << 20, BufferLimit: 64 << 20,
-		Trim: TrimNever, TrimDelay: time.Second, Logger: slog.New(slog.DiscardHandler),
+		Trim: TrimNever, TrimDelay: time.Second, GCGrace: time.Hour, Logger: slog.New(slog.DiscardHandler),
 	}
 	for _, c := range change {
 		c(&cfg)
@@ -82,7 +82,7 @@ func (o *trial) system(t testing.TB) *system {
 
 // asksBy lets a claimed owner ask another JetStream.
 func (o *trial) asksBy(js jetstream.JetStream) {
-	o.site.JS, o.from.js, o.intake.rejects.js, o.snapshots.js = js, js, js, js
+	o.site.JS, o.from.js, o.intake.rejects.js, o.checkpoints.js = js, js, js, js
 }
 
 // newTrimmer makes another trimmer, of the site as it is now.

@@ -10,15 +10,19 @@ import (
 	"dormouse/internal/wire"
 )
 
-// extentRoom is what an extent and its segment take of a reply at most, besides the LogID.
-const extentRoom = 192
+// pieceRoom is what a segment takes of a reply at most, besides LogIDs: its own two, and those that were refused in it.
+const pieceRoom = 320
 
 // replyRoom is how many bytes a reply may hold.
 func (s *server) replyRoom() int { return int(s.nc.MaxPayload()) - payloadMargin }
 
-// extentLimit is how many extents of logs with so long a LogID fit into a reply.
-func (s *server) extentLimit(logBytes int) int {
-	return max(min(wire.MaxExtents, s.replyRoom()/(extentRoom+logBytes)), 1)
+// sizeOf returns how many bytes a piece takes of a reply at most.
+func sizeOf(p extent.Piece) int {
+	n := pieceRoom + len(p.Segment.Object.Key) + len(p.Segment.First) + len(p.Segment.Last)
+	for _, log := range p.Segment.Refused {
+		n += len(log) + 3
+	}
+	return n
 }
 
 // held answers with what the owner has of a log above a sequence. It is right whoever owns the shard by now: nothing of
@@ -45,64 +49,50 @@ func (s *server) look(req wire.HeldRequest) (reply wire.HeldReply, err error) {
 	if err != nil {
 		return reply, err
 	}
-	limit := 1
-	if req.MaxBytes > 0 {
-		req.MaxBytes, limit = min(req.MaxBytes, s.replyRoom()), s.extentLimit(len(req.Log))
-	}
-	reply, err = v.answer(req, limit)
+	req.MaxBytes = min(req.MaxBytes, s.replyRoom())
+	reply, err = v.answer(req, s.replyRoom())
 	return reply, errors.Join(err, v.close())
 }
 
-// answer answers with at most limit extents, or req.MaxBytes of entries.
-func (v view) answer(req wire.HeldRequest, limit int) (reply wire.HeldReply, err error) {
+// answer answers with the segments that fit into room, and what fits into req.MaxBytes of entries behind them. The
+// segments of one manifest record stay together: the asker goes on behind it. They fit, unless a single log fills some
+// 2,000 segments of a run.
+func (v view) answer(req wire.HeldRequest, room int) (reply wire.HeldReply, err error) {
 	reply.Applied = v.applied
 	if req.UpTo > 0 {
 		if v.applied >= req.UpTo {
-			reply.Complete, err = v.has(req.Log, req.After, req.UpTo, req.Seqs)
+			reply.Complete, err = v.has(req)
 		}
 		return reply, err
 	}
-	archived, more, err := v.archived.Extents(req.Log, req.After, false, limit)
+	_, _, reply.Buffered, err = v.buffered.Seek(req.Log, req.After+1)
 	if err != nil {
 		return reply, err
 	}
-	first, _, buffered, err := v.buffered.Seek(req.Log, req.After+1)
-	if err != nil {
-		return reply, err
+	for p := range v.tree.ForLog(req.Log, req.After, req.Since) {
+		p.Segment.Refused = nil // this log is not among them
+		n := len(reply.Pieces)
+		if room -= sizeOf(p); room < 0 && n > 0 && reply.Pieces[n-1].Newest < p.Newest {
+			reply.More = true
+			return reply, nil
+		}
+		reply.Pieces = append(reply.Pieces, p)
 	}
-	reply.Buffered = buffered
-	reply.Extents = archived
-	if buffered { // behind the archive; before it, if another node had the log for a while, and not these entries
-		reply.Extents = before(archived, first)
-	}
-	reply.More = more || buffered || len(reply.Extents) < len(archived)
-	if len(reply.Extents) > 0 || req.MaxBytes == 0 {
+	if req.MaxBytes == 0 {
+		reply.More = reply.Buffered
 		return reply, nil
 	}
-	below := uint64(math.MaxUint64)
-	if len(archived) > 0 {
-		below = archived[0].Extent.First
-	}
-	reply.Entries, more, err = v.buffered.Page(req.Log, req.After, below, req.Offset, req.MaxBytes)
-	reply.More = more || len(archived) > 0
+	reply.Entries, reply.More, err = v.buffered.Page(req.Log, req.After, math.MaxUint64, req.Offset,
+		min(req.MaxBytes, max(room, 1)))
 	return reply, err
 }
 
-// before returns the extents that lie before a sequence.
-func before(all []extent.Located, seq uint64) []extent.Located {
-	for i, l := range all {
-		if l.Extent.First > seq {
-			return all[:i]
+// has reports whether a log has just the entries of the request, none of them in a segment that the asker has not read.
+func (v view) has(req wire.HeldRequest) (bool, error) {
+	for p := range v.tree.ForLog(req.Log, req.After, req.Since) {
+		if p.Segment.MinSeq <= req.UpTo {
+			return false, nil
 		}
 	}
-	return all
-}
-
-// has reports whether a log has just those entries above after up to a sequence, and none of them in the archive.
-func (v view) has(log string, after, upTo uint64, seqs []uint64) (bool, error) {
-	archived, _, err := v.archived.Extents(log, after, false, 1)
-	if err != nil || len(archived) > 0 && archived[0].Extent.First <= upTo {
-		return false, err
-	}
-	return v.buffered.Has(log, after, upTo, seqs)
+	return v.buffered.Has(req.Log, req.After, req.UpTo, req.Seqs)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"dormouse/internal/extent"
 	"dormouse/internal/outage"
@@ -12,7 +13,7 @@ import (
 	"dormouse/scheduler"
 	"dormouse/store/cache/buffer"
 	"dormouse/store/identity"
-	"dormouse/store/manifest"
+	"dormouse/store/tree"
 )
 
 // maxSegment bounds the size that a commit may tell of its segment: above all that --segment-bytes allows.
@@ -24,28 +25,43 @@ type judge struct {
 	ledger    *ledger
 	shard     shardid.Shard
 	accepts   func(ctx context.Context, bucketID string) error // see Config
+	clock     *clock
+	grace     time.Duration // half of it after a segment was named it is not accepted any more
 	malformed *outage.Log
 	elsewhere *outage.Log
+	late      *outage.Log
+}
+
+// tooLate returns an error when a segment was named so long ago that it may be taken for garbage soon.
+func (g *judge) tooLate(key string) error {
+	if !g.clock.olderThan(key, g.grace/2) {
+		return nil
+	}
+	err := fmt.Errorf("%w: segment %s was named more than %s ago: it is to be put again under another name (or is the "+
+		"clock of its worker behind?)", wire.ErrBadRequest, key, g.grace/2)
+	g.late.Failed(err)
+	return err
 }
 
 // judgement decides on the extents of one group of commits.
 type judgement struct {
 	ledger  *ledger
 	latest  int64             // no entry was taken in that is later, Unix nanoseconds
-	inGroup map[string]string // LogID -> key of the segment that this group commits it with
+	inGroup map[string]bool   // LogIDs of which this group commits an extent
+	used    map[string]uint64 // key -> what was offered, of segments that this group commits
 	cursor  *buffer.Cursor    // made for the first extent that is not a whole log: most are
 }
 
 // decide decides on every extent of a group and returns what is to be committed.
-func (g *judge) decide(ctx context.Context, group []*commitCall) (accepted []manifest.Committed, err error) {
-	j := &judgement{ledger: g.ledger, latest: g.ledger.newest(), inGroup: make(map[string]string)}
+func (g *judge) decide(ctx context.Context, group []*commitCall) (committed accepted, err error) {
+	j := &judgement{ledger: g.ledger, latest: g.ledger.newest(), inGroup: make(map[string]bool),
+		used: make(map[string]uint64)}
 	defer func() {
 		if j.cursor != nil {
 			err = errors.Join(err, j.cursor.Close())
 		}
 	}()
-	used := make(map[string]bool)   // keys of segments, in this group
-	asked := make(map[string]error) // by bucket: one look for all of a group, while floors and snapshots wait
+	asked := make(map[string]error) // by bucket: one look for all of a group, while floors and checkpoints wait
 	for _, call := range group {
 		if call.err = g.decode(call); call.err != nil {
 			g.malformed.Failed(call.err)
@@ -55,17 +71,11 @@ func (g *judge) decide(ctx context.Context, group []*commitCall) (accepted []man
 			g.elsewhere.Failed(call.err, "segment", call.request.Segment.Key)
 			continue
 		}
-		key := call.request.Segment.Key
-		extents, err := j.call(call, used[key] || g.ledger.known(key))
-		if err != nil {
-			return nil, err
-		}
-		if len(extents) > 0 {
-			used[key] = true
-			accepted = append(accepted, manifest.Committed{Segment: call.request.Segment, Extents: extents})
+		if err := j.call(call, g.tooLate(call.request.Segment.Key), &committed); err != nil {
+			return committed, err
 		}
 	}
-	return accepted, nil
+	return committed, nil
 }
 
 // decode reads a request. The segment must be one that a worker of this shard can have put.
@@ -105,58 +115,69 @@ func (g *judge) inOurBucket(ctx context.Context, bucketID string, asked map[stri
 	return err
 }
 
-// call returns the extents of one request that are to be committed, and notes which are refused. A segment that was
-// committed already has no more to commit: another one has its name.
-func (j *judgement) call(call *commitCall, committed bool) (extents []extent.Extent, err error) {
-	extents = make([]extent.Extent, 0, len(call.request.Extents))
+// call adds the extents of one request that are to be committed, and notes which are refused. A segment that was
+// committed already has no more to commit: the worker asks again since the answer was lost, or another one has its
+// name.
+// One that is too late has nothing to commit either, and its logs are to be drained again.
+func (j *judgement) call(call *commitCall, late error, committed *accepted) error {
+	s, offer := call.request.Segment, offered(call.request.Extents)
+	before, known := j.used[s.Key]
+	if !known {
+		before, known = j.ledger.known(s.Key)
+	}
+	if known && (before == offer || before == 0) {
+		return nil
+	}
+	extents := make([]extent.Extent, 0, len(call.request.Extents))
+	var refused []string
 	for _, e := range call.request.Extents {
-		again, reason, err := j.judge(e, call.request.Segment)
-		if err != nil {
-			return nil, err
-		}
-		if reason == "" && !again && committed {
-			reason = "the segment was committed by another request"
-		}
+		var reason string
+		var err error
 		switch {
-		case reason != "":
-			call.refused = append(call.refused, wire.Refusal{Log: e.Log, Reason: reason})
-		case !again:
-			extents = append(extents, e)
+		case known:
+			reason = "the segment was committed by another request"
+		case late != nil:
+			reason = late.Error()
+		default:
+			reason, err = j.judge(e)
 		}
+		if err != nil {
+			return err
+		}
+		if reason == "" {
+			extents = append(extents, e)
+			continue
+		}
+		call.refused = append(call.refused, wire.Refusal{Log: e.Log, Reason: reason})
+		refused = append(refused, e.Log)
+	}
+	if len(extents) == 0 {
+		return nil
 	}
 	for _, e := range extents {
-		j.inGroup[e.Log] = call.request.Segment.Key
+		j.inGroup[e.Log] = true
 	}
-	return extents, nil
+	j.used[s.Key] = offer
+	committed.add(s, extents, refused, offer)
+	return nil
 }
 
 // judge accepts an extent only if it is what is buffered of the log, from its first entry on. So extents of a log
-// follow each other without a gap and without an overlap. again is true for an extent that is committed with this very
-// segment: the worker asks again since the answer was lost.
-func (j *judgement) judge(e extent.Extent, s extent.Segment) (again bool, reason string, err error) {
-	if key, ok := j.inGroup[e.Log]; ok {
-		if key == s.Key {
-			return true, "", nil
-		}
-		return false, "overlaps an extent that is being committed", nil
+// follow each other without a gap and without an overlap.
+func (j *judgement) judge(e extent.Extent) (reason string, err error) {
+	if j.inGroup[e.Log] {
+		return "overlaps an extent that is being committed", nil
 	}
 	pending, active := j.ledger.pending(e.Log)
-	if active && e.First >= pending.First {
-		same, err := j.isBuffered(e, pending)
-		if err != nil || same {
-			return false, "", err
-		}
-		return false, fmt.Sprintf("the log has %d entries of %d bytes buffered from %d to %d, the extent %d of %d bytes "+
-			"from %d to %d", pending.Count, pending.Bytes, pending.First, pending.Last, e.Count, e.Bytes, e.First, e.Last), nil
+	if !active || e.First < pending.First {
+		return "stale: the log is archived beyond the extent's first entry", nil
 	}
-	committed, ok, err := j.ledger.disk.catalog.Covering(e.Log, e.First)
-	if err != nil {
-		return false, "", err
+	same, err := j.isBuffered(e, pending)
+	if err != nil || same {
+		return "", err
 	}
-	if ok && committed.Extent == e && committed.Segment == s {
-		return true, "", nil
-	}
-	return false, "stale: the log is archived beyond the extent's first entry", nil
+	return fmt.Sprintf("the log has %d entries of %d bytes buffered from %d to %d, the extent %d of %d bytes "+
+		"from %d to %d", pending.Count, pending.Bytes, pending.First, pending.Last, e.Count, e.Bytes, e.First, e.Last), nil
 }
 
 // isBuffered reports whether an extent begins with the log's first buffered entry and is what is buffered from there
@@ -177,4 +198,35 @@ func (j *judgement) isBuffered(e extent.Extent, pending scheduler.Pending) (bool
 	}
 	has, err := j.cursor.Measure(e.Log, e.First, e.Last)
 	return has == e, err
+}
+
+// merge returns nil when the outputs of a merge may take the place of its inputs: these are live neighbours, and what
+// the outputs add up to is what the inputs do. The error wraps wire.ErrBadRequest if it never will be so.
+func (g *judge) merge(ctx context.Context, req wire.ReplaceRequest) error {
+	for _, s := range req.Outputs {
+		if !g.shard.IsSegmentKey(s.Object.Key) || s.Object.Size > maxSegment {
+			return fmt.Errorf("%w: %.100q with %d bytes is no segment of shard %s", wire.ErrBadRequest, s.Object.Key,
+				s.Object.Size, g.shard)
+		}
+	}
+	for _, s := range req.Outputs {
+		if err := g.tooLate(s.Object.Key); err != nil {
+			return err
+		}
+	}
+	if err := g.inOurBucket(ctx, req.Bucket, make(map[string]error)); err != nil {
+		return err
+	}
+	live, _ := g.ledger.live()
+	next, inputs, err := live.Replace(tree.Replacement{Inputs: req.Inputs, Outputs: req.Outputs})
+	if err == nil {
+		err = next.Validate()
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", wire.ErrBadRequest, err)
+	}
+	if have, want := extent.TotalOf(req.Outputs), extent.TotalOf(inputs); have != want {
+		return fmt.Errorf("%w: the outputs of a merge add up to %+v, its inputs to %+v", wire.ErrBadRequest, have, want)
+	}
+	return nil
 }

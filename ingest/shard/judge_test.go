@@ -36,13 +36,13 @@ func TestCommitsOfOneGroup(t *testing.T) {
 		"the same twice":                 {[]*commitCall{call("0/a.sst", a), call("0/a.sst", a)}, []int{0, 0}, 1},
 		"the same entries, two segments": {[]*commitCall{call("0/a.sst", a), call("0/b.sst", a)}, []int{0, 1}, 1},
 		"two contents under one name":    {[]*commitCall{call("0/a.sst", a), call("0/a.sst", b)}, []int{0, 1}, 1},
-		"the same and more, one name":    {[]*commitCall{call("0/a.sst", a), call("0/a.sst", a, b)}, []int{0, 1}, 1},
+		"the same and more, one name":    {[]*commitCall{call("0/a.sst", a), call("0/a.sst", a, b)}, []int{0, 2}, 1},
 		"one has nothing that is accepted": {[]*commitCall{call("0/a.sst", a), call("0/b.sst", a), call("0/b.sst", b)},
 			[]int{0, 1, 0}, 2},
 	} {
-		accepted, err := newJudge(*o.site, o.ledger).decide(t.Context(), tc.group)
-		if err != nil || len(accepted) != tc.segment {
-			t.Errorf("%s: %d segments accepted, %v", name, len(accepted), err)
+		committed, err := newJudge(*o.site, o.claim.clock, o.ledger).decide(t.Context(), tc.group)
+		if err != nil || len(committed.segments) != tc.segment {
+			t.Errorf("%s: %d segments accepted, %v", name, len(committed.segments), err)
 		}
 		for i, c := range tc.group {
 			if len(c.refused) != tc.refused[i] || c.err != nil {
@@ -71,8 +71,9 @@ func TestLatestTimeIsNotTheLast(t *testing.T) {
 		t.Fatal(err)
 	}
 	group := []*commitCall{{msg: &nats.Msg{Data: data}}}
-	if accepted, err := newJudge(*o.site, o.ledger).decide(t.Context(), group); err != nil || len(accepted) != 1 {
-		t.Errorf("%d segments accepted, %v, %v", len(accepted), group[0].refused, err)
+	if committed, err := newJudge(*o.site, o.claim.clock, o.ledger).decide(t.Context(), group); err != nil ||
+		len(committed.segments) != 1 {
+		t.Errorf("%d segments accepted, %v, %v", len(committed.segments), group[0].refused, err)
 	}
 }
 
@@ -80,11 +81,12 @@ func TestLatestTimeIsNotTheLast(t *testing.T) {
 func TestSegmentMemory(t *testing.T) {
 	var memory segmentMemory
 	for i := range 2*rememberedSegments + 1 {
-		memory.add(fmt.Sprint(i))
+		memory.add(fmt.Sprint(i), uint64(i))
 	}
-	if len(memory.known) != rememberedSegments || memory.has(fmt.Sprint(rememberedSegments)) ||
-		!memory.has(fmt.Sprint(rememberedSegments+1)) {
-		t.Errorf("%d segments are remembered", len(memory.known))
+	_, forgotten := memory.has(fmt.Sprint(rememberedSegments))
+	offer, known := memory.has(fmt.Sprint(rememberedSegments + 1))
+	if len(memory.known) != rememberedSegments || forgotten || !known || offer != rememberedSegments+1 {
+		t.Errorf("%d segments are remembered, one of them with %d", len(memory.known), offer)
 	}
 }
 

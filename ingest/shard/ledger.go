@@ -1,7 +1,6 @@
 package shard
 
 import (
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -11,15 +10,15 @@ import (
 	"dormouse/scheduler"
 	"dormouse/store/cache"
 	"dormouse/store/cache/buffer"
-	"dormouse/store/cache/catalog"
 	"dormouse/store/manifest"
+	"dormouse/store/tree"
 )
 
-// ledger is what an owner holds of its shard: the position, the buffer and the catalog in Pebble, and the log states. A
+// ledger is what an owner holds of its shard: the position and the buffer in Pebble, the tree, and the log states. A
 // change is one Pebble batch and the scheduler call that goes with it. Once the owner runs, nothing else commits
 // batches of the shard.
 //
-// Invariant: buffer, catalog, position and log states agree whenever mu is free.
+// Invariant: buffer, position, tree and log states agree whenever mu is free.
 type ledger struct {
 	disk    *disk
 	sched   *scheduler.Scheduler
@@ -28,6 +27,11 @@ type ledger struct {
 	mu struct {
 		sync.Mutex
 		pos      cache.Position
+		tree     tree.Tree
+		version  uint64        // manifest record that changed the tree last
+		tail     uint64        // records that the newest checkpoint has not
+		kept     string        // key of the newest checkpoint, empty without one
+		replayTo uint64        // an entry at or below it may be archived already: disk.recent tells; 0: none is
 		newest   int64         // no entry was taken in that is later, Unix nanoseconds
 		segments segmentMemory // committed lately
 		changed  chan struct{} // closed, and another one made, at each change
@@ -84,8 +88,9 @@ func (l *ledger) source(before manifest.Source) manifest.Source {
 
 // expect returns the sequence that should come next, and the highest one that may be archived already.
 func (l *ledger) expect() (next, highest uint64) {
-	pos := l.position()
-	return pos.Applied + 1, pos.Highest
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.mu.pos.Applied + 1, l.mu.replayTo
 }
 
 // takeIn makes a batch of entries part of the buffer. The stream was taken in up to a sequence and its time.
@@ -94,6 +99,9 @@ func (l *ledger) takeIn(batch *cache.Batch, applied uint64, at time.Time, arriva
 	defer l.mu.Unlock()
 	pos := l.mu.pos
 	pos.Applied, pos.AppliedTime = applied, at
+	if err := l.endReplayLocked(batch, applied); err != nil {
+		return err
+	}
 	if err := l.commitLocked(batch, pos); err != nil {
 		return fmt.Errorf("writing to the buffer: %w", err)
 	}
@@ -112,7 +120,19 @@ func (l *ledger) stepOver(to uint64) error {
 	pos.Applied, pos.AppliedTime = to, time.Time{}
 	batch := l.disk.newBatch()
 	defer batch.Close()
+	if err := l.endReplayLocked(batch, to); err != nil {
+		return err
+	}
 	return l.commitLocked(batch, pos)
+}
+
+// endReplayLocked drops what was known for the replay when all of that is taken in. mu must be held.
+func (l *ledger) endReplayLocked(batch *cache.Batch, applied uint64) error {
+	if l.mu.replayTo == 0 || applied < l.mu.replayTo {
+		return nil
+	}
+	l.mu.replayTo = 0
+	return l.disk.recent.Forget(batch)
 }
 
 // commitLocked commits a batch with the position that goes with it. mu must be held.
@@ -126,43 +146,62 @@ func (l *ledger) commitLocked(batch *cache.Batch, pos cache.Position) error {
 	return nil
 }
 
-// apply applies one manifest record. Applying a record to a ledger that has it already changes nothing. The states of
-// its logs are settled unless recovery applies it, which restores them all from the buffer afterwards.
-func (l *ledger) apply(seq uint64, record manifest.Record, settle bool) error {
+// accepted is what a group of commits makes part of the archive, segment by segment.
+type accepted struct {
+	segments []extent.Summary
+	extents  [][]extent.Extent // of each segment, those that were accepted
+	offers   []uint64          // of each segment, see offered
+}
+
+// add adds a segment of which all or some extents were accepted, and the logs that were refused, ascending.
+func (a *accepted) add(s extent.Segment, extents []extent.Extent, refused []string, offer uint64) {
+	summary := extent.Summarize(s, extents)
+	summary.Refused = refused
+	a.segments = append(a.segments, summary)
+	a.extents = append(a.extents, extents)
+	a.offers = append(a.offers, offer)
+}
+
+// apply applies a manifest record that this owner has appended: what it commits leaves the buffer, and the states of
+// its logs are settled. It returns the segments that are live no more.
+func (l *ledger) apply(seq uint64, record manifest.Record, committed accepted) (replaced []extent.Summary, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	next, replaced, err := record.Apply(l.mu.tree, seq)
+	if err != nil {
+		return nil, err
+	}
 	batch := l.disk.newBatch()
 	defer batch.Close()
 	pos := l.mu.pos
 	pos.ManifestSeq, pos.ManifestID, pos.Floor = seq, record.ID, record.Floor
-	pos.TailRecords++
 	var commits []scheduler.Commit
 	now := time.Now()
-	for _, s := range record.Segments {
-		l.mu.segments.add(s.Segment.Key)
-		for _, e := range s.Extents {
-			if err := l.disk.catalog.Put(batch, e, s.Segment); err != nil {
-				return err
-			}
-			pos.Highest = max(pos.Highest, e.Last)
-			pos.TailExtents++
-			if settle {
-				commits = append(commits, scheduler.Commit{Log: e.Log, Last: e.Last, Count: e.Count, Bytes: e.Bytes})
-				l.metrics.archived(e, now)
-			}
+	for i, s := range committed.segments {
+		l.mu.segments.add(s.Object.Key, committed.offers[i])
+		for _, e := range committed.extents[i] {
+			commits = append(commits, scheduler.Commit{Log: e.Log, Last: e.Last, Count: e.Count, Bytes: e.Bytes})
+			l.metrics.archived(e, now)
 		}
-		if err := l.disk.buffer.Remove(batch, s.Extents); err != nil {
-			return err
+		if err := l.disk.buffer.Remove(batch, committed.extents[i]); err != nil {
+			return nil, err
 		}
+	}
+	if record.Kind == manifest.Commit || record.Kind == manifest.Merge {
+		l.mu.tree, l.mu.version = next, seq
+	}
+	l.mu.tail++
+	if record.Checkpoint != nil {
+		l.mu.kept = record.Checkpoint.Object.Key
 	}
 	if err := l.commitLocked(batch, pos); err != nil {
-		return fmt.Errorf("applying manifest record %d: %w", seq, err)
+		return nil, fmt.Errorf("applying manifest record %d: %w", seq, err)
 	}
 	if len(commits) == 0 {
-		return nil
+		return replaced, nil
 	}
 	l.metrics.segments.Add(float64(len(record.Segments)))
-	return l.settleLocked(commits)
+	return replaced, l.settleLocked(commits)
 }
 
 // settleLocked moves the states of committed logs: asleep when nothing is left, armed again for what came meanwhile. mu
@@ -191,11 +230,22 @@ func (l *ledger) settleLocked(commits []scheduler.Commit) (err error) {
 // pending returns what is buffered of a log, and whether anything is.
 func (l *ledger) pending(log string) (scheduler.Pending, bool) { return l.sched.Pending(log) }
 
-// known reports whether a segment was committed lately.
-func (l *ledger) known(key string) bool {
+// known returns the hash of what was offered with a segment that was committed lately, or is live; 0 when that is not
+// known of a live one.
+func (l *ledger) known(key string) (offer uint64, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.mu.segments.has(key)
+	if offer, ok = l.mu.segments.has(key); ok {
+		return offer, true
+	}
+	return 0, l.mu.tree.Has(key)
+}
+
+// live returns the tree, and the manifest record that changed it last.
+func (l *ledger) live() (t tree.Tree, version uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.mu.tree, l.mu.version
 }
 
 // newest returns a time that no entry is later than which was taken in, Unix nanoseconds.
@@ -205,33 +255,40 @@ func (l *ledger) newest() int64 {
 	return l.mu.newest
 }
 
-// tail returns how much of the manifest the newest snapshot lacks, and the last record that was applied.
-func (l *ledger) tail() (records, extents uint64, upTo manifest.Mark) {
-	pos := l.position()
-	return pos.TailRecords, pos.TailExtents, manifest.Mark{Seq: pos.ManifestSeq, ID: pos.ManifestID}
-}
-
-// cutTail counts what a snapshot has taken off the tail. The next record makes it lasting.
-func (l *ledger) cutTail(records, extents uint64) {
+// named returns the keys that the manifest names: of the live segments, and of the newest checkpoint.
+func (l *ledger) named() map[string]bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.mu.pos.TailRecords -= min(records, l.mu.pos.TailRecords)
-	l.mu.pos.TailExtents -= min(extents, l.mu.pos.TailExtents)
+	keys := map[string]bool{l.mu.kept: true}
+	for p := range l.mu.tree.Overlapping("", "") {
+		keys[p.Segment.Object.Key] = true
+	}
+	return keys
 }
 
-// begin sets the position that Pebble has, before the owner runs.
-func (l *ledger) begin(pos cache.Position) {
+// checkpoint returns the tree as it is, the last record that is in it, and how many records the newest checkpoint has
+// not.
+func (l *ledger) checkpoint() (t tree.Tree, upTo manifest.Mark, tail uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.mu.pos = pos
+	return l.mu.tree, manifest.Mark{Seq: l.mu.pos.ManifestSeq, ID: l.mu.pos.ManifestID}, l.mu.tail
 }
 
-// beginAbove lets replay begin above a sequence up to which all is archived, if Pebble has less: the disk was lost.
-func (l *ledger) beginAbove(floor uint64) {
+// cutTail counts what a checkpoint has taken off the tail.
+func (l *ledger) cutTail(records uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.mu.pos.Applied < floor {
-		l.mu.pos.Applied, l.mu.pos.AppliedTime = floor, time.Time{}
+	l.mu.tail -= min(records, l.mu.tail)
+}
+
+// begin sets what the claim has found: the position that Pebble has, and the tree.
+func (l *ledger) begin(pos cache.Position, found found) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.mu.pos, l.mu.tree, l.mu.version, l.mu.tail = pos, found.tree, found.version, found.tail
+	l.mu.kept = found.kept
+	if highest := found.tree.Highest(); highest > pos.Applied {
+		l.mu.replayTo = highest
 	}
 }
 
@@ -255,10 +312,11 @@ func (l *ledger) drain(req wire.DrainRequest, reply func(wire.DrainReply)) error
 }
 
 // view is what the owner has at one moment: every entry that was taken in up to applied is either in the buffer or in
-// an extent, and none is in both.
+// a segment of the tree, and none is in both.
 type view struct {
 	buffered *buffer.Cursor
-	archived *catalog.View
+	tree     tree.Tree
+	version  uint64 // of the tree
 	applied  uint64
 }
 
@@ -266,17 +324,12 @@ type view struct {
 func (l *ledger) view() (v view, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	v.applied = l.mu.pos.Applied
-	if v.buffered, err = l.disk.buffer.Iter(); err != nil {
-		return v, err
-	}
-	if v.archived, err = l.disk.catalog.View(); err != nil {
-		return v, errors.Join(err, v.buffered.Close())
-	}
-	return v, nil
+	v.applied, v.tree, v.version = l.mu.pos.Applied, l.mu.tree, l.mu.version
+	v.buffered, err = l.disk.buffer.Iter()
+	return v, err
 }
 
-func (v view) close() error { return errors.Join(v.buffered.Close(), v.archived.Close()) }
+func (v view) close() error { return v.buffered.Close() }
 
 // figures are what an owner says of its shard, all as of one moment.
 type figures struct {

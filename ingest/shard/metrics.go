@@ -10,7 +10,8 @@ import (
 // Metrics of the owners of a node together. None carries a label that grows with logs or tenants.
 type Metrics struct {
 	ingested, rejected, skipped, republished, lost prometheus.Counter
-	synced, segments, refused, snapshots           prometheus.Counter
+	synced, segments, refused, checkpoints         prometheus.Counter
+	garbageObjects, garbageBytes                   prometheus.Counter
 	drains                                         prometheus.Counter
 	rejections                                     *prometheus.CounterVec // the rejected, by reason
 	syncDelay                                      prometheus.Histogram
@@ -37,9 +38,11 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		synced:   counter("dormouse_entries_synced_total", "Entries in committed segments."),
 		segments: counter("dormouse_segments_committed_total", "Segments with at least one committed extent."),
 		refused:  counter("dormouse_extents_refused_total", "Extents refused as stale or overlapping."),
-		snapshots: counter("dormouse_snapshots_total",
-			"Snapshots of catalogs that were taken, each of which lets the manifest be shortened."),
-		drains: counter("dormouse_drain_requests_total", "Drain requests answered."),
+		checkpoints: counter("dormouse_checkpoints_total",
+			"Checkpoints of trees that were taken, each of which lets the manifest be shortened."),
+		garbageObjects: counter("dormouse_garbage_objects_total", "Objects deleted since merges have replaced them."),
+		garbageBytes:   counter("dormouse_garbage_bytes_total", "Bytes of those objects."),
+		drains:         counter("dormouse_drain_requests_total", "Drain requests answered."),
 		syncDelay: f.NewHistogram(prometheus.HistogramOpts{
 			Name:    "dormouse_sync_delay_seconds",
 			Help:    "From the arrival of the oldest entry of an extent to the extent's commit.",

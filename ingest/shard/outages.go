@@ -9,8 +9,9 @@ import (
 // Outages are what the owners of shards try again and again, each in its epoch, and how the log of their process speaks
 // of that. When JetStream or the bucket is away all shards meet it, and it is one outage.
 type Outages struct {
-	Unowned, HeldUp, queue, source, full, publishing, trim, snapshot, shorten, Unread, requests *outage.Log
-	malformed, elsewhere, rejected                                                              *outage.Log
+	Unowned, HeldUp, queue, source, full, publishing, trim, checkpoint, shorten, Unread, requests *outage.Log
+	merge, garbage, sweep, late                                                                   *outage.Log
+	malformed, elsewhere, rejected                                                                *outage.Log
 }
 
 // NewOutages returns those of a node.
@@ -27,12 +28,17 @@ func NewOutages(log *slog.Logger) Outages {
 			"waits for that; trying again", "what had to be published elsewhere is: the shard goes on"),
 		trim: outage.New(log, "the source stream could not be trimmed; trying again", "the source stream is "+
 			"trimmed again"),
-		snapshot: outage.New(log, "no snapshot of the catalog could be taken; trying again", "a snapshot of the "+
-			"catalog was taken"),
-		shorten: outage.New(log, "the manifest was not shortened; the next snapshot does it", "the manifest is "+
+		checkpoint: outage.New(log, "no checkpoint could be taken; trying again", "a checkpoint was taken"),
+		shorten: outage.New(log, "the manifest was not shortened; the next checkpoint does it", "the manifest is "+
 			"shortened again"),
-		Unread: outage.New(log, "could not own the shard: a snapshot could not be read; leaving it to other nodes, or "+
-			"trying again if there is none", "the snapshot can be read"),
+		Unread: outage.New(log, "could not own the shard: what a takeover needs of the archive could not be read; leaving "+
+			"it to other nodes, or trying again if there is none", "the archive can be read"),
+		merge: outage.New(log, "merges could not be queued; trying again", "merges are queued again"),
+		garbage: outage.New(log, "merged segments could not be deleted; trying again", "merged segments are deleted "+
+			"again"),
+		sweep: outage.New(log, "the bucket could not be looked through for garbage; trying again", "the bucket is looked "+
+			"through again"),
+		late: outage.New(log, "refused a commit of a segment that was named long ago", ""),
 		requests: outage.New(log, "a request was not answered, since reading the local cache failed", "requests are "+
 			"answered again"),
 		malformed: outage.New(log, "refused a malformed commit", ""),
@@ -47,7 +53,9 @@ func (o Outages) Of(args ...any) Outages {
 		Unowned: o.Unowned.Part(args...), HeldUp: o.HeldUp.Part(args...), queue: o.queue.Part(args...),
 		source: o.source.Part(args...),
 		full:   o.full.Part(args...), publishing: o.publishing.Part(args...), trim: o.trim.Part(args...),
-		snapshot: o.snapshot.Part(args...), shorten: o.shorten.Part(args...), Unread: o.Unread.Part(args...),
+		checkpoint: o.checkpoint.Part(args...), merge: o.merge.Part(args...),
+		garbage: o.garbage.Part(args...), sweep: o.sweep.Part(args...), late: o.late.Part(args...),
+		shorten: o.shorten.Part(args...), Unread: o.Unread.Part(args...),
 		requests: o.requests.Part(args...), malformed: o.malformed.Part(args...), elsewhere: o.elsewhere.Part(args...),
 		rejected: o.rejected.Part(args...),
 	}
@@ -55,7 +63,8 @@ func (o Outages) Of(args ...any) Outages {
 
 // Over ends them all, when the shard is none of this node's business any more.
 func (o Outages) Over() {
-	for _, one := range []*outage.Log{o.Unowned, o.HeldUp, o.queue, o.source, o.full, o.publishing, o.trim, o.snapshot,
+	for _, one := range []*outage.Log{o.Unowned, o.HeldUp, o.queue, o.source, o.full, o.publishing, o.trim,
+		o.checkpoint, o.merge, o.garbage, o.sweep,
 		o.shorten, o.Unread, o.requests} {
 		one.Over()
 	}

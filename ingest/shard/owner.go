@@ -16,16 +16,19 @@ import (
 
 // Owner serves one shard in one epoch, which Claim began; Run serves until the epoch ends.
 type Owner struct {
-	epoch     uint64
-	ledger    *ledger
-	sched     *scheduler.Scheduler
-	from      *sourceStream
-	intake    *intake
-	server    *server
-	committer *committer
-	trimmer   *trimmer
-	snapshots *snapshotter
-	failing   Outages
+	epoch       uint64
+	ledger      *ledger
+	sched       *scheduler.Scheduler
+	from        *sourceStream
+	intake      *intake
+	server      *server
+	committer   *committer
+	trimmer     *trimmer
+	checkpoints *checkpointer
+	merger      *merger
+	garbage     *garbage
+	sweeper     *sweeper
+	failing     Outages
 
 	// use is held for reading by who reads the database from outside of Run: when Run has returned it may be closed.
 	use   sync.RWMutex
@@ -46,7 +49,8 @@ func (o *Owner) Run(ctx context.Context, listening func()) error {
 
 	group, ctx := errgroup.WithContext(ctx)
 	for _, part := range []func(context.Context) error{
-		o.server.run, o.committer.run, o.sched.Run, o.trimmer.run, o.snapshots.run, o.intake.run, o.from.watch,
+		o.server.run, o.committer.run, o.sched.Run, o.trimmer.run, o.checkpoints.run, o.merger.run,
+		o.garbage.run, o.sweeper.run, o.intake.run, o.from.watch,
 	} {
 		group.Go(func() error { return part(ctx) })
 	}
@@ -68,6 +72,13 @@ func (o *Owner) Applied() uint64 { return o.ledger.applied() }
 
 // Lag returns how many sequences of the source stream are not archived, as far as the owner has seen its end.
 func (o *Owner) Lag() uint64 { return o.sched.Stats().Entries + o.from.ahead() }
+
+// Segments returns how many segments of the shard are live, and how many of them are fresh.
+func (o *Owner) Segments() (live, fresh uint64) {
+	t, _ := o.ledger.live()
+	live, _ = t.Segments()
+	return live, uint64(t.Fresh())
+}
 
 // Stats sums up what is buffered, from memory alone.
 func (o *Owner) Stats() scheduler.Stats { return o.sched.Stats() }

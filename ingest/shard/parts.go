@@ -7,19 +7,24 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"dormouse/store/manifest"
+	"dormouse/store/tree"
 )
 
 // owner makes the owner of the claimed epoch, whose ledger is still to be recovered.
 func (c *claim) owner() *Owner {
 	o := &Owner{epoch: c.epoch, ledger: c.ledger, sched: c.ledger.sched, from: c.from, failing: c.Outages}
+	judge, answers := newJudge(c.Site, c.clock, c.ledger), answers{refused: c.Metrics.refused, log: c.Logger}
 	o.committer = newCommitter(c.epoch, c.NodeID, int(c.NC.MaxPayload()), committerParts{
-		judge: newJudge(c.Site, c.ledger).decide, floor: c.ledger.floor, append: c.chain.append,
-		answer: answers{refused: c.Metrics.refused, log: c.Logger}.commit,
+		judge: judge.decide, merge: judge.merge, named: c.ledger.named, floor: c.ledger.floor, append: c.chain.append,
+		answer: answers.commit, answerMerge: answers.merge,
 	})
 	o.intake = newIntake(c.Site, c.epoch, c.from, c.ledger)
-	o.server = newServer(c.Site, c.ledger, o.committer.offer)
+	o.server = newServer(c.Site, c.ledger, o.committer)
 	o.trimmer = newTrimmer(c.Site, c.from, c.chain, o.committer.recordFloor)
-	o.snapshots = newSnapshotter(c.Site, c.chain, o.committer.recordSnapshot)
+	o.checkpoints = newCheckpointer(c.Site, c.chain, o.committer.recordCheckpoint)
+	o.merger = newMerger(c.Site, c.epoch, c.ledger)
+	o.garbage = c.chain.garbage
+	o.sweeper = newSweeper(c.Site, c.chain, c.clock, o.committer.dead)
 	return o
 }
 
@@ -36,18 +41,19 @@ func newIntake(site Site, epoch uint64, from *sourceStream, l *ledger) *intake {
 	}
 }
 
-func newServer(site Site, l *ledger, commit func(*nats.Msg) bool) *server {
+func newServer(site Site, l *ledger, c *committer) *server {
 	return &server{
-		nc: site.NC, source: site.Source, archive: site.ArchiveURL, ledger: l, commit: commit, fresh: site.Fresh,
-		listTime: listTime, inbox: make(chan *nats.Msg, inboxLimit), drains: make(chan *nats.Msg, drainLimit),
+		nc: site.NC, source: site.Source, archive: site.ArchiveURL, ledger: l, commit: c.offer, merge: c.offerMerge,
+		fresh: site.Fresh,
+		inbox: make(chan *nats.Msg, inboxLimit), drains: make(chan *nats.Msg, drainLimit),
 		queries: make(chan *nats.Msg, queryLimit), lists: make(chan *nats.Msg, queryLimit),
 		drained: site.Metrics.drains, failing: site.Outages.requests, log: site.Logger,
 	}
 }
 
-func newJudge(site Site, l *ledger) *judge {
-	return &judge{ledger: l, shard: site.Source.Shard, accepts: site.Accepts,
-		malformed: site.Outages.malformed, elsewhere: site.Outages.elsewhere}
+func newJudge(site Site, c *clock, l *ledger) *judge {
+	return &judge{ledger: l, shard: site.Source.Shard, accepts: site.Accepts, clock: c, grace: site.GCGrace,
+		malformed: site.Outages.malformed, elsewhere: site.Outages.elsewhere, late: site.Outages.late}
 }
 
 func newTrimmer(site Site, from *sourceStream, chain *appender, recordFloor func(context.Context) error) *trimmer {
@@ -58,12 +64,35 @@ func newTrimmer(site Site, from *sourceStream, chain *appender, recordFloor func
 	}
 }
 
-// newSnapshotter makes a snapshotter that does not know yet which snapshot is the newest.
-func newSnapshotter(site Site, chain *appender, record func(context.Context, *manifest.Snapshot) error) *snapshotter {
-	return &snapshotter{
+// newCheckpointer makes a checkpointer that does not know yet which checkpoint is the newest.
+func newCheckpointer(site Site, chain *appender,
+	record func(context.Context, *manifest.Checkpoint) error) *checkpointer {
+	return &checkpointer{
 		js: site.JS, shard: site.Source.Shard, bucket: site.Bucket, chain: chain, ledger: chain.ledger,
-		most: cmp.Or(site.Tail, defaultTail), delay: site.TrimDelay,
-		unread: make(map[uint64]int), record: record,
-		snapshots: site.Metrics.snapshots, taking: site.Outages.snapshot, dropping: site.Outages.shorten, log: site.Logger,
+		most: cmp.Or(site.Tail, defaultTail), delay: site.TrimDelay, record: record,
+		checkpoints: site.Metrics.checkpoints, taking: site.Outages.checkpoint, dropping: site.Outages.shorten,
 	}
+}
+
+func newMerger(site Site, epoch uint64, l *ledger) *merger {
+	limits := tree.Defaults
+	if site.Merge != nil {
+		limits = *site.Merge
+	}
+	return &merger{js: site.JS, shard: site.Source.Shard, epoch: epoch, ledger: l, limits: limits,
+		room: int(site.NC.MaxPayload()) - itemMargin, failed: site.Outages.merge, underway: make(map[uint8]merge)}
+}
+
+func newSweeper(site Site, chain *appender, c *clock,
+	dead func(context.Context, []string) ([]string, error)) *sweeper {
+	return &sweeper{shard: site.Source.Shard, bucket: site.Bucket, grace: site.GCGrace, delay: chain.garbage.grace,
+		chain: chain, clock: c, dead: dead, count: site.Metrics.garbageObjects, bytes: site.Metrics.garbageBytes,
+		failing: site.Outages.sweep}
+}
+
+func newGarbage(site Site, chain *appender) *garbage {
+	g := &garbage{bucket: site.Bucket, grace: max(min(readersGrace, site.GCGrace), site.TrimDelay), chain: chain,
+		count: site.Metrics.garbageObjects, bytes: site.Metrics.garbageBytes, failing: site.Outages.garbage}
+	g.mu.added = make(chan struct{}, 1)
+	return g
 }

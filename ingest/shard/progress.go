@@ -8,7 +8,7 @@ import (
 // Progress says how far a takeover is: first the manifest is applied, then the source stream is replayed up to where it
 // ended at the claim. It is written by the owner and read by health checks and metrics.
 type Progress struct {
-	records    atomic.Uint64 // manifest records, and rows of snapshots, that are still to be applied
+	records    atomic.Uint64 // manifest records, then tables of contents, that are still to be read
 	replayFrom atomic.Uint64 // sequences: the replay runs from above the one to the other
 	replayTo   atomic.Uint64
 	replayed   atomic.Uint64

@@ -5,14 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/nats-io/nats.go"
 
-	"dormouse/internal/logid"
+	"dormouse/internal/extent"
 	"dormouse/internal/wire"
 	"dormouse/store/cache/buffer"
-	"dormouse/store/cache/catalog"
+	"dormouse/store/tree"
 )
 
 // serveQueries answers the readers' questions, one at a time, until ctx is done.
@@ -21,7 +20,7 @@ func (s *server) serveQueries(ctx context.Context) error {
 		if wire.OperationOf(msg.Subject) == wire.OpHeld {
 			return s.held(msg)
 		}
-		return s.extents(msg)
+		return s.segments(msg)
 	})
 }
 
@@ -47,36 +46,48 @@ func (s *server) serveReaders(ctx context.Context, asked <-chan *nats.Msg,
 	}
 }
 
-// extents answers with a page of a log's extents. A catalog that is behind what the reader has seen of the manifest
-// answers Busy, never with less: the reader would take the difference for entries that do not exist.
-func (s *server) extents(msg *nats.Msg) wire.ExtentsReply {
-	var req wire.ExtentsRequest
+// segments answers with a page of the live segments of a key range. A tree that is behind what the reader has seen of
+// the manifest answers Busy, never with less: the reader would take the difference for entries that do not exist.
+func (s *server) segments(msg *nats.Msg) wire.SegmentsReply {
+	var req wire.SegmentsRequest
 	if err := decodeRequest(msg, &req); err != nil {
-		return wire.ExtentsReply{Status: wire.StatusOf(err)}
+		return wire.SegmentsReply{Status: wire.StatusOf(err)}
 	}
-	applied := s.ledger.position().ManifestSeq
-	if applied < req.MinManifest {
-		return wire.ExtentsReply{Status: wire.StatusOf(
-			fmt.Errorf("%w: the catalog is at manifest record %d", wire.ErrBusy, applied))}
+	if at := s.ledger.position().ManifestSeq; at < req.MinManifest {
+		return wire.SegmentsReply{Status: wire.StatusOf(
+			fmt.Errorf("%w: the tree is at manifest record %d", wire.ErrBusy, at))}
 	}
-	page, more, err := s.ledger.disk.catalog.Extents(req.Log, req.After, req.All, s.extentLimit(logid.MaxBytes))
-	if err != nil {
-		s.failing.Failed(err)
-		return wire.ExtentsReply{Status: wire.StatusOf(err)}
+	live, version := s.ledger.live()
+	reply := wire.SegmentsReply{Version: version, Archive: s.archive, Stream: s.source.Stream}
+	if req.Version > 0 && req.Version != version {
+		return reply
 	}
-	return wire.ExtentsReply{Extents: page, More: more, Archive: s.archive, Stream: s.source.Stream}
+	reply.Pieces, reply.More = page(live, req, s.replyRoom())
+	return reply
 }
 
-// listTime bounds a page of logs besides the extents that it may read, on a disk that is slow: readers wait 3 s for it.
-const listTime = time.Second
+// page returns the segments that a request asks for, as many as fit into room.
+func page(live tree.Tree, req wire.SegmentsRequest, room int) (pieces []extent.Piece, more bool) {
+	for p := range live.Overlapping(req.From, req.To) {
+		if req.Offset > 0 {
+			req.Offset--
+			continue
+		}
+		if room -= sizeOf(p); room < 0 && len(pieces) > 0 {
+			return pieces, true
+		}
+		pieces = append(pieces, p)
+	}
+	return pieces, false
+}
 
-// list answers with a page of logs: those with archived entries and those with buffered ones, merged in order.
+// list answers with a page of the logs that have buffered entries.
 func (s *server) list(ctx context.Context, msg *nats.Msg) wire.ListReply {
 	var req wire.ListRequest
 	if err := decodeRequest(msg, &req); err != nil {
 		return wire.ListReply{Status: wire.StatusOf(err)}
 	}
-	reply, err := s.page(ctx, req)
+	reply, err := s.buffered(ctx, req)
 	if ctx.Err() != nil {
 		return wire.ListReply{Status: wire.Status{Code: wire.NotOwner, Message: "the owner steps down"}}
 	}
@@ -84,53 +95,38 @@ func (s *server) list(ctx context.Context, msg *nats.Msg) wire.ListReply {
 		s.failing.Failed(err)
 		return wire.ListReply{Status: wire.StatusOf(err)}
 	}
+	reply.Archive = s.archive
 	return reply
 }
 
-func (s *server) page(ctx context.Context, req wire.ListRequest) (reply wire.ListReply, err error) {
+func (s *server) buffered(ctx context.Context, req wire.ListRequest) (reply wire.ListReply, err error) {
 	limit := req.Limit
 	if limit <= 0 || limit > wire.MaxListReplies {
 		limit = wire.MaxListReplies
 	}
-	from := catalog.Mark{Log: req.Prefix}
-	switch {
-	case req.From > 0:
-		from = catalog.Mark{Log: req.After, Seq: req.From}
-	case req.After != "":
-		from.Log = max(req.Prefix, req.After+"\x01") // the smallest key after all of After's
+	from := req.Prefix
+	if req.After != "" {
+		from = max(from, req.After+"\x01") // the smallest key after all of After's
 	}
-	bounds := catalog.Bounds{Logs: limit, Extents: listExtents, Until: time.Now().Add(s.listTime)}
-	v, err := s.ledger.view() // one moment: a log that is committed meanwhile is not in neither
+	v, err := s.ledger.view()
 	if err != nil {
 		return reply, err
 	}
 	defer func() { err = errors.Join(err, v.close()) }()
-	summaries, next, err := v.archived.Summaries(ctx, req.Prefix, from, bounds)
+	logs, err := s.bufferedLogs(ctx, v.buffered, req.Prefix, from, limit+1)
 	if err != nil {
 		return reply, err
 	}
-	archived := make([]wire.LogInfo, 0, len(summaries))
-	for _, sum := range summaries {
-		archived = append(archived, wire.LogInfo{Log: sum.Log, Archived: sum.All, Extents: sum.Extents})
-	}
-	buffered, err := s.bufferedLogs(ctx, v.buffered, req.Prefix, from.Log, next.Log, limit+1)
-	if err != nil {
-		return reply, err
-	}
-	logs := mergeLogs(archived, buffered)
-	reply.More = next.Log != "" || len(logs) > limit
+	reply.More = len(logs) > limit
 	reply.Logs = logs[:min(limit, len(logs))]
-	if n := len(reply.Logs); n > 0 && reply.Logs[n-1].Log == next.Log {
-		reply.Rest = next.Seq
-	}
 	return reply, nil
 }
 
-// bufferedLogs returns up to limit logs of a cursor from one on and, if to is not empty, before another.
-func (s *server) bufferedLogs(ctx context.Context, cursor *buffer.Cursor, prefix, from, to string,
+// bufferedLogs returns up to limit logs of a cursor from one on.
+func (s *server) bufferedLogs(ctx context.Context, cursor *buffer.Cursor, prefix, from string,
 	limit int) (logs []wire.LogInfo, err error) {
 	log, ok, err := cursor.SeekLog(from)
-	for ok && err == nil && strings.HasPrefix(log, prefix) && (to == "" || log < to) && len(logs) < limit {
+	for ok && err == nil && strings.HasPrefix(log, prefix) && len(logs) < limit {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
@@ -162,21 +158,4 @@ func (s *server) bufferedPart(cursor *buffer.Cursor, log string) (wire.Part, err
 	e, err := cursor.Measure(log, first, last)
 	return wire.Part{Entries: e.Count, Bytes: e.Bytes, First: e.First, Last: e.Last, MinTime: e.MinTime,
 		MaxTime: e.MaxTime}, err
-}
-
-// mergeLogs joins two ascending lists; a log in both becomes one.
-func mergeLogs(archived, buffered []wire.LogInfo) []wire.LogInfo {
-	merged := make([]wire.LogInfo, 0, len(archived)+len(buffered))
-	for len(archived) > 0 || len(buffered) > 0 {
-		switch {
-		case len(buffered) == 0 || len(archived) > 0 && archived[0].Log < buffered[0].Log:
-			merged, archived = append(merged, archived[0]), archived[1:]
-		case len(archived) == 0 || buffered[0].Log < archived[0].Log:
-			merged, buffered = append(merged, buffered[0]), buffered[1:]
-		default:
-			archived[0].Buffered = buffered[0].Buffered
-			merged, archived, buffered = append(merged, archived[0]), archived[1:], buffered[1:]
-		}
-	}
-	return merged
 }

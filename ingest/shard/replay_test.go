@@ -18,7 +18,7 @@ func TestWhatIsArchived(t *testing.T) {
 		{Log: "t.a", First: 2, Last: 4, Count: 2, MinTime: 20, MaxTime: 40},
 		{Log: "t.a", First: 8, Last: 9, Count: 2, MinTime: 80, MaxTime: 90},
 	} {
-		if err := o.ledger.disk.catalog.Put(batch, e, extent.Segment{Key: "0/x.sst", Size: 1}); err != nil {
+		if err := o.ledger.disk.recent.Put(batch, e); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -21,21 +21,20 @@ const (
 	inboxLimit   = 256 // requests between the NATS client and the dispatcher
 	drainLimit   = 64  // drains waiting
 	drainers     = 4   // drains at work, each with one reply of at most max_payload in memory
-	queryLimit   = 64  // questions of readers waiting, for extents and for logs each
+	queryLimit   = 64  // questions of readers waiting, for segments and for logs each
 	queriers     = 2
-	listExtents  = 1 << 15 // extents read for one page of logs: some 20 ms of the one who reads for all lists
 )
 
-// server answers workers and readers for an owner: drains, what is held of a log, extents and lists. Commits it hands
-// on. Each kind has a bounded queue, and what finds it full is answered Busy.
+// server answers workers and readers for an owner: drains, what is held of a log, segments and lists. Commits and
+// merges it hands on. Each kind has a bounded queue, and what finds it full is answered Busy.
 type server struct {
-	nc       *nats.Conn
-	source   topology.Source
-	archive  string // URL, told to readers
-	ledger   *ledger
-	commit   func(*nats.Msg) bool // takes a commit, unless there is no room
-	fresh    func() bool          // the lease is sure to be held while an answer is on its way
-	listTime time.Duration        // the constant, but for tests
+	nc      *nats.Conn
+	source  topology.Source
+	archive string // URL, told to readers
+	ledger  *ledger
+	commit  func(*nats.Msg) bool // takes a commit, unless there is no room
+	merge   func(*nats.Msg) bool // likewise a merge
+	fresh   func() bool          // the lease is sure to be held while an answer is on its way
 
 	inbox                  chan *nats.Msg
 	drains, queries, lists chan *nats.Msg
@@ -89,7 +88,9 @@ func (s *server) dispatch(ctx context.Context) error {
 			accepted = offer(s.drains, msg)
 		case wire.OpCommit:
 			accepted = s.commit(msg)
-		case wire.OpHeld, wire.OpExtents:
+		case wire.OpReplace:
+			accepted = s.merge(msg)
+		case wire.OpHeld, wire.OpSegments:
 			accepted = offer(s.queries, msg)
 		case wire.OpList:
 			accepted = offer(s.lists, msg)
@@ -133,6 +134,11 @@ func (a answers) commit(call *commitCall, status wire.Status) {
 		a.refused.Add(float64(len(call.refused)))
 		respond(a.log, call.msg, wire.CommitReply{Refused: call.refused})
 	}
+}
+
+// merge answers a worker's merge.
+func (a answers) merge(call *mergeCall, status wire.Status) {
+	respond(a.log, call.msg, wire.ReplaceReply{Status: status})
 }
 
 // offer puts an item into a queue, unless that is full.

@@ -9,8 +9,12 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"dormouse/internal/extent"
 	"dormouse/internal/wire"
+	"dormouse/store/bucket"
+	"dormouse/store/client"
 	"dormouse/store/manifest"
+	"dormouse/store/segment"
 )
 
 // history is what the manifest says of commits.
@@ -35,8 +39,9 @@ type commit struct {
 	entries int
 }
 
-// follower reads the manifest as it is written: what a snapshot has may be dropped from it before a run is over.
+// follower reads the manifest as it is written: what a checkpoint has may be dropped from it before a run is over.
 type follower struct {
+	owners   *client.Client
 	stream   jetstream.Stream
 	messages jetstream.MessagesContext
 	done     chan struct{}
@@ -58,7 +63,7 @@ func (p *program) follow(ctx context.Context, after uint64) (*follower, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the manifest: %w", err)
 	}
-	f := &follower{stream: stream, done: make(chan struct{}), last: after}
+	f := &follower{owners: client.New(p.nc, p.js), stream: stream, done: make(chan struct{}), last: after}
 	if f.messages, err = consumer.Messages(jetstream.PullMaxMessages(64)); err != nil {
 		return nil, fmt.Errorf("reading the manifest: %w", err)
 	}
@@ -124,6 +129,15 @@ func (f *follower) history(ctx context.Context) (h history, err error) {
 		case <-tick.C:
 		}
 	}
+	url, err := f.owners.Archive(ctx)
+	if err != nil {
+		return h, err
+	}
+	archive, err := bucket.OpenToRead(ctx, url)
+	if err != nil {
+		return h, err
+	}
+	defer func() { _ = archive.Close() }() // only read from
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, msg := range f.records {
@@ -135,12 +149,27 @@ func (f *follower) history(ctx context.Context) (h history, err error) {
 		if err != nil {
 			return h, err
 		}
-		h.take(record, meta.Timestamp)
+		h.take(ctx, record, meta.Timestamp, archive)
 	}
 	return h, nil
 }
 
-func (h *history) take(r manifest.Record, stored time.Time) {
+// delaysOf returns the earliest time of each extent of a segment, as its table of contents has it. One that is merged
+// and deleted already, or cannot be read from here, has only its own.
+func delaysOf(ctx context.Context, s extent.Summary, archive *bucket.Bucket) (times []int64) {
+	extents, err := segment.ContentsOf(ctx, s.Object, archive.Segment)
+	if err != nil {
+		return []int64{s.MinTime}
+	}
+	for _, e := range extents {
+		if s.MayHold(e.Log) {
+			times = append(times, e.MinTime)
+		}
+	}
+	return times
+}
+
+func (h *history) take(ctx context.Context, r manifest.Record, stored time.Time, archive *bucket.Bucket) {
 	if r.Kind == manifest.Claim {
 		h.claimed, h.first = stored, time.Time{}
 	}
@@ -157,15 +186,15 @@ func (h *history) take(r manifest.Record, stored time.Time) {
 	defer func() { h.commits = append(h.commits, commit{stored, h.entries - before}) }()
 	for _, s := range r.Segments {
 		h.segments++
-		h.bytes += s.Segment.Size
-		for _, e := range s.Extents {
-			h.extents++
-			h.entries += int(e.Count)
-			if opening {
-				h.opening += int(e.Count)
-			}
-			h.raw += e.Bytes
-			h.delays = append(h.delays, stored.Sub(time.Unix(0, e.MinTime)).Seconds())
+		h.bytes += s.Object.Size
+		h.extents += int(s.Logs)
+		h.entries += int(s.Entries)
+		if opening {
+			h.opening += int(s.Entries)
+		}
+		h.raw += s.Bytes
+		for _, at := range delaysOf(ctx, s, archive) {
+			h.delays = append(h.delays, stored.Sub(time.Unix(0, at)).Seconds())
 		}
 	}
 }

@@ -156,8 +156,8 @@ func (r *run) checkUnused(ctx context.Context) error {
 	return nil
 }
 
-var ownStreams = []string{wire.DefaultSource, wire.SyncQueueStream, wire.ManifestStream, wire.RejectedStream,
-	"KV_" + wire.LeaseBucket}
+var ownStreams = []string{wire.DefaultSource, wire.SyncQueueStream, wire.MergeStream, wire.ManifestStream,
+	wire.RejectedStream, "KV_" + wire.LeaseBucket}
 
 // close stops what runs, and deletes the streams on a NATS that is not ours.
 func (r *run) close(ctx context.Context) error {

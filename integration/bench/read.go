@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"dormouse/internal/entry"
@@ -45,16 +46,22 @@ func read(ctx context.Context, r *run) error {
 	}
 	r.step("reading it back")
 	owners := client.New(p.nc, p.js)
-	at, err := reader.Locate(ctx, owners, log)
+	url, err := owners.Archive(ctx)
 	if err != nil {
 		return err
 	}
-	bucket, err := bucket.OpenToRead(ctx, at.Archive)
+	bucket, err := bucket.OpenToRead(ctx, url)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = bucket.Close() }() // only read from
-	rd, closeReader, err := reader.Open(ctx, owners, at, bucket)
+	archive := reader.NewBucket(p.js, bucket)
+	open := func(context.Context, string) (*reader.Bucket, error) { return archive, nil }
+	at, err := reader.Locate(ctx, owners, open, log)
+	if err != nil {
+		return err
+	}
+	rd, closeReader, err := reader.Open(ctx, owners, at, archive)
 	if err != nil {
 		return err
 	}
@@ -96,17 +103,18 @@ func read(ctx context.Context, r *run) error {
 	}
 	r.add("time to first entry", "ms", first.Seconds()*1000, nil)
 	r.add("rate", "entries/s", long/took.Seconds(), nil)
-	r.add("segments opened", "", float64(counted.opened), nil)
-	r.add("requests to the bucket", "", float64(counted.requests), nil)
+	r.add("segments opened", "", float64(counted.opened.Load()), nil)
+	r.add("requests to the bucket", "", float64(counted.requests.Load()), nil)
 	size := float64(len(compressed)) / 1024
-	r.compare("fetched", "KiB", float64(counted.bytes)/1024, "the log alone in one segment", size, atMost(2*size+256))
+	fetched := float64(counted.bytes.Load()) / 1024
+	r.compare("fetched", "KiB", fetched, "the log alone in one segment", size, atMost(2*size+256))
 	return nil
 }
 
 // countingSegments opens segments and counts what is fetched of them.
 type countingSegments struct {
 	bucket                  *bucket.Bucket
-	opened, requests, bytes int
+	opened, requests, bytes atomic.Int64 // segments are opened ahead
 }
 
 // Open implements reader.Segments.
@@ -115,7 +123,7 @@ func (c *countingSegments) Open(ctx context.Context, s extent.Segment) (reader.S
 	if err != nil {
 		return nil, err
 	}
-	c.opened++
+	c.opened.Add(1)
 	return segment.Open(ctx, countingSource{object, c})
 }
 
@@ -126,7 +134,7 @@ type countingSource struct {
 
 // ReadAt implements segment.Source.
 func (s countingSource) ReadAt(ctx context.Context, p []byte, off int64) error {
-	s.c.requests++
-	s.c.bytes += len(p)
+	s.c.requests.Add(1)
+	s.c.bytes.Add(int64(len(p)))
 	return s.Source.ReadAt(ctx, p, off)
 }

@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -114,9 +113,8 @@ func (c *cluster) judge(f *figures, load *programtest.Background) {
 	for _, err := range f.history.wrong {
 		c.t.Error(err)
 	}
-	if named := fmt.Sprintf("verified %d segments", len(f.history.segments)); f.history.missed == 0 &&
-		!strings.HasPrefix(f.verified, named+",") {
-		c.t.Errorf("the manifest named %d segments, but %s", len(f.history.segments), f.verified)
+	if f.history.commits > 100*max(f.shards, 1) && f.history.merges == 0 {
+		c.t.Errorf("of %d segments none were merged", f.history.commits)
 	}
 	f.temporary = c.unfinishedPuts()
 	f.sampler.Stop()

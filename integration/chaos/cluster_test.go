@@ -29,7 +29,7 @@ const lease = 2 * time.Second
 
 // flags with which things happen within test time.
 var flags = []string{"--lease", lease.String(), "--max-delay", "200ms", "--requeue-after", requeueAfter.String(),
-	"--sync-interval", "1s", "--trim-delay", "1100ms", "--linger", "20ms",
+	"--sync-interval", "1s", "--trim-delay", "1100ms", "--gc-grace", "10s", "--linger", "20ms",
 	"--grace", grace.String(), "--max-bytes", "4KiB", "--segment-bytes", "64KiB", "--workers", "2", "--replicas",
 	strconv.Itoa(replicas), "--log-level", "debug"}
 

@@ -2,8 +2,12 @@ package chaos
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -11,34 +15,43 @@ import (
 	"github.com/google/uuid"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"dormouse/internal/extent"
 	"dormouse/internal/programtest"
 	"dormouse/internal/wire"
 	"dormouse/store/manifest"
+	"dormouse/store/segment"
+	"dormouse/store/tree"
 )
 
 // orphanGrace is how old an object that nothing names must be before it is sure that nothing will: what a worker may
 // take from naming a segment to its commit, frozen, cut off and retrying as the schedule has it.
 const orphanGrace = time.Minute
 
-// history follows the manifest, from which snapshots take records away, and holds each commit against those before it.
+// history follows the manifest, from which checkpoints take records away, and holds each record against those before
+// it.
 type history struct {
 	*programtest.Background
 	// stoodFrom and stoodTo are when the judge had all workers stand still, Unix nanoseconds. That is no fault, and
 	// takes as long as all logs are read; a segment that was named before is not the older for it.
 	stoodFrom, stoodTo atomic.Int64
 
+	archive string // the bucket's folder
+
 	// After Stop.
-	segments map[string]bool
-	last     map[string]uint64 // of each log, the last sequence that is archived
-	oldest   time.Duration     // the longest from a segment's naming to its commit
-	missed   int               // records that were gone before they were seen
-	wrong    []error
+	trees   map[string]tree.Tree // of each shard, by its manifest's subject
+	last    map[string]uint64    // of each log, the last sequence that is archived
+	commits int                  // segments that were committed
+	unread  int                  // of those, deleted before their tables of contents were read
+	merges  int                  // that were done
+	oldest  time.Duration        // the longest from a segment's naming to its commit
+	missed  int                  // records that were gone before they were seen
+	wrong   []error
 }
 
 func startHistory(c *cluster) *history {
 	c.t.Helper()
 	_, js := programtest.Dial(c.t, c.directURLs())
-	h := &history{segments: make(map[string]bool), last: make(map[string]uint64)}
+	h := &history{archive: c.archive, trees: make(map[string]tree.Tree), last: make(map[string]uint64)}
 	var seen uint64 // the last record's sequence
 	h.Background = programtest.Beside(c.t, every(100*time.Millisecond, func(ctx context.Context) {
 		h.follow(ctx, js, &seen) // whatever ended it: the servers fail all the time
@@ -94,30 +107,78 @@ func (h *history) take(seq uint64, msg jetstream.Msg) {
 		h.bad("manifest record %d: %w", seq, err)
 		return
 	}
+	live, _, err := r.Apply(h.trees[msg.Subject()], seq)
+	if err != nil {
+		h.bad("manifest record %d: %w", seq, err)
+		return
+	}
+	h.trees[msg.Subject()] = live
+	segments := r.Segments
+	if r.Merge != nil {
+		segments = r.Merge.Outputs
+		h.merges++
+	}
+	for _, s := range segments {
+		h.named(seq, r, s.Object.Key)
+	}
 	for _, s := range r.Segments {
-		h.segments[s.Segment.Key] = true
-		id, err := uuid.Parse(strings.TrimSuffix(path.Base(s.Segment.Key), path.Ext(s.Segment.Key)))
-		if err != nil {
-			h.bad("manifest record %d: segment %s: %w", seq, s.Segment.Key, err)
+		h.commits++
+		h.ascends(seq, s)
+	}
+}
+
+// named holds that a segment is not committed long after it was named: it might be taken for garbage.
+func (h *history) named(seq uint64, r manifest.Record, key string) {
+	id, err := uuid.Parse(strings.TrimSuffix(path.Base(key), path.Ext(key)))
+	if err != nil {
+		h.bad("manifest record %d: segment %s: %w", seq, key, err)
+		return
+	}
+	named := time.Unix(id.Time().UnixTime())
+	age := r.Time.Sub(named)
+	if from := h.stoodFrom.Load(); named.UnixNano() < from && r.Time.UnixNano() > from {
+		to := r.Time.UnixNano()
+		if ended := h.stoodTo.Load(); ended > 0 {
+			to = min(to, ended)
+		}
+		age -= time.Duration(to - from)
+	}
+	if h.oldest = max(h.oldest, age); age > orphanGrace {
+		h.bad("manifest record %d refers to segment %s, which was named %s before", seq, key, age)
+	}
+}
+
+// ascends holds what a commit archives against what is archived already.
+func (h *history) ascends(seq uint64, s extent.Summary) {
+	extents, err := h.contents(s)
+	if errors.Is(err, fs.ErrNotExist) {
+		h.unread++
+		return
+	}
+	if err != nil {
+		h.bad("manifest record %d: segment %s: %w", seq, s.Object.Key, err)
+	}
+	for _, e := range extents {
+		if !s.MayHold(e.Log) {
 			continue
 		}
-		named := time.Unix(id.Time().UnixTime())
-		age := r.Time.Sub(named)
-		if from := h.stoodFrom.Load(); named.UnixNano() < from && r.Time.UnixNano() > from {
-			to := r.Time.UnixNano()
-			if ended := h.stoodTo.Load(); ended > 0 {
-				to = min(to, ended)
-			}
-			age -= time.Duration(to - from)
+		if e.First <= h.last[e.Log] {
+			h.bad("manifest record %d archives %s from %d, which is archived up to %d", seq, e.Log, e.First, h.last[e.Log])
 		}
-		if h.oldest = max(h.oldest, age); age > orphanGrace {
-			h.bad("manifest record %d refers to segment %s, which was named %s before", seq, s.Segment.Key, age)
-		}
-		for _, e := range s.Extents {
-			if e.First <= h.last[e.Log] {
-				h.bad("manifest record %d archives %s from %d, which is archived up to %d", seq, e.Log, e.First, h.last[e.Log])
-			}
-			h.last[e.Log] = e.Last
-		}
+		h.last[e.Log] = e.Last
 	}
+}
+
+// contents reads a segment's table of contents.
+func (h *history) contents(s extent.Summary) ([]extent.Extent, error) {
+	data, err := os.ReadFile(filepath.Join(h.archive, filepath.FromSlash(s.Object.Key)))
+	if err != nil {
+		return nil, err
+	}
+	r, err := segment.Open(context.Background(), segment.Bytes(s.Object.Key, data))
+	if err != nil {
+		return nil, err
+	}
+	extents, err := r.Contents(context.Background())
+	return extents, errors.Join(err, r.Close())
 }

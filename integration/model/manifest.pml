@@ -3,7 +3,7 @@
  * or lost), or is read by whoever asks what is true.
  */
 
-/* newest := the newest snapshot at or below newest, 0 without one: manifest/snapshot.go, Snapshot, which need not look
+/* newest := the newest snapshot at or below newest, 0 without one: manifest/checkpoint.go, Checkpoint, which need not look
  * for it, since each record names it. */
 inline findSnapshot() {
 	do
@@ -13,7 +13,7 @@ inline findSnapshot() {
 }
 
 /* seen := the entries that whoever reads the manifest up to newest finds archived, as a new owner (claim.go, recover)
- * and a snapshot (snapshotter.go, take) do. */
+ * and a snapshot (checkpointer.go, take) do. */
 inline readTruth() {
 	f = newest;
 	findSnapshot();
@@ -106,7 +106,7 @@ inline store(n) {
 	check()
 }
 
-/* A record is no more: purged by manifest/snapshot.go, Purge, or lost in a power failure. */
+/* A record is no more: purged by manifest/checkpoint.go, Purge, or lost in a power failure. */
 inline drop(x) {
 	rec[x].kind = 0; rec[x].epoch = 0; rec[x].by = 0; rec[x].floor = 0;
 	rec[x].from = 0; rec[x].to = 0; rec[x].gen = 0;

@@ -123,7 +123,7 @@ inline begin(n, x, y, z) {
 #define untrusted(n) (replaced(n) || REBUILD && node[n].at > 0 && node[n].at < kept)
 #endif
 
-/* claim.go, recover, before its scan: trustedPosition; snapshot.go, loadSnapshot. */
+/* claim.go, recover, before its scan: trustedPosition; recovery.go, readTree and compare. */
 inline trust(n) {
 	if
 	:: untrusted(n) -> wipe(n)

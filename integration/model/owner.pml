@@ -85,7 +85,7 @@ proctype owner(byte n) {
 		fi;
 		node[n].does = (node[n].snap > 0 -> LOADING : SCANNING)
 	   }
-	/* snapshot.go, loadSnapshot, of what manifest/snapshot.go, Snapshot, finds, which knows a place only. A power
+	/* recovery.go, readTree and compare, of what manifest/checkpoint.go, Checkpoint, finds, which knows a place only. A power
 	 * failure may have taken that. */
 	:: d_step { node[n].does == LOADING ->
 		i = node[n].snap;
@@ -135,10 +135,10 @@ proctype owner(byte n) {
 		clearAppend(n)
 	   }
 
-	/* claim.go, recover, up to its scan: trustedPosition, loadSnapshot. */
+	/* claim.go, recover, up to its scan: trustedPosition, readTree, compare. */
 	:: d_step { node[n].does == RECOVERING -> trust(n); node[n].does = SCANNING }
 #if SNAPSHOTS > 0 && (!defined(POWER) || defined(LOAD_PARTS))
-	/* snapshot.go, loadSnapshot: a crash between a snapshot's rows (disk.go, putRows) and the position (disk.go,
+	/* recovery.go, readTree and compare: a crash between a snapshot's rows (disk.go, archived) and the position (disk.go,
 	 * store). */
 	:: d_step { node[n].does == RECOVERING && snapshots > 0 && !untrusted(n) ->
 		newest = node[n].known;

@@ -5,7 +5,7 @@
  * too, or live. Disks may be ahead of the manifest, which claim.go, trustedPosition, finds out. */
 proctype power() {
 	do
-	/* JetStream syncs. Nobody is told when: the delay in trim.go, trim, and snapshotter.go, dropTail, stands for it. */
+	/* JetStream syncs. Nobody is told when: the delay in trim.go, trim, and checkpointer.go, dropTail, stands for it. */
 	:: d_step { failures == 0 && synced < last ->
 		synced = last
 #ifdef SURVIVORS

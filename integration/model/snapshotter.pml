@@ -1,4 +1,4 @@
-/* The snapshotter of an owner: snapshotter.go, take and dropTail. owner.pml includes it among its steps. */
+/* The checkpointer of an owner: checkpointer.go, take and dropTail. owner.pml includes it among its steps. */
 
 	/* append.go, stillThere, asked by dropTail. */
 #ifdef PURGE_UNLOOKED
@@ -7,7 +7,7 @@
 #define looked(n) there(n)
 #endif
 #if SNAPSHOTS > 0
-	/* take, then committer.go, recordSnapshot and commit: a snapshot of all that its owner has applied, or of all but
+	/* take, then committer.go, recordCheckpoint and commit: a snapshot of all that its owner has applied, or of all but
 	 * the last record, is read from the manifest. What was applied meanwhile is not in it. */
 	:: atomic { idle(n) && snapshots < SNAPSHOTS && there(n) ->
 		newest = node[n].at;
@@ -41,7 +41,7 @@
 		:: else -> i = 0; newest = 0
 		fi
 	   }
-	/* dropTail, then manifest/snapshot.go, Purge: the records that a snapshot has are dropped, once its own is safe. */
+	/* dropTail, then manifest/checkpoint.go, Purge: the records that a snapshot has are dropped, once its own is safe. */
 	:: d_step { node[n].does == SERVING && snapshots > 0 && looked(n) ->
 		newest = safe(n);
 		findSnapshot();

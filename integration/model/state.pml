@@ -174,7 +174,7 @@ byte i, newest, seen, f; /* scratch, 0 between steps */
 #endif
 #endif
 
-/* Up to where n looks for a snapshot whose records it may purge, the delay being over: snapshotter.go, dropTail. */
+/* Up to where n looks for a snapshot whose records it may purge, the delay being over: checkpointer.go, dropTail. */
 #ifdef PURGE_UNSYNCED
 #define safe(n) node[n].at
 #else

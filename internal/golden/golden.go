@@ -44,6 +44,16 @@ func Bytes(t *testing.T, name string, today []byte) []byte {
 	return parse(t, string(text))
 }
 
+// Kept returns what testdata/name.golden holds, of a version that is not written any more.
+func Kept(t *testing.T, name string) []byte {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("testdata", name+".golden"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parse(t, string(text))
+}
+
 // parse reads a dump.
 func parse(t *testing.T, dump string) (data []byte) {
 	t.Helper()

@@ -105,8 +105,9 @@ var Groups = []Group{
 			Question: "Does work succeed? abandoned: see the retries; stale is usual after a takeover; poison: " +
 				"somebody else publishes to the queue."},
 		{Name: "dormouse_worker_retries_total", Type: counter, Role: worker,
-			Labels:   []Label{{"stage", []string{"commit", "drain", "fetch", "put"}}},
-			Question: "Which of its neighbours fails? put: the bucket; drain and commit: the owner; fetch: JetStream."},
+			Labels: []Label{{"stage", []string{"commit", "drain", "fetch", "put", "replace"}}},
+			Question: "Which of its neighbours fails? put: the bucket; drain, commit and replace: the owner; fetch: " +
+				"JetStream."},
 		{Name: "dormouse_orphan_segments_total", Type: counter, Role: worker,
 			Question: "How many objects were put in vain?"},
 	}},
@@ -117,8 +118,22 @@ var Groups = []Group{
 		{Name: "dormouse_takeover_records", Type: gauge, Role: ingest,
 			Question: "How far is it: what is left to apply?"},
 		{Name: "dormouse_takeover_entries", Type: gauge, Role: ingest, Question: "And what is left to replay?"},
-		{Name: "dormouse_snapshots_total", Type: counter, Role: ingest,
+		{Name: "dormouse_checkpoints_total", Type: counter, Role: ingest,
 			Question: "Is the manifest kept short? None for long under load: see the log."},
+	}},
+	{"The archive", []Metric{
+		{Name: "dormouse_segments_live", Type: gauge, Role: ingest,
+			Question: "How many objects is the archive? It grows with what is kept, not with how often logs wake up."},
+		{Name: "dormouse_fresh_segments", Type: gauge, Role: ingest,
+			Question: "Do merges keep up? More than 32 for each shard, for long: give the pool more workers, or merges a " +
+				"larger `--merge-share`."},
+		{Name: "dormouse_merges_total", Type: counter, Role: worker, Question: "Are segments merged at all?"},
+		{Name: "dormouse_merge_bytes_total", Type: counter, Role: worker,
+			Labels:   []Label{{"direction", []string{"read", "written"}}},
+			Question: "What do merges cost the bucket and the network?"},
+		{Name: "dormouse_garbage_objects_total", Type: counter, Role: ingest,
+			Question: "Is what merges have replaced deleted?"},
+		{Name: "dormouse_garbage_bytes_total", Type: counter, Role: ingest, Question: "How much room did that free?"},
 	}},
 	{"The program", []Metric{
 		{Name: "dormouse_build_info", Type: gauge, Labels: []Label{{"goversion", nil}, {"revision", nil}, {"version", nil}},

@@ -30,6 +30,15 @@ const (
 // SegmentKey is where the shard's segment of that name lies in the bucket.
 func (s Shard) SegmentKey(name string) string { return s.String() + "/" + name + segmentSuffix }
 
+// CheckpointKey is where the shard's checkpoint of that name lies in the bucket.
+func (s Shard) CheckpointKey(name string) string { return s.String() + "/checkpoint/" + name + ".tree" }
+
+// IsCheckpointKey reports whether key may name a checkpoint of the shard.
+func (s Shard) IsCheckpointKey(key string) bool {
+	name, ok := strings.CutPrefix(key, s.String()+"/checkpoint/")
+	return ok && strings.HasSuffix(name, ".tree")
+}
+
 // IsSegmentKey reports whether key may name a segment of the shard: it lies in the shard's folder itself, and its name
 // is of letters, digits, `.`, `_` and `-`, and does not start with a dot.
 func (s Shard) IsSegmentKey(key string) bool {

@@ -130,8 +130,8 @@ func TestCheckMakesNothing(t *testing.T) {
 	if err != nil || len(names()) > 0 {
 		t.Fatalf("%v, and made %v", err, names())
 	}
-	for _, what := range []string{"DORMOUSE_SYNCQUEUE", "DORMOUSE_MANIFEST", "DORMOUSE_REJECTED", "DORMOUSE_LEASES",
-		"no source stream"} {
+	for _, what := range []string{"DORMOUSE_SYNCQUEUE", "DORMOUSE_MERGES", "DORMOUSE_MANIFEST", "DORMOUSE_REJECTED",
+		"DORMOUSE_LEASES", "no source stream"} {
 		if !strings.Contains(strings.Join(problems, "\n"), what) {
 			t.Errorf("%q does not say that %s is missing", problems, what)
 		}

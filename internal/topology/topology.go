@@ -33,13 +33,16 @@ type Config struct {
 var ErrRefused = errors.New("refused")
 
 // JetStream reserves the bytes that a stream may take when it makes it, and refuses on a disk with less than that (and
-// a third) free; so these two are modest.
+// a third) free; so these are modest.
 const (
 	queueMessages = 100_000   // work items in the SyncQueue, 256 logs each
 	queueBytes    = 64 << 20  // of work items
+	mergeMessages = 10_000    // one for each level of a shard at most
+	mergeBytes    = 16 << 20  // of merges, some 20 KiB each
 	rejectedBytes = 128 << 20 // of rejected messages, the oldest go first
 	ackWait       = 30 * time.Second
-	maxAckPending = 100_000 // the default of 1,000 would throttle the workers
+	maxAckPending = 100_000 // work items; the default of 1,000 would throttle the workers
+	maxMerges     = 1_000   // in hand of all processes, each of which does but a few at a time
 )
 
 // Ensure makes what is missing and checks what is there; it may run in many processes at once. The warnings name
@@ -47,7 +50,7 @@ const (
 func Ensure(ctx context.Context, js jetstream.JetStream, cfg Config) (warnings []string, err error) {
 	cfg.Replicas = max(cfg.Replicas, 1)
 	for _, step := range []func(context.Context, jetstream.JetStream, Config) error{
-		ensureSyncQueue, ensureManifest, ensureRejected, ensureLeases,
+		ensureSyncQueue, ensureMerges, ensureManifest, ensureRejected, ensureLeases,
 	} {
 		if err := step(ctx, js, cfg); err != nil {
 			return nil, err
@@ -75,19 +78,41 @@ func ensureStream(ctx context.Context, js jetstream.JetStream, want jetstream.St
 	return stream.CachedInfo().Config, nil
 }
 
+// queue is a work queue that the pools of all processes drain together.
+type queue struct {
+	stream, description, subjects, pool string
+	maxAge                              time.Duration
+	messages, bytes                     int64
+	maxPending                          int // items that are in hand, or rest after a failure
+}
+
 func ensureSyncQueue(ctx context.Context, js jetstream.JetStream, cfg Config) error {
+	return queue{wire.SyncQueueStream, "Dormouse: logs that are ready to be archived", wire.SyncQueueSubjects,
+		wire.SyncQueuePool, cfg.RequeueAfter, // the owner queues again what is not committed by then
+		queueMessages, queueBytes, maxAckPending}.ensure(ctx, js, cfg.Replicas)
+}
+
+// mergeAge is how long a merge may wait for a worker. The owner plans anew what is not done some minutes later.
+const mergeAge = 10 * time.Minute
+
+func ensureMerges(ctx context.Context, js jetstream.JetStream, cfg Config) error {
+	return queue{wire.MergeStream, "Dormouse: segments that are to be merged", wire.MergeSubjects, wire.MergePool,
+		mergeAge, mergeMessages, mergeBytes, maxMerges}.ensure(ctx, js, cfg.Replicas)
+}
+
+func (q queue) ensure(ctx context.Context, js jetstream.JetStream, replicas int) error {
 	have, err := ensureStream(ctx, js, jetstream.StreamConfig{
-		Name:        wire.SyncQueueStream,
-		Description: "Dormouse: logs that are ready to be archived",
-		Subjects:    []string{wire.SyncQueueSubjects},
+		Name:        q.stream,
+		Description: q.description,
+		Subjects:    []string{q.subjects},
 		Retention:   jetstream.WorkQueuePolicy,
 		Storage:     jetstream.FileStorage,
-		Replicas:    cfg.Replicas,
-		MaxAge:      cfg.RequeueAfter, // the owner queues again what is not committed by then
-		MaxMsgs:     queueMessages,
-		MaxBytes:    queueBytes,
+		Replicas:    replicas,
+		MaxAge:      q.maxAge,
+		MaxMsgs:     q.messages,
+		MaxBytes:    q.bytes,
 		Discard:     jetstream.DiscardNew, // a full queue refuses, and the owner keeps the log and tries again
-		Duplicates:  min(2*time.Minute, cfg.RequeueAfter),
+		Duplicates:  min(2*time.Minute, q.maxAge),
 	})
 	if err != nil {
 		return err
@@ -96,40 +121,40 @@ func ensureSyncQueue(ctx context.Context, js jetstream.JetStream, cfg Config) er
 		setting{"retention", have.Retention, jetstream.WorkQueuePolicy},
 		setting{"storage", have.Storage, jetstream.FileStorage},
 		setting{"discard", have.Discard, jetstream.DiscardNew},
-		setting{"subjects", fmt.Sprint(have.Subjects), fmt.Sprint([]string{wire.SyncQueueSubjects})},
+		setting{"subjects", fmt.Sprint(have.Subjects), fmt.Sprint([]string{q.subjects})},
 		setting{"no_ack", have.NoAck, false})
 	if err != nil {
 		return err
 	}
-	if have.MaxAge != cfg.RequeueAfter {
-		have.MaxAge, have.Duplicates = cfg.RequeueAfter, min(2*time.Minute, cfg.RequeueAfter)
+	if have.MaxAge != q.maxAge {
+		have.MaxAge, have.Duplicates = q.maxAge, min(2*time.Minute, q.maxAge)
 		if _, err := js.UpdateStream(ctx, have); err != nil {
-			return fmt.Errorf("setting max_age of stream %s to %s: %w", have.Name, cfg.RequeueAfter, err)
+			return fmt.Errorf("setting max_age of stream %s to %s: %w", have.Name, q.maxAge, err)
 		}
 	}
-	return ensurePool(ctx, js)
+	return q.ensurePool(ctx, js)
 }
 
 // ensurePool makes the one consumer that all workers of all processes share.
-func ensurePool(ctx context.Context, js jetstream.JetStream) error {
-	consumer, err := js.Consumer(ctx, wire.SyncQueueStream, wire.SyncQueuePool)
+func (q queue) ensurePool(ctx context.Context, js jetstream.JetStream) error {
+	consumer, err := js.Consumer(ctx, q.stream, q.pool)
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
-		consumer, err = js.CreateOrUpdateConsumer(ctx, wire.SyncQueueStream, jetstream.ConsumerConfig{
-			Durable:       wire.SyncQueuePool,
+		consumer, err = js.CreateOrUpdateConsumer(ctx, q.stream, jetstream.ConsumerConfig{
+			Durable:       q.pool,
 			Description:   "Dormouse: the worker pool",
 			DeliverPolicy: jetstream.DeliverAllPolicy,
 			AckPolicy:     jetstream.AckExplicitPolicy,
 			AckWait:       ackWait,
 			MaxDeliver:    -1,
-			MaxAckPending: maxAckPending,
+			MaxAckPending: q.maxPending,
 			MaxWaiting:    4096,
 		})
 	}
 	if err != nil {
-		return fmt.Errorf("making consumer %s of stream %s: %w", wire.SyncQueuePool, wire.SyncQueueStream, err)
+		return fmt.Errorf("making consumer %s of stream %s: %w", q.pool, q.stream, err)
 	}
 	have := consumer.CachedInfo().Config
-	where := "consumer " + wire.SyncQueuePool + " of stream " + wire.SyncQueueStream
+	where := "consumer " + q.pool + " of stream " + q.stream
 	return checkAt(where,
 		setting{"ack_policy", have.AckPolicy, jetstream.AckExplicitPolicy},
 		setting{"deliver_policy", have.DeliverPolicy, jetstream.DeliverAllPolicy},

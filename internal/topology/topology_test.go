@@ -166,22 +166,56 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-func TestConsumerOfTheQueueIsChecked(t *testing.T) {
+func TestConsumersOfTheQueuesAreChecked(t *testing.T) {
+	for stream, pool := range map[string]string{
+		wire.SyncQueueStream: wire.SyncQueuePool, wire.MergeStream: wire.MergePool,
+	} {
+		t.Run(stream, func(t *testing.T) {
+			js := dial(t, natstest.Start(t))
+			if _, err := Ensure(t.Context(), js, testConfig); err != nil {
+				t.Fatal(err)
+			}
+			if err := js.DeleteConsumer(t.Context(), stream, pool); err != nil {
+				t.Fatal(err)
+			}
+			_, err := js.CreateConsumer(t.Context(), stream, jetstream.ConsumerConfig{Durable: pool,
+				AckPolicy: jetstream.AckExplicitPolicy, MaxDeliver: 3})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := Ensure(t.Context(), js, testConfig); !errors.Is(err, ErrRefused) ||
+				!strings.Contains(err.Error(), "max_deliver") || !strings.Contains(err.Error(), stream) {
+				t.Fatalf("got %v, want max_deliver of %s refused", err, stream)
+			}
+		})
+	}
+}
+
+// TestMergeQueue: what bounds it is its own, and does not follow the SyncQueue.
+func TestMergeQueue(t *testing.T) {
 	js := dial(t, natstest.Start(t))
-	if _, err := Ensure(t.Context(), js, testConfig); err != nil {
-		t.Fatal(err)
-	}
-	if err := js.DeleteConsumer(t.Context(), wire.SyncQueueStream, wire.SyncQueuePool); err != nil {
-		t.Fatal(err)
-	}
-	_, err := js.CreateConsumer(t.Context(), wire.SyncQueueStream, jetstream.ConsumerConfig{Durable: wire.SyncQueuePool,
-		AckPolicy: jetstream.AckExplicitPolicy, MaxDeliver: 3})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Ensure(t.Context(), js, testConfig); !errors.Is(err, ErrRefused) ||
-		!strings.Contains(err.Error(), "max_deliver") {
-		t.Fatalf("got %v, want max_deliver refused", err)
+	for _, cfg := range []Config{testConfig, {RequeueAfter: 7 * time.Second, Lease: 3 * time.Second}} {
+		if _, err := Ensure(t.Context(), js, cfg); err != nil {
+			t.Fatal(err)
+		}
+		stream, err := js.Stream(t.Context(), wire.MergeStream)
+		if err != nil {
+			t.Fatal(err)
+		}
+		have := stream.CachedInfo().Config
+		if have.MaxAge != 10*time.Minute || have.MaxMsgs != 10_000 || have.MaxBytes != 16<<20 ||
+			have.Discard != jetstream.DiscardNew || have.Retention != jetstream.WorkQueuePolicy ||
+			len(have.Subjects) != 1 || have.Subjects[0] != wire.MergeSubjects {
+			t.Errorf("the queue of merges is %+v", have)
+		}
+		pool, err := stream.Consumer(t.Context(), wire.MergePool)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c := pool.CachedInfo().Config; c.AckPolicy != jetstream.AckExplicitPolicy || c.AckWait != 30*time.Second ||
+			c.MaxDeliver != -1 || c.MaxAckPending != 1000 {
+			t.Errorf("its consumer is %+v", c)
+		}
 	}
 }
 

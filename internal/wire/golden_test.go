@@ -12,7 +12,8 @@ import (
 func TestGoldenMessages(t *testing.T) {
 	for _, message := range []any{
 		&WorkItem{}, &DrainRequest{}, &DrainReply{}, &CommitRequest{}, &CommitReply{}, &HeldRequest{}, &HeldReply{},
-		&ExtentsRequest{}, &ExtentsReply{}, &ListRequest{}, &ListReply{}, &Status{},
+		&SegmentsRequest{}, &SegmentsReply{}, &MergeItem{}, &ReplaceRequest{}, &ReplaceReply{}, &ListRequest{},
+		&ListReply{}, &Status{},
 	} {
 		name := reflect.TypeOf(message).Elem().Name()
 		t.Run(name, func(t *testing.T) {

@@ -11,10 +11,12 @@ import (
 // MaxHeld bounds the entries in one held reply, and those that an asker can have compared.
 const MaxHeld = 4096
 
-// HeldRequest asks what the owner has of a log above After: committed extents, and entries that are only buffered.
+// HeldRequest asks what the owner has of a log above After: segments that can have such entries, and entries that are
+// only buffered. An asker that has read all segments of the log up to a manifest record says so by Since.
 type HeldRequest struct {
 	Log    string `cbor:"1,keyasint"`
 	After  uint64 `cbor:"2,keyasint,omitempty"`
+	Since  uint64 `cbor:"7,keyasint,omitempty"`
 	Offset int    `cbor:"3,keyasint,omitempty"` // of the next entry, go on at this byte of its value
 	// how much of HeldReply.Entries the asker takes; 0: it only wants to know
 	MaxBytes int `cbor:"4,keyasint,omitempty"`
@@ -38,19 +40,20 @@ func (r HeldRequest) Validate() error {
 	return logid.Validate(r.Log)
 }
 
-// HeldReply is a page of what the owner has of a log, all as of one moment: the entries of Extents, or else Entries.
-// Another request, After the last of them, brings what follows.
+// HeldReply is a page of what the owner has of a log, all as of one moment: the segments Pieces, in the order in which
+// they are to be read, and behind them the buffered Entries. A segment need not have anything of the log. Another
+// request brings what follows: Since the newest of Pieces, and After the last of Entries.
 //
 // Without More, the log has nothing else up to Applied: what was taken in up to there is in the archive or in the
-// buffer.
+// buffer. Entries only come with the last of the Pieces.
 type HeldReply struct {
 	Status
-	Extents []extent.Located `cbor:"3,keyasint,omitempty"`
-	Entries []HeldEntry      `cbor:"4,keyasint,omitempty"`
-	More    bool             `cbor:"5,keyasint,omitempty"`
-	Applied uint64           `cbor:"6,keyasint,omitempty"` // last sequence of the source stream that was taken in
-	// Complete is the answer to UpTo and Seqs, when Applied is not below UpTo; the reply has neither extents nor entries
-	// then. An extent there makes it false: which sequences it has is not known without reading it.
+	Pieces  []extent.Piece `cbor:"3,keyasint,omitempty"`
+	Entries []HeldEntry    `cbor:"4,keyasint,omitempty"`
+	More    bool           `cbor:"5,keyasint,omitempty"`
+	Applied uint64         `cbor:"6,keyasint,omitempty"` // last sequence of the source stream that was taken in
+	// Complete is the answer to UpTo and Seqs, when Applied is not below UpTo; the reply has neither pieces nor entries
+	// then. A segment that can have such entries, and was not there at Since, makes it false.
 	Complete bool   `cbor:"7,keyasint,omitempty"`
 	Buffered bool   `cbor:"8,keyasint,omitempty"` // an entry above After is in the buffer
 	Archive  string `cbor:"9,keyasint,omitempty"` // URL of the bucket as the owner opened it, without secrets

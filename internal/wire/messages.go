@@ -17,7 +17,7 @@ const (
 	MaxDrainLogs   = 2048 // LogIDs in one drain request: eight work items
 	MaxCommitLogs  = 8192 // extents in one commit
 	MaxListReplies = 512  // logs in one list reply
-	MaxExtents     = 1024 // extents in one extents reply
+	MaxMergeInputs = 256  // segments that one merge reads, and that it writes
 )
 
 // WorkItem is what the SyncQueue carries: logs of one shard that are ready to be drained from the owner of Epoch.
@@ -106,40 +106,102 @@ type Refusal struct {
 	Reason string `cbor:"2,keyasint"`
 }
 
-// ExtentsRequest asks for the committed extents of a log that end above After, ascending. With All it asks for those
-// and the extents of all logs that sort after Log, which may then be empty.
-type ExtentsRequest struct {
-	Log   string `cbor:"1,keyasint"`
-	All   bool   `cbor:"4,keyasint,omitempty"`
-	After uint64 `cbor:"2,keyasint,omitempty"`
-	// MinManifest: answer only from a catalog that has applied the manifest up to this stream sequence.
-	MinManifest uint64 `cbor:"3,keyasint,omitempty"`
+// MergeItem is what the merge stream carries: neighbours in age of one shard's tree, oldest first, that are to become
+// one run.
+type MergeItem struct {
+	Shard shardid.Shard      `cbor:"1,keyasint"`
+	Epoch uint64             `cbor:"2,keyasint"`
+	Level uint8              `cbor:"3,keyasint,omitempty"` // of the inputs, for people
+	Runs  [][]extent.Summary `cbor:"4,keyasint"`
+}
+
+// Validate reports what makes the item one that no worker can work on.
+func (m MergeItem) Validate() error {
+	inputs := 0
+	for _, run := range m.Runs {
+		for _, s := range run {
+			if err := s.Validate(); err != nil {
+				return err
+			}
+		}
+		inputs += len(run)
+	}
+	if inputs < 2 || inputs > MaxMergeInputs {
+		return fmt.Errorf("a merge of %d segments, want 2 to %d", inputs, MaxMergeInputs)
+	}
+	return nil
+}
+
+// Inputs returns the keys of the item's segments, as a ReplaceRequest names them.
+func (m MergeItem) Inputs() (keys []string) {
+	for _, run := range m.Runs {
+		for _, s := range run {
+			keys = append(keys, s.Object.Key)
+		}
+	}
+	return keys
+}
+
+// ReplaceRequest offers the outputs of a merge, which are durable in the bucket, for its inputs. Outputs are ascending
+// and do not overlap; together they have all that the inputs have.
+type ReplaceRequest struct {
+	Inputs  []string         `cbor:"1,keyasint"` // keys, as MergeItem.Inputs returns them
+	Outputs []extent.Summary `cbor:"2,keyasint"`
+	Bucket  string           `cbor:"3,keyasint,omitempty"` // ID of the bucket that has the outputs
+}
+
+// Validate reports what makes the whole request unacceptable.
+func (r ReplaceRequest) Validate() error {
+	if len(r.Inputs) < 2 || len(r.Inputs) > MaxMergeInputs || len(r.Outputs) > MaxMergeInputs {
+		return fmt.Errorf("%d segments for %d, want at most %d for at least 2", len(r.Outputs), len(r.Inputs), MaxMergeInputs)
+	}
+	for _, s := range r.Outputs {
+		if err := errors.Join(s.Validate(), logid.Validate(s.First), logid.Validate(s.Last)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ReplaceReply says whether the outputs are live. BadRequest means that they never will be: the inputs are not live any
+// more, or something was wrong with the outputs.
+type ReplaceReply struct{ Status }
+
+// SegmentsRequest asks for the live segments that can have logs which are not below From and, unless To is empty, below
+// To, in the tree's order. Offset is how many of them the asker has already, of the tree at Version.
+type SegmentsRequest struct {
+	From    string `cbor:"1,keyasint,omitempty"`
+	To      string `cbor:"2,keyasint,omitempty"`
+	Offset  int    `cbor:"3,keyasint,omitempty"`
+	Version uint64 `cbor:"4,keyasint,omitempty"`
+	// MinManifest: answer only from a tree that has the manifest up to this stream sequence.
+	MinManifest uint64 `cbor:"5,keyasint,omitempty"`
 }
 
 // Validate reports what the owner must refuse.
-func (r ExtentsRequest) Validate() error {
-	if r.All && r.Log == "" {
-		return nil
+func (r SegmentsRequest) Validate() error {
+	if r.Offset < 0 || len(r.From) > logid.MaxBytes+1 || len(r.To) > logid.MaxBytes+1 {
+		return fmt.Errorf("offset %d, bounds of %d and %d bytes", r.Offset, len(r.From), len(r.To))
 	}
-	return logid.Validate(r.Log)
+	return nil
 }
 
-// ExtentsReply is one page of extents; More says that another request, After the last one, brings the next.
-type ExtentsReply struct {
+// SegmentsReply is one page of segments; More says that another request, with a higher Offset, brings the next. Of a
+// tree that is not at the request's Version any more it has nothing but the new one: the asker begins anew.
+type SegmentsReply struct {
 	Status
-	Extents []extent.Located `cbor:"3,keyasint,omitempty"`
-	More    bool             `cbor:"4,keyasint,omitempty"`
-	Archive string           `cbor:"5,keyasint,omitempty"` // URL of the bucket as the owner opened it, without secrets
-	Stream  string           `cbor:"6,keyasint,omitempty"` // the shard's source stream
+	Pieces  []extent.Piece `cbor:"3,keyasint,omitempty"`
+	More    bool           `cbor:"4,keyasint,omitempty"`
+	Version uint64         `cbor:"5,keyasint,omitempty"` // manifest record that changed the tree last; above 0
+	Archive string         `cbor:"6,keyasint,omitempty"` // URL of the bucket as the owner opened it, without secrets
+	Stream  string         `cbor:"7,keyasint,omitempty"` // the shard's source stream
 }
 
-// ListRequest asks for what is known of the logs whose LogID begins with Prefix and sorts after After. With From, After
-// itself comes first, of which the last page had the extents before that sequence.
+// ListRequest asks for the logs that have buffered entries, whose LogID begins with Prefix and sorts after After.
 type ListRequest struct {
 	Prefix string `cbor:"1,keyasint,omitempty"`
 	After  string `cbor:"2,keyasint,omitempty"`
 	Limit  int    `cbor:"3,keyasint,omitempty"` // at most MaxListReplies, which zero means too
-	From   uint64 `cbor:"4,keyasint,omitempty"`
 }
 
 // Validate reports what the owner must refuse.
@@ -152,14 +214,12 @@ func (r ListRequest) Validate() error {
 }
 
 // ListReply is one page of logs, ascending by LogID; More says that another request, After the last one, brings the
-// next. With Rest the last log has so many extents that they did not fit into the time of one request: those from this
-// sequence on, and what is buffered, come with the next page, which is to be asked for From it and to be joined with
-// this one.
+// next.
 type ListReply struct {
 	Status
-	Logs []LogInfo `cbor:"3,keyasint,omitempty"`
-	More bool      `cbor:"4,keyasint,omitempty"`
-	Rest uint64    `cbor:"5,keyasint,omitempty"`
+	Logs    []LogInfo `cbor:"3,keyasint,omitempty"` // their buffered parts
+	More    bool      `cbor:"4,keyasint,omitempty"`
+	Archive string    `cbor:"5,keyasint,omitempty"` // URL of the bucket as the owner opened it, without secrets
 }
 
 // LogInfo is what ls and stat show of one log: the archived and the still buffered part.
@@ -167,7 +227,7 @@ type LogInfo struct {
 	Log      string `cbor:"1,keyasint"`
 	Archived Part   `cbor:"2,keyasint"`
 	Buffered Part   `cbor:"3,keyasint"`
-	Extents  uint64 `cbor:"4,keyasint,omitempty"`
+	Extents  uint64 `cbor:"4,keyasint,omitempty"` // segments that hold it
 }
 
 // Part sums up some entries of a log; the zero Part is none.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -45,6 +46,7 @@ func TestTimesKeepTheirNanoseconds(t *testing.T) {
 
 func TestValidate(t *testing.T) {
 	e := extent.Extent{Log: "a.b", First: 1, Last: 2, Count: 2}
+	one := extent.Summarize(extent.Segment{Key: "k", Size: 1}, []extent.Extent{e})
 	many := make([]string, MaxItemLogs+1)
 	for i := range many {
 		many[i] = fmt.Sprintf("a.%05d", i)
@@ -71,8 +73,19 @@ func TestValidate(t *testing.T) {
 			"runs from 0"},
 		"too many entries": {CommitRequest{Segment: extent.Segment{Key: "k"},
 			Extents: []extent.Extent{{Log: "a.b", First: 1, Last: 2, Count: 3}}}, "3 entries"},
-		"extents": {ExtentsRequest{Log: "a"}, "no log token"},
-		"list":    {ListRequest{Prefix: strings.Repeat("a", 300)}, "300"},
+		"merge":               {MergeItem{Runs: [][]extent.Summary{{one}, {one}}}, ""},
+		"merge of one":        {MergeItem{Runs: [][]extent.Summary{{one}}}, "a merge of 1"},
+		"merge of many":       {MergeItem{Runs: [][]extent.Summary{slices.Repeat([]extent.Summary{one}, 257)}}, "257"},
+		"merge of no segment": {MergeItem{Runs: [][]extent.Summary{{one}, {{}}}}, "0 bytes"},
+		"replace":             {ReplaceRequest{Inputs: []string{"a", "b"}, Outputs: []extent.Summary{one}}, ""},
+		"replace by nothing":  {ReplaceRequest{Inputs: []string{"a", "b"}}, ""},
+		"replace one":         {ReplaceRequest{Inputs: []string{"a"}}, "at least 2"},
+		"replace by no log": {ReplaceRequest{Inputs: []string{"a", "b"}, Outputs: []extent.Summary{
+			extent.Summarize(one.Object, []extent.Extent{{Log: "a", First: 1, Last: 1, Count: 1}})}}, "no log token"},
+		"segments":            {SegmentsRequest{To: strings.Repeat("a", 257)}, ""},
+		"segments backwards":  {SegmentsRequest{Offset: -1}, "offset -1"},
+		"segments beyond all": {SegmentsRequest{From: strings.Repeat("a", 258)}, "258"},
+		"list":                {ListRequest{Prefix: strings.Repeat("a", 300)}, "300"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := tc.message.Validate()
@@ -92,8 +105,11 @@ func FuzzDecode(f *testing.F) {
 		DrainReply{Data: []byte("x"), Skip: 1, Piece: &Piece{Key: []byte("k"), Total: 9}},
 		CommitRequest{Segment: extent.Segment{Key: "k"}, Extents: []extent.Extent{{Log: "a.b", First: 1, Last: 1, Count: 1}}},
 		CommitReply{Status: Status{Code: Busy, Message: "m"}, Refused: []Refusal{{Log: "a.b"}}},
-		ExtentsReply{Extents: []extent.Located{{}}, Archive: "file:///x"},
-		ExtentsRequest{Log: "a.b", After: 7, All: true},
+		SegmentsReply{Pieces: []extent.Piece{{}}, Archive: "file:///x"},
+		SegmentsRequest{From: "a.b", Offset: 7},
+		MergeItem{Runs: [][]extent.Summary{{{}}}},
+		ReplaceRequest{Inputs: []string{"a"}, Outputs: []extent.Summary{{}}},
+		HeldReply{Pieces: []extent.Piece{{Level: 3}}},
 		ListRequest{Prefix: "a.", After: "a.b", Limit: 2},
 		ListReply{Logs: []LogInfo{{Log: "a.b", Archived: Part{Entries: 1}}}},
 		Process{ID: "n", Shards: []ShardStatus{{Shard: 1, State: ShardOwned}}},
@@ -106,7 +122,8 @@ func FuzzDecode(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		for _, m := range []any{&WorkItem{}, &DrainRequest{}, &DrainReply{}, &CommitRequest{}, &CommitReply{},
-			&ExtentsRequest{}, &ExtentsReply{}, &ListRequest{}, &ListReply{},
+			&SegmentsRequest{}, &SegmentsReply{}, &MergeItem{}, &ReplaceRequest{}, &ReplaceReply{}, &HeldRequest{},
+			&HeldReply{}, &ListRequest{}, &ListReply{},
 			&Process{}} {
 			if err := Decode(data, m); err != nil {
 				if !errors.Is(err, ErrBadRequest) {

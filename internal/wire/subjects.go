@@ -17,11 +17,14 @@ const (
 	DefaultPrefix   = "logs" // tenants publish below it
 	SyncQueueStream = "DORMOUSE_SYNCQUEUE"
 	SyncQueuePool   = "workers" // the durable consumer that all workers share
+	MergeStream     = "DORMOUSE_MERGES"
+	MergePool       = "workers" // the durable consumer of that one
 	ManifestStream  = "DORMOUSE_MANIFEST"
 	RejectedStream  = "DORMOUSE_REJECTED"
 	LeaseBucket     = "DORMOUSE_LEASES"
 
 	SyncQueueSubjects = "dormouse.sync.*"
+	MergeSubjects     = "dormouse.merge.*"
 	ManifestSubjects  = "dormouse.manifest.*"
 	RejectedSubjects  = "dormouse.rejected.*"
 	// SystemSubject, in the manifest stream, holds the system's identity: which bucket is its archive.
@@ -45,6 +48,9 @@ const HeaderSourceSeq = "Dormouse-Source-Seq"
 // SyncSubject is where a shard's work items are published.
 func SyncSubject(s shardid.Shard) string { return "dormouse.sync." + s.String() }
 
+// MergeSubject is where a shard's merges are published.
+func MergeSubject(s shardid.Shard) string { return "dormouse.merge." + s.String() }
+
 // ManifestSubject is a shard's manifest.
 func ManifestSubject(s shardid.Shard) string { return "dormouse.manifest." + s.String() }
 
@@ -59,11 +65,12 @@ type Operation string
 
 // The operations.
 const (
-	OpDrain   Operation = "drain"   // DrainRequest -> DrainReply
-	OpCommit  Operation = "commit"  // CommitRequest -> CommitReply
-	OpHeld    Operation = "held"    // HeldRequest -> HeldReply
-	OpExtents Operation = "extents" // ExtentsRequest -> ExtentsReply
-	OpList    Operation = "list"    // ListRequest -> ListReply
+	OpDrain    Operation = "drain"    // DrainRequest -> DrainReply
+	OpCommit   Operation = "commit"   // CommitRequest -> CommitReply
+	OpReplace  Operation = "replace"  // ReplaceRequest -> ReplaceReply
+	OpHeld     Operation = "held"     // HeldRequest -> HeldReply
+	OpSegments Operation = "segments" // SegmentsRequest -> SegmentsReply
+	OpList     Operation = "list"     // ListRequest -> ListReply
 )
 
 // StatusSubject is where every process of a system answers an empty request with a Process.

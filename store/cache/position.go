@@ -21,11 +21,7 @@ type Position struct {
 	AppliedTime time.Time `cbor:"4,keyasint"`
 	ManifestSeq uint64    `cbor:"5,keyasint"` // last manifest record that was applied
 	ManifestID  string    `cbor:"8,keyasint"` // its ID, which tells whether the manifest still has the same record there
-	// What the manifest has beyond its newest snapshot; rather too much than too little.
-	TailRecords uint64 `cbor:"9,keyasint"`
-	TailExtents uint64 `cbor:"10,keyasint"`
-	Highest     uint64 `cbor:"6,keyasint"` // highest source sequence in any committed extent
-	Floor       uint64 `cbor:"7,keyasint"` // of the last manifest record; Floor <= Applied once an owner is active
+	Floor       uint64    `cbor:"7,keyasint"` // of the last manifest record; Floor <= Applied once an owner is active
 }
 
 // Position returns the shard's position; the zero Position when the database knows nothing of the shard.
@@ -50,11 +46,46 @@ func SetPosition(batch *Batch, shard shardid.Shard, p Position) error {
 	return batch.Set(Prefix(spaceMeta, shard), value, nil)
 }
 
+// checkpointKey is where a shard's newest checkpoint is kept, beside its position.
+func checkpointKey(shard shardid.Shard) []byte { return append(Prefix(spaceMeta, shard), 'c') }
+
+// keptCheckpoint is an object of the bucket that a restart needs.
+type keptCheckpoint struct {
+	Key  string `cbor:"1,keyasint"`
+	Data []byte `cbor:"2,keyasint"`
+}
+
+// Checkpoint returns the shard's checkpoint of that key in the bucket, nil when it is not here. With it a process that
+// comes back needs no bucket.
+func (db *DB) Checkpoint(shard shardid.Shard, key string) ([]byte, error) {
+	value, err := db.get(checkpointKey(shard))
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, nil
+	}
+	var kept keptCheckpoint
+	if err == nil {
+		err = codec.Decode(value, &kept)
+	}
+	if err != nil || kept.Key != key {
+		return nil, err
+	}
+	return kept.Data, nil
+}
+
+// KeepCheckpoint adds the shard's newest checkpoint to batch, in the place of the one before.
+func KeepCheckpoint(batch *Batch, shard shardid.Shard, key string, data []byte) error {
+	value, err := codec.Encode(keptCheckpoint{key, data})
+	if err != nil {
+		return fmt.Errorf("encoding the checkpoint of shard %s: %w", shard, err)
+	}
+	return batch.Set(checkpointKey(shard), value, nil)
+}
+
 // Forget adds the deletion of all that is kept of a shard in the given spaces (all of them when none is given, with
 // its position).
 func Forget(batch *Batch, shard shardid.Shard, spaces ...byte) error {
 	if len(spaces) == 0 {
-		spaces = []byte{SpaceBuffer, SpaceCatalog, spaceMeta}
+		spaces = []byte{SpaceBuffer, SpaceRecent, spaceMeta}
 	}
 	for _, space := range spaces {
 		if err := batch.DeleteRange(Prefix(space, shard), PrefixEnd(space, shard), nil); err != nil {

@@ -1,12 +1,11 @@
-// Package cache opens the Pebble database that one ingest process keeps: the buffers and the catalogs of the shards it
-// owns, and how far each has come.
+// Package cache opens the Pebble database that one ingest process keeps: the buffers of the shards it owns, what a
+// replay meets again, and how far each has come.
 //
 // All of it is a cache. The source streams hold every entry that is not archived and the manifest holds every commit,
 // so nothing here is ever synced: after a crash Pebble comes back with a prefix of its batches, the Position in it says
 // which, and the rest is replayed. Deleting the directory while the process is down loses nothing.
 //
-// Open buffer for what waits to be archived, catalog for what is archived, manifest for the truth both derive from,
-// segment for the objects and archive for the bucket and the reader.
+// Open buffer for what waits to be archived, recent for what a new owner need not archive again.
 package cache
 
 import (
@@ -26,9 +25,9 @@ import (
 
 // The key spaces. A key is the space's byte, the shard (4 bytes, big endian), then what the space's package writes.
 const (
-	SpaceBuffer  = 'b'
-	SpaceCatalog = 'c'
-	spaceMeta    = 'm'
+	SpaceBuffer = 'b'
+	SpaceRecent = 'r'
+	spaceMeta   = 'm'
 )
 
 // Sizes of a busy database; see Rest for an idle one.

@@ -28,7 +28,7 @@ func TestPositionSurvivesReopening(t *testing.T) {
 		t.Fatalf("an unknown shard has position %+v, %v", p, err)
 	}
 	want := Position{Source: time.Unix(1, 2).UTC(), Applied: 5, AppliedTime: time.Unix(3, 456789).UTC(), ManifestSeq: 6,
-		Highest: 4, Floor: 3}
+		Floor: 3}
 	batch := db.NewBatch()
 	if err := SetPosition(batch, 7, want); err != nil {
 		t.Fatal(err)
@@ -60,7 +60,7 @@ func TestForgetTouchesOneShardOnly(t *testing.T) {
 	defer batch.Close()
 	const middle = shardid.Shard(255) // its end carries over into the next byte
 	for _, shard := range []shardid.Shard{middle - 1, middle, middle + 1} {
-		for _, space := range []byte{SpaceBuffer, SpaceCatalog} {
+		for _, space := range []byte{SpaceBuffer, SpaceRecent} {
 			if err := batch.Set(append(Prefix(space, shard), 'k'), nil, nil); err != nil {
 				t.Fatal(err)
 			}
@@ -80,7 +80,7 @@ func TestForgetTouchesOneShardOnly(t *testing.T) {
 	n := 0
 	for ok := it.First(); ok; ok = it.Next() {
 		n++
-		for _, space := range []byte{SpaceBuffer, SpaceCatalog} {
+		for _, space := range []byte{SpaceBuffer, SpaceRecent} {
 			if strings.HasPrefix(string(it.Key()), string(Prefix(space, middle))) {
 				t.Errorf("key %x of the forgotten shard is still there", it.Key())
 			}

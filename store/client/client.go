@@ -1,5 +1,5 @@
 // Package client asks the owners of a running system, and JetStream, what a reader or an operator wants to know:
-// extents and buffered entries of logs, lists of logs, the state of shards and processes.
+// segments and buffered entries of logs, lists of logs, the state of shards and processes.
 //
 // It knows no bucket and changes nothing. Open client.go for how an owner is found, status.go for what `dormouse
 // status` shows.
@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"dormouse/internal/extent"
 	"dormouse/internal/jsapi"
 	"dormouse/internal/retry"
 	"dormouse/internal/shardid"
@@ -141,10 +142,32 @@ func (c *Client) HeldNow(ctx context.Context, shard shardid.Shard, request wire.
 	return askOnce[wire.HeldReply](ctx, c, shard, wire.OpHeld, request, anew)
 }
 
-// Extents asks for one page of extents.
-func (c *Client) Extents(ctx context.Context, shard shardid.Shard, request wire.ExtentsRequest) (wire.ExtentsReply,
+// Segments asks for one page of live segments.
+func (c *Client) Segments(ctx context.Context, shard shardid.Shard, request wire.SegmentsRequest) (wire.SegmentsReply,
 	error) {
-	return askOwner[wire.ExtentsReply](ctx, c, shard, wire.OpExtents, request)
+	return askOwner[wire.SegmentsReply](ctx, c, shard, wire.OpSegments, request)
+}
+
+// Pieces returns all live segments that a request asks for, as of one moment, and the manifest record that changed the
+// shard's tree last before it.
+func (c *Client) Pieces(ctx context.Context, shard shardid.Shard, request wire.SegmentsRequest) (pieces []extent.Piece,
+	version uint64, err error) {
+	for {
+		request.Offset, request.Version = len(pieces), version
+		reply, err := c.Segments(ctx, shard, request)
+		if err != nil {
+			return nil, 0, err
+		}
+		if version > 0 && reply.Version != version { // merged meanwhile: from the beginning, with another patience
+			pieces, version = nil, 0
+			continue
+		}
+		version = reply.Version
+		pieces = append(pieces, reply.Pieces...)
+		if !reply.More {
+			return pieces, version, nil
+		}
+	}
 }
 
 // List asks for one page of logs.
@@ -158,7 +181,7 @@ func (c *Client) Archive(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	reply, err := c.Extents(ctx, sources[0].Shard, wire.ExtentsRequest{All: true})
+	reply, err := c.List(ctx, sources[0].Shard, wire.ListRequest{Limit: 1})
 	return reply.Archive, err
 }
 

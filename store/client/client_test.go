@@ -14,14 +14,14 @@ func TestTakeover(t *testing.T) {
 	s.Claim(1)
 	s.Own(1)
 	c := New(s.NC, s.JS)
-	if _, err := c.Extents(t.Context(), 0, wire.ExtentsRequest{Log: "a.b"}); err != nil {
+	if _, err := c.Segments(t.Context(), 0, wire.SegmentsRequest{}); err != nil {
 		t.Fatal(err)
 	}
 	c.epochs[0] = 7 // of which nobody answers
 	s.Mu.Lock()
 	s.Mu.Busy = 2
 	s.Mu.Unlock()
-	if _, err := c.Extents(t.Context(), 0, wire.ExtentsRequest{Log: "a.b"}); err != nil {
+	if _, err := c.Segments(t.Context(), 0, wire.SegmentsRequest{}); err != nil {
 		t.Fatal(err)
 	}
 }

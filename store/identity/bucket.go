@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"sync"
 	"time"
@@ -13,6 +14,7 @@ import (
 
 	"dormouse/internal/extent"
 	"dormouse/store/bucket"
+	"dormouse/store/segment"
 )
 
 const (
@@ -129,6 +131,49 @@ func (b *Bucket) Get(ctx context.Context, s extent.Segment) ([]byte, error) {
 		return nil, err
 	}
 	return b.cfg.Bucket.Get(ctx, s)
+}
+
+// Open opens a segment, if the bucket is the system's.
+func (b *Bucket) Open(ctx context.Context, s extent.Segment) (*segment.Reader, error) {
+	if err := b.ours(ctx); err != nil {
+		return nil, err
+	}
+	object, err := b.cfg.Bucket.Segment(s)
+	if err != nil {
+		return nil, err
+	}
+	r, err := segment.Open(ctx, object)
+	if err != nil {
+		return nil, errors.Join(err, object.Close())
+	}
+	return r, nil
+}
+
+// Contents reads the table of contents of a segment, if the bucket is the system's.
+func (b *Bucket) Contents(ctx context.Context, s extent.Segment) ([]extent.Extent, error) {
+	if err := b.ours(ctx); err != nil {
+		return nil, err
+	}
+	return segment.ContentsOf(ctx, s, b.cfg.Bucket.Segment)
+}
+
+// Delete deletes an object, if the bucket is the system's.
+func (b *Bucket) Delete(ctx context.Context, key string) error {
+	if err := b.ours(ctx); err != nil {
+		return err
+	}
+	return b.cfg.Bucket.Delete(ctx, key)
+}
+
+// List yields the objects whose keys begin with prefix, if the bucket is the system's.
+func (b *Bucket) List(ctx context.Context, prefix string) iter.Seq2[extent.Segment, error] {
+	return func(yield func(extent.Segment, error) bool) {
+		if err := b.ours(ctx); err != nil {
+			yield(extent.Segment{}, err)
+			return
+		}
+		b.cfg.Bucket.List(ctx, prefix)(yield)
+	}
 }
 
 // ID names the bucket, as a worker says it to an owner; empty until the bucket has said whose it is.

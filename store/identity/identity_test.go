@@ -106,8 +106,8 @@ func (s system) commit(key string, p *bucket.Bucket) {
 	last, _ := m.Last()
 	for _, r := range []manifest.Record{
 		{Kind: manifest.Claim, Epoch: last.Epoch + 1},
-		{Kind: manifest.Commit, Epoch: last.Epoch + 1, Segments: []manifest.Committed{{Segment: extent.Segment{Key: key,
-			Size: 3}, Extents: []extent.Extent{{Log: "a.b", First: 1, Last: 1, Count: 1}}}}},
+		{Kind: manifest.Commit, Epoch: last.Epoch + 1, Segments: []extent.Summary{extent.Summarize(
+			extent.Segment{Key: key, Size: 3}, []extent.Extent{{Log: "a.b", First: 1, Last: 1, Count: 1}})}},
 		{Kind: manifest.Floor, Epoch: last.Epoch + 1, Floor: 1},
 	} {
 		if _, err := m.Append(s.Context(), r); err != nil {

@@ -3,32 +3,33 @@ package manifest
 import (
 	"errors"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"dormouse/internal/extent"
 	"dormouse/internal/golden"
 )
 
 // TestGoldenRecords: a record is read as it was appended, whichever version did, and one of an unknown version is
 // refused.
 func TestGoldenRecords(t *testing.T) {
-	for name, kind := range map[string]Kind{"claim": Claim, "floor": Floor, "commit": Commit, "snapshot": TakeSnapshot} {
+	for name, kind := range map[string]Kind{"claim": Claim, "floor": Floor, "commit": Commit, "checkpoint": TakeCheckpoint,
+		"merge": Merge} {
 		var want Record
 		golden.Fill(&want)
 		want.Kind, want.Stored = kind, time.Time{}
-		if kind == Claim || kind == Floor {
+		possible(want.Segments)
+		possible(want.Merge.Outputs)
+		if kind != Commit {
 			want.Segments = nil
 		}
-		for i := range want.Segments {
-			for j := range want.Segments[i].Extents {
-				e := &want.Segments[i].Extents[j]
-				e.Log, e.Last, e.Count, e.MaxTime = "a.b", e.First+9, 3, e.MinTime+5
-			}
+		if kind != TakeCheckpoint {
+			want.Checkpoint = nil
 		}
-		if want.Snapshot = nil; kind == TakeSnapshot {
-			want.Snapshot = &Snapshot{UpTo: 9, UpToID: "nine", Highest: 7, Runs: []Run{{UpTo: 9, Extents: 1, Entries: 2}}}
-			golden.Fill(&want.Snapshot.Runs[0].Parts)
+		if kind != Merge {
+			want.Merge = nil
 		}
 		today, err := want.Encode()
 		if err != nil {
@@ -42,5 +43,21 @@ func TestGoldenRecords(t *testing.T) {
 		if _, err := Decode(kept); !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), "version") {
 			t.Errorf("%s of another version: %v", name, err)
 		}
+	}
+}
+
+// possible makes segments such as can be.
+func possible(segments []extent.Summary) {
+	for i := range segments {
+		s := &segments[i]
+		slices.Sort(s.Refused)
+		s.First, s.Last, s.Logs, s.Entries, s.MaxSeq, s.MaxTime = "a.b", "a.c", 2, 3, s.MinSeq+9, s.MinTime+5
+	}
+}
+
+// TestRecordOfTheVersionBefore: its archive is refused by what it is.
+func TestRecordOfTheVersionBefore(t *testing.T) {
+	if _, err := Decode(golden.Kept(t, "version1")); !errors.Is(err, ErrOldFormat) {
+		t.Errorf("read with %v", err)
 	}
 }

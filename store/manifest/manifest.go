@@ -104,7 +104,7 @@ type Presence int
 
 // What Has returns.
 const (
-	Gone  Presence = iota // nothing: a snapshot has it, or had
+	Gone  Presence = iota // nothing: a checkpoint has it, or had
 	Same                  // that record
 	Other                 // another record: a power failure took that one
 )
@@ -229,8 +229,8 @@ func (m *Manifest) Append(ctx context.Context, r Record) (uint64, error) {
 	if m.end != m.last {
 		r.End, r.EndID = m.end, m.endID
 	}
-	if r.SnapshotSeq = m.record.SnapshotSeq; m.record.Kind == TakeSnapshot {
-		r.SnapshotSeq = m.last
+	if r.CheckpointSeq = m.record.CheckpointSeq; m.record.Kind == TakeCheckpoint {
+		r.CheckpointSeq = m.last
 	}
 	// An ID for each try: a power failure may take the one that succeeded, and what others have appended after it must not
 	// take the next one for it.
@@ -310,7 +310,7 @@ const scanWindow = 32
 // consumer, and the scan goes on with another.
 const scanHeartbeat = time.Second
 
-// ErrGap is wrapped by what Scan returns when records are missing: a snapshot that was taken meanwhile has them, or a
+// ErrGap is wrapped by what Scan returns when records are missing: a checkpoint that was taken meanwhile has them, or a
 // power failure of the servers took them.
 var ErrGap = errors.New("manifest records are missing")
 

@@ -16,6 +16,7 @@ import (
 	"dormouse/internal/natstest"
 	"dormouse/internal/shardid"
 	"dormouse/internal/wire"
+	"dormouse/store/tree"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -42,10 +43,13 @@ func open(t *testing.T, js jetstream.JetStream, shard shardid.Shard) *Manifest {
 }
 
 func commit(epoch, first uint64) Record {
-	return Record{Kind: Commit, Epoch: epoch, Owner: "n", Floor: first - 1, Segments: []Committed{{
-		Segment: extent.Segment{Key: fmt.Sprintf("0/%d.sst", first), Size: 1},
-		Extents: []extent.Extent{{Log: "a.b", First: first, Last: first, Count: 1, Bytes: 3}},
-	}}}
+	return Record{Kind: Commit, Epoch: epoch, Owner: "n", Floor: first - 1, Segments: []extent.Summary{segmentOf(first)}}
+}
+
+// segmentOf has one entry.
+func segmentOf(seq uint64) extent.Summary {
+	return extent.Summarize(extent.Segment{Key: fmt.Sprintf("0/%d.sst", seq), Size: 1},
+		[]extent.Extent{{Log: "a.b", First: seq, Last: seq, Count: 1, Bytes: 3}})
 }
 
 // TestOnlyTheLastClaimCanAppend holds invariant 4: whatever an old owner does, its append after another's is refused,
@@ -125,7 +129,7 @@ func TestAppendWhoseAnswerIsLostHappensOnce(t *testing.T) {
 			}
 			var got []uint64
 			err := Scan(t.Context(), js, 0, Mark{}, m.Mark(), func(_, _ uint64, r Record) error {
-				got = append(got, r.Segments[0].Extents[0].First)
+				got = append(got, r.Segments[0].MinSeq)
 				return nil
 			})
 			if err != nil || fmt.Sprint(got) != "[1 2 3]" {
@@ -272,7 +276,7 @@ func TestScanEndsWithWhatItIsToldTo(t *testing.T) {
 	}
 }
 
-// TestScanNoticesWhatIsGone: a reader that stood still while a snapshot was taken and records were dropped must not
+// TestScanNoticesWhatIsGone: a reader that stood still while a checkpoint was taken and records were dropped must not
 // pass over them.
 func TestScanNoticesWhatIsGone(t *testing.T) {
 	js := newStream(t)
@@ -284,11 +288,11 @@ func TestScanNoticesWhatIsGone(t *testing.T) {
 		}
 		ids = append(ids, m.record.ID)
 	}
-	snapshot := &Snapshot{UpTo: 4, Runs: []Run{{UpTo: 4}}}
-	if _, err := m.Append(t.Context(), Record{Kind: TakeSnapshot, Epoch: 1, Snapshot: snapshot}); err != nil {
+	checkpoint := &Checkpoint{UpTo: 4}
+	if _, err := m.Append(t.Context(), Record{Kind: TakeCheckpoint, Epoch: 1, Checkpoint: checkpoint}); err != nil {
 		t.Fatal(err)
 	}
-	if err := Purge(t.Context(), js, 0, snapshot); err != nil {
+	if err := Purge(t.Context(), js, 0, checkpoint); err != nil {
 		t.Fatal(err)
 	}
 	upTo := m.Mark()
@@ -312,8 +316,8 @@ func TestScanNoticesWhatIsGone(t *testing.T) {
 	}
 }
 
-// TestSnapshotIsFoundFromLaterRecords: also from one that does not follow it directly, and the newest one counts.
-func TestSnapshotIsFoundFromLaterRecords(t *testing.T) {
+// TestCheckpointIsFoundFromLaterRecords: also from one that does not follow it directly, and the newest one counts.
+func TestCheckpointIsFoundFromLaterRecords(t *testing.T) {
 	js := newStream(t)
 	m := open(t, js, 0)
 	if _, err := m.Append(t.Context(), Record{Kind: Claim, Epoch: 1, Owner: "n"}); err != nil {
@@ -321,14 +325,14 @@ func TestSnapshotIsFoundFromLaterRecords(t *testing.T) {
 	}
 	for round := range uint64(2) {
 		_, last := m.Last()
-		snapshot := &Snapshot{UpTo: last, Runs: []Run{{UpTo: last}}}
-		if _, err := m.Append(t.Context(), Record{Kind: TakeSnapshot, Epoch: 1, Snapshot: snapshot}); err != nil {
+		checkpoint := &Checkpoint{UpTo: last}
+		if _, err := m.Append(t.Context(), Record{Kind: TakeCheckpoint, Epoch: 1, Checkpoint: checkpoint}); err != nil {
 			t.Fatal(err)
 		}
 		for n := range uint64(3) {
-			found, err := open(t, js, 0).Snapshot(t.Context())
+			found, err := open(t, js, 0).Checkpoint(t.Context())
 			if err != nil || found == nil || found.UpTo != last {
-				t.Fatalf("%d records after snapshot %d it is %+v, %v", n, round, found, err)
+				t.Fatalf("%d records after checkpoint %d it is %+v, %v", n, round, found, err)
 			}
 			if _, err := m.Append(t.Context(), commit(1, 10*round+n+1)); err != nil {
 				t.Fatal(err)
@@ -385,16 +389,17 @@ func FuzzDecode(f *testing.F) {
 	}
 	f.Add(data)
 	f.Add([]byte{recordVersion})
-	snapshot := Record{Kind: TakeSnapshot, Epoch: 2,
-		Snapshot: &Snapshot{UpTo: 9, Runs: []Run{{UpTo: 4}, {After: 4, UpTo: 9}}}}
-	if data, err = snapshot.Encode(); err != nil {
-		f.Fatal(err)
+	for _, r := range []Record{{Kind: TakeCheckpoint, Epoch: 2, Checkpoint: &Checkpoint{UpTo: 9}},
+		{Kind: Merge, Epoch: 2, Merge: &tree.Replacement{Inputs: []string{"a"}, Outputs: []extent.Summary{segmentOf(1)}}}} {
+		if data, err = r.Encode(); err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
 	}
-	f.Add(data)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r, err := Decode(data)
 		if err != nil {
-			if !errors.Is(err, ErrCorrupt) {
+			if !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrOldFormat) {
 				t.Fatalf("error %v does not wrap ErrCorrupt", err)
 			}
 			return

@@ -9,7 +9,7 @@ import (
 	"dormouse/internal/extent"
 )
 
-// Newest returns the object that the newest commit or snapshot of the shard names, false when nothing was ever
+// Newest returns the object that the newest commit, merge or checkpoint of the shard names, false when nothing was ever
 // committed. The system's bucket has it: by this an archive is known whose bucket says nothing of itself.
 func (m *Manifest) Newest(ctx context.Context) (extent.Segment, bool, error) {
 	for r, seq := m.record, m.last; seq > 0; {
@@ -22,7 +22,7 @@ func (m *Manifest) Newest(ctx context.Context) (extent.Segment, bool, error) {
 		}
 		r, err = m.get(ctx, seq)
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
-			break // a snapshot has it, which was passed on the way and names nothing
+			break // a checkpoint has it, which was passed on the way
 		}
 		if err != nil {
 			return extent.Segment{}, false, err
@@ -33,15 +33,15 @@ func (m *Manifest) Newest(ctx context.Context) (extent.Segment, bool, error) {
 
 // object returns an object of the bucket that the record names, the newest of them.
 func (r Record) object() (extent.Segment, bool) {
-	if n := len(r.Segments); n > 0 {
-		return r.Segments[n-1].Segment, true
+	segments := r.Segments
+	if r.Merge != nil {
+		segments = r.Merge.Outputs
 	}
-	if r.Snapshot != nil {
-		for i := len(r.Snapshot.Runs) - 1; i >= 0; i-- {
-			if parts := r.Snapshot.Runs[i].Parts; len(parts) > 0 {
-				return parts[len(parts)-1], true
-			}
-		}
+	if n := len(segments); n > 0 {
+		return segments[n-1].Object, true
+	}
+	if r.Checkpoint != nil {
+		return r.Checkpoint.Object, true
 	}
 	return extent.Segment{}, false
 }

@@ -1,5 +1,6 @@
 // Package manifest is the ordered record of what was committed to the archive: one JetStream subject for each shard,
-// the source of truth from which every catalog is derived, and the fence that lets only the current owner commit.
+// the source of truth from which the tree of live segments is made, and the fence that lets only the current owner
+// commit.
 //
 // It never touches Pebble or the bucket. Open ingest/shard/committer.go for who appends.
 package manifest
@@ -14,6 +15,7 @@ import (
 
 	"dormouse/internal/codec"
 	"dormouse/internal/extent"
+	"dormouse/store/tree"
 )
 
 // Kind says what a record is for.
@@ -21,10 +23,11 @@ type Kind uint8
 
 // The kinds.
 const (
-	Claim        Kind = iota + 1 // an owner begins a new epoch
-	Commit                       // segments are part of the archive from here on
-	Floor                        // the floor moved on while nothing was committed
-	TakeSnapshot                 // the extents of earlier records are in objects of the bucket too
+	Claim          Kind = iota + 1 // an owner begins a new epoch
+	Commit                         // segments are part of the archive from here on
+	Floor                          // the floor moved on while nothing was committed
+	TakeCheckpoint                 // the tree that the earlier records make is an object of the bucket too
+	Merge                          // segments take the place of others
 )
 
 // Record is one manifest record.
@@ -39,11 +42,12 @@ type Record struct {
 	ID   string    `cbor:"4,keyasint"`
 	Time time.Time `cbor:"5,keyasint"` // by the clock of the owner's machine
 	// by the clock of the stream's server; of a record that was read from it
-	Stored   time.Time   `cbor:"-"`
-	Floor    uint64      `cbor:"6,keyasint"`           // everything up to this source sequence is archived
-	Segments []Committed `cbor:"7,keyasint,omitempty"` // of a Commit
-	Snapshot *Snapshot   `cbor:"8,keyasint,omitempty"` // of a TakeSnapshot
-	Source   Source      `cbor:"14,keyasint"`          // what Floor and Segments speak of
+	Stored     time.Time         `cbor:"-"`
+	Floor      uint64            `cbor:"6,keyasint"`            // everything up to this source sequence is archived
+	Segments   []extent.Summary  `cbor:"7,keyasint,omitempty"`  // of a Commit; none shares a log with another one
+	Checkpoint *Checkpoint       `cbor:"8,keyasint,omitempty"`  // of a TakeCheckpoint
+	Merge      *tree.Replacement `cbor:"15,keyasint,omitempty"` // of a Merge
+	Source     Source            `cbor:"14,keyasint"`           // what Floor and Segments speak of
 	// Prev and PrevID are the sequence and the ID of the record that this one follows; 0 and "" for the first. End and
 	// EndID are those of the message directly before it, when that is not Prev because it counts for nothing. Append sets
 	// them. They tell a record that is missing, and one that was appended to a history which a power failure took back.
@@ -51,8 +55,8 @@ type Record struct {
 	PrevID string `cbor:"11,keyasint,omitempty"`
 	End    uint64 `cbor:"12,keyasint,omitempty"`
 	EndID  string `cbor:"13,keyasint,omitempty"`
-	// SnapshotSeq is the sequence of the newest TakeSnapshot before this record; 0 is none. Append sets it.
-	SnapshotSeq uint64 `cbor:"9,keyasint,omitempty"`
+	// CheckpointSeq is the sequence of the newest TakeCheckpoint before this record; 0 is none. Append sets it.
+	CheckpointSeq uint64 `cbor:"9,keyasint,omitempty"`
 }
 
 // Source says which source stream a record's sequences are of, and how far that was taken in. A later owner tells by it
@@ -71,30 +75,19 @@ func (r Record) before() (seq uint64, id string) {
 	return r.Prev, r.PrevID
 }
 
-// Committed is a segment and the extents of it that were accepted. Entries of the object outside them are not part of
-// the archive.
-type Committed struct {
-	Segment extent.Segment  `cbor:"1,keyasint"`
-	Extents []extent.Extent `cbor:"2,keyasint"`
-}
-
-// Highest returns the highest source sequence in the record's extents, 0 without any.
-func (r Record) Highest() uint64 {
-	var highest uint64
-	for _, s := range r.Segments {
-		for _, e := range s.Extents {
-			highest = max(highest, e.Last)
-		}
+// Apply returns the tree that t becomes by the record, which is at seq, and the segments that are live no more.
+func (r Record) Apply(t tree.Tree, seq uint64) (next tree.Tree, replaced []extent.Summary, err error) {
+	next = t
+	switch {
+	case len(r.Segments) > 0:
+		next, err = t.Commit(seq, r.Segments)
+	case r.Merge != nil:
+		next, replaced, err = t.Replace(*r.Merge)
 	}
-	return highest
-}
-
-// Extents returns the number of the record's extents.
-func (r Record) Extents() (n uint64) {
-	for _, s := range r.Segments {
-		n += uint64(len(s.Extents))
+	if err != nil {
+		err = fmt.Errorf("%w: at %d: %w", ErrCorrupt, seq, err)
 	}
-	return n
+	return next, replaced, err
 }
 
 // ErrCorrupt is wrapped by the errors of records that cannot be read.
@@ -103,9 +96,18 @@ var ErrCorrupt = errors.New("corrupt manifest record")
 // A record's bytes:
 //
 //	+--------------+-----------------------------------+
-//	| version 0x01 | zstd frame of the record as CBOR  |
+//	| version 0x02 | zstd frame of the record as CBOR  |
 //	+--------------+-----------------------------------+
-const recordVersion = 1
+//
+// Version 1 named every extent. Its records are refused: the extents of a snapshot do not tell the order in which their
+// segments were committed, which a tree needs.
+const recordVersion = 2
+
+const oldVersion = 1
+
+// ErrOldFormat is what records of an archive return that a version of Dormouse made whose manifest named extents.
+var ErrOldFormat = errors.New("this archive was made by a Dormouse whose manifest names extents, which this one does " +
+	"not read: go on with that version, or publish what it reads into a new system")
 
 // maxDecoded bounds what a damaged record can make the decoder allocate.
 const maxDecoded = 64 << 20
@@ -140,7 +142,10 @@ func (r Record) Encode() ([]byte, error) {
 // Decode reads a record. Its error wraps ErrCorrupt.
 func Decode(data []byte) (Record, error) {
 	var r Record
-	if len(data) == 0 || data[0] != recordVersion {
+	switch {
+	case len(data) > 0 && data[0] == oldVersion:
+		return r, ErrOldFormat
+	case len(data) == 0 || data[0] != recordVersion:
 		return r, fmt.Errorf("%w: unknown version", ErrCorrupt)
 	}
 	_, dec := zstdCodec()
@@ -151,19 +156,17 @@ func Decode(data []byte) (Record, error) {
 	if err := codec.Decode(plain, &r); err != nil {
 		return r, fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
-	if r.Kind < Claim || r.Kind > TakeSnapshot || r.Epoch == 0 || (r.Kind == TakeSnapshot) != (r.Snapshot != nil) {
+	if r.Kind < Claim || r.Kind > Merge || r.Epoch == 0 || (r.Kind == TakeCheckpoint) != (r.Checkpoint != nil) ||
+		(r.Kind == Merge) != (r.Merge != nil) || r.Kind != Commit && len(r.Segments) > 0 {
 		return r, fmt.Errorf("%w: kind %d in epoch %d", ErrCorrupt, r.Kind, r.Epoch)
 	}
-	if r.Snapshot != nil {
-		if err := r.Snapshot.validate(); err != nil {
-			return r, err
-		}
+	segments := r.Segments
+	if r.Merge != nil {
+		segments = r.Merge.Outputs
 	}
-	for _, s := range r.Segments {
-		for _, e := range s.Extents {
-			if err := e.Validate(); err != nil {
-				return r, fmt.Errorf("%w: segment %s: %w", ErrCorrupt, s.Segment.Key, err)
-			}
+	for _, s := range segments {
+		if err := s.Validate(); err != nil {
+			return r, fmt.Errorf("%w: %w", ErrCorrupt, err)
 		}
 	}
 	return r, nil

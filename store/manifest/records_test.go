@@ -2,6 +2,8 @@ package manifest
 
 import (
 	"errors"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/nats-io/nats.go"
@@ -10,27 +12,38 @@ import (
 	"dormouse/internal/extent"
 	"dormouse/internal/natstest"
 	"dormouse/internal/wire"
+	"dormouse/store/tree"
 )
 
 // TestRecordsThatCannotBe are well encoded, and no owner appends one.
 func TestRecordsThatCannotBe(t *testing.T) {
-	snapshot := func(s Snapshot) Record { return Record{Kind: TakeSnapshot, Epoch: 1, Snapshot: &s} }
-	commitOf := func(e extent.Extent) Record {
-		return Record{Kind: Commit, Epoch: 1, Segments: []Committed{{Segment: extent.Segment{Key: "0/a.sst"},
-			Extents: []extent.Extent{e}}}}
+	commitOf := func(change func(*extent.Summary)) Record {
+		s := segmentOf(1)
+		change(&s)
+		return Record{Kind: Commit, Epoch: 1, Segments: []extent.Summary{s}}
 	}
+	merge := &tree.Replacement{Inputs: []string{"0/a.sst", "0/b.sst"}}
 	for name, r := range map[string]Record{
-		"no kind":                         {Epoch: 1},
-		"an unknown kind":                 {Kind: TakeSnapshot + 1, Epoch: 1},
-		"no epoch":                        {Kind: Claim},
-		"a snapshot without one":          {Kind: TakeSnapshot, Epoch: 1},
-		"a floor with a snapshot":         {Kind: Floor, Epoch: 1, Snapshot: &Snapshot{}},
-		"an extent without entries":       commitOf(extent.Extent{Log: "a.b", First: 1, Last: 1}),
-		"an extent that ends before":      commitOf(extent.Extent{Log: "a.b", First: 2, Last: 1, Count: 1}),
-		"runs with a gap":                 snapshot(Snapshot{UpTo: 9, Runs: []Run{{UpTo: 4}, {After: 5, UpTo: 9}}}),
-		"a run of nothing":                snapshot(Snapshot{UpTo: 4, Runs: []Run{{UpTo: 4}, {After: 4, UpTo: 4}}}),
-		"runs that end too early":         snapshot(Snapshot{UpTo: 9, Runs: []Run{{UpTo: 4}}}),
-		"no runs":                         snapshot(Snapshot{UpTo: 9}),
+		"no kind":                    {Epoch: 1},
+		"an unknown kind":            {Kind: Merge + 1, Epoch: 1},
+		"no epoch":                   {Kind: Claim},
+		"a checkpoint without one":   {Kind: TakeCheckpoint, Epoch: 1},
+		"a floor with a checkpoint":  {Kind: Floor, Epoch: 1, Checkpoint: &Checkpoint{}},
+		"a merge without one":        {Kind: Merge, Epoch: 1},
+		"a commit with a merge":      {Kind: Commit, Epoch: 1, Merge: merge},
+		"a floor with segments":      {Kind: Floor, Epoch: 1, Segments: []extent.Summary{segmentOf(1)}},
+		"a segment without a key":    commitOf(func(s *extent.Summary) { s.Object.Key = "" }),
+		"a segment without bytes":    commitOf(func(s *extent.Summary) { s.Object.Size = 0 }),
+		"a segment without logs":     commitOf(func(s *extent.Summary) { s.Logs = 0 }),
+		"more logs than entries":     commitOf(func(s *extent.Summary) { s.Logs = 2 }),
+		"a segment of no log":        commitOf(func(s *extent.Summary) { s.First, s.Last = "", "" }),
+		"logs that end before":       commitOf(func(s *extent.Summary) { s.Last = "a.a" }),
+		"a segment from no sequence": commitOf(func(s *extent.Summary) { s.MinSeq = 0 }),
+		"a segment that ends before": commitOf(func(s *extent.Summary) { s.MinSeq = 2 }),
+		"a segment of times that do": commitOf(func(s *extent.Summary) { s.MinTime = 1 }),
+		"refused logs in no order":   commitOf(func(s *extent.Summary) { s.Refused = []string{"b", "a"} }),
+		"a merge's output that cannot be": {Kind: Merge, Epoch: 1, Merge: &tree.Replacement{Inputs: merge.Inputs,
+			Outputs: []extent.Summary{{}}}},
 		"far more than a record can hold": {Kind: Claim, Epoch: 1, Owner: string(make([]byte, maxDecoded+1))},
 	} {
 		data, err := r.Encode()
@@ -73,7 +86,7 @@ func TestFollows(t *testing.T) {
 	}
 }
 
-// TestPurgeKeepsShardsApart: what a snapshot of one shard has is dropped, and nothing of another.
+// TestPurgeKeepsShardsApart: what a checkpoint of one shard has is dropped, and nothing of another.
 func TestPurgeKeepsShardsApart(t *testing.T) {
 	js := newStream(t)
 	a, b := open(t, js, 0), open(t, js, 1)
@@ -85,7 +98,7 @@ func TestPurgeKeepsShardsApart(t *testing.T) {
 		}
 	}
 	_, last := a.Last()
-	if err := Purge(t.Context(), js, 0, &Snapshot{UpTo: last - 4}); err != nil {
+	if err := Purge(t.Context(), js, 0, &Checkpoint{UpTo: last - 4}); err != nil {
 		t.Fatal(err)
 	}
 	stream, err := js.Stream(t.Context(), wire.ManifestStream)
@@ -102,14 +115,14 @@ func TestPurgeKeepsShardsApart(t *testing.T) {
 	}
 }
 
-// TestSnapshotThatIsNone: a record that names another one as its snapshot is not believed, or an owner would begin with
-// nothing.
-func TestSnapshotThatIsNone(t *testing.T) {
+// TestCheckpointThatIsNone: a record that names another one as its checkpoint is not believed, or an owner would begin
+// with nothing.
+func TestCheckpointThatIsNone(t *testing.T) {
 	js := newStream(t)
 	if _, err := open(t, js, 0).Append(t.Context(), Record{Kind: Claim, Epoch: 1, Owner: "n"}); err != nil {
 		t.Fatal(err)
 	}
-	data, err := Record{Kind: Floor, Epoch: 1, ID: "forged", SnapshotSeq: 1}.Encode()
+	data, err := Record{Kind: Floor, Epoch: 1, ID: "forged", CheckpointSeq: 1}.Encode()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,8 +136,8 @@ func TestSnapshotThatIsNone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if snapshot, err := m.Snapshot(t.Context()); !errors.Is(err, ErrCorrupt) {
-		t.Errorf("the snapshot is %+v, %v", snapshot, err)
+	if checkpoint, err := m.Checkpoint(t.Context()); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("the checkpoint is %+v, %v", checkpoint, err)
 	}
 }
 
@@ -135,7 +148,7 @@ func TestMessagesThatAreNoRecords(t *testing.T) {
 	js := newStream(t)
 	garbage := func(subject string) {
 		t.Helper()
-		for _, data := range []string{"", "garbage", "\x01garbage"} {
+		for _, data := range []string{"", "garbage", "\x02garbage"} {
 			if _, err := js.Publish(t.Context(), subject, []byte(data)); err != nil {
 				t.Fatal(err)
 			}
@@ -173,12 +186,42 @@ func TestMessagesThatAreNoRecords(t *testing.T) {
 
 	// What says that it is an owner's and cannot be read may be a newer version's, and is not passed over.
 	newer := nats.NewMsg(subject)
-	newer.Data = []byte("\x02")
+	newer.Data = []byte("\x03")
 	newer.Header.Set(HeaderEpoch, "9")
 	if _, err := js.PublishMsg(t.Context(), newer); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Open(t.Context(), js, 0); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("a record that cannot be read: %v", err)
+	}
+}
+
+// TestApply: a commit and a merge change the tree, the others do not, and what cannot be is damage that is told with
+// the record's sequence.
+func TestApply(t *testing.T) {
+	var live tree.Tree
+	var replaced []extent.Summary
+	var err error
+	for seq, r := range map[uint64]Record{1: claim(1, "n"), 2: {Kind: Floor, Epoch: 1},
+		3: {Kind: TakeCheckpoint, Epoch: 1, Checkpoint: &Checkpoint{}}} {
+		if live, replaced, err = r.Apply(live, seq); err != nil || len(live.Runs())+len(replaced) > 0 {
+			t.Fatalf("kind %d: %+v, %v, %v", r.Kind, live, replaced, err)
+		}
+	}
+	for seq := uint64(4); seq < 7; seq++ {
+		if live, replaced, err = commit(1, seq).Apply(live, seq); err != nil || len(replaced) > 0 {
+			t.Fatal(err)
+		}
+	}
+	merge := Record{Kind: Merge, Epoch: 1, Merge: &tree.Replacement{Inputs: []string{"0/4.sst", "0/5.sst"},
+		Outputs: []extent.Summary{segmentOf(9)}}}
+	if live, replaced, err = merge.Apply(live, 7); err != nil || len(replaced) != 2 ||
+		!slices.Equal(tree.Inputs(live.Runs()), []string{"0/9.sst", "0/6.sst"}) {
+		t.Errorf("after a merge: %+v, %+v, %v", live, replaced, err)
+	}
+	for name, r := range map[string]Record{"a merge twice": merge, "a commit of the past": commit(1, 2)} {
+		if _, _, err := r.Apply(live, 6); !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), "at 6") {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }

@@ -47,11 +47,11 @@ func TestErrorsSayWhatIsMissing(t *testing.T) {
 	short, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	s.Claim(1)
-	if _, err := Locate(short, asks, "a.b"); err == nil {
+	if _, err := Locate(short, asks, s.archive, "a.b"); err == nil {
 		t.Error("nobody answers, and Locate says nothing")
 	}
 	s.Own(1)
-	at, err := Locate(t.Context(), asks, "a.b")
+	at, err := Locate(t.Context(), asks, s.archive, "a.b")
 	if !errors.Is(err, client.ErrNoLog) || !strings.Contains(err.Error(), "a.b") ||
 		at.Source.Stream != wire.DefaultSource {
 		t.Errorf("unknown log: %+v, %v", at, err)
@@ -59,7 +59,8 @@ func TestErrorsSayWhatIsMissing(t *testing.T) {
 	if err := s.JS.DeleteStream(t.Context(), wire.DefaultSource); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Locate(t.Context(), asks, "a.b"); err == nil || !strings.Contains(err.Error(), "dormouse serve") {
+	if _, err := Locate(t.Context(), asks, s.archive, "a.b"); err == nil ||
+		!strings.Contains(err.Error(), "dormouse serve") {
 		t.Errorf("no system: %v", err)
 	}
 }

@@ -26,19 +26,18 @@ func (a archive) Scan(_ context.Context, _ string, first, last uint64, fn func(e
 	return nil
 }
 
-// owner knows that entries up to 4 are archived, in one extent, and has taken in the stream up to 5.
+// owner knows that a segment can have entries of the log up to 4, and has taken in the stream up to 5.
 type owner struct{}
 
-func (owner) Held(_ context.Context, log string, after uint64) (reader.Held, error) {
+func (owner) Held(_ context.Context, log string, at reader.Place) (reader.Held, error) {
 	held := reader.Held{Applied: 5}
-	if after < 4 {
-		held.Extents = []extent.Located{{Extent: extent.Extent{Log: log, First: 1, Last: 4, Count: 2},
-			Segment: extent.Segment{Key: "0/one.sst"}}}
+	if at.Since < 3 {
+		held.Pieces = []extent.Piece{{Newest: 3, Segment: extent.Summary{First: log, Last: log, MinSeq: 1, MaxSeq: 4}}}
 	}
 	return held, nil
 }
 
-func (owner) Complete(context.Context, string, uint64, uint64, []uint64) (bool, uint64, error) {
+func (owner) Complete(context.Context, string, reader.Place, uint64, []uint64) (bool, uint64, error) {
 	return false, 5, nil
 }
 

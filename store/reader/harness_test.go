@@ -1,6 +1,7 @@
 package reader
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -18,15 +19,20 @@ func newSystem(t *testing.T) *system {
 	return &system{storetest.New(t)}
 }
 
+// archive opens the bucket, whatever it is called.
+func (s *system) archive(context.Context, string) (*Bucket, error) {
+	return NewBucket(s.JS, s.Bucket), nil
+}
+
 // open locates a log and makes its reader.
 func (s *system) open(log string) *Reader {
 	s.T.Helper()
 	c := client.New(s.NC, s.JS)
-	at, err := Locate(s.T.Context(), c, log)
+	at, err := Locate(s.T.Context(), c, s.archive, log)
 	if err != nil {
 		s.T.Fatal(err)
 	}
-	r, closeReader, err := Open(s.T.Context(), c, at, s.Bucket)
+	r, closeReader, err := Open(s.T.Context(), c, at, NewBucket(s.JS, s.Bucket))
 	if err != nil {
 		s.T.Fatal(err)
 	}

@@ -234,28 +234,29 @@ func TestKept(t *testing.T) {
 // TestAnswersThatMakeNoSense end a read; they neither repeat nor reorder entries, and nothing goes on without end.
 func TestAnswersThatMakeNoSense(t *testing.T) {
 	value := entry.AppendValue(nil, time.Unix(1, 0), nil, []byte("x"))
-	e := func(log string, first, last uint64) extent.Located {
-		return extent.Located{Extent: extent.Extent{Log: log, First: first, Last: last, Count: 1},
-			Segment: extent.Segment{Key: "0/a.sst"}}
+	p := func(log string, newest uint64) extent.Piece {
+		return extent.Piece{Newest: newest, Segment: extent.Summarize(extent.Segment{Key: "0/a.sst", Size: 1},
+			[]extent.Extent{{Log: log, First: 1, Last: 9, Count: 1}})}
 	}
+	none := p("a.b", 9)
+	none.Segment.Entries = 0
 	for name, reply := range map[string]wire.HeldReply{
-		"an entry again":       {Entries: []wire.HeldEntry{{Seq: 5, Value: value}}},
-		"entries out of order": {Entries: []wire.HeldEntry{{Seq: 7, Value: value}, {Seq: 6, Value: value}}},
-		"no entry":             {Entries: []wire.HeldEntry{{Seq: 7, Value: []byte{9}}}},
-		"an extent again":      {Extents: []extent.Located{e("a.b", 1, 5)}},
-		"another log's":        {Extents: []extent.Located{e("a.c", 6, 6)}},
-		"no extent":            {Extents: []extent.Located{e("a.b", 7, 6)}},
-		"extents out of order": {Extents: []extent.Located{e("a.b", 8, 9), e("a.b", 6, 7)}},
-		"more, and nothing":    {More: true},
-		"entries before extents": {Entries: []wire.HeldEntry{{Seq: 6, Value: value}},
-			Extents: []extent.Located{e("a.b", 7, 8)}},
+		"an entry again":        {Entries: []wire.HeldEntry{{Seq: 5, Value: value}}},
+		"entries out of order":  {Entries: []wire.HeldEntry{{Seq: 7, Value: value}, {Seq: 6, Value: value}}},
+		"no entry":              {Entries: []wire.HeldEntry{{Seq: 7, Value: []byte{9}}}},
+		"a segment again":       {Pieces: []extent.Piece{p("a.b", 7)}},
+		"another log's":         {Pieces: []extent.Piece{p("a.c", 8)}},
+		"no segment":            {Pieces: []extent.Piece{none}},
+		"segments out of order": {Pieces: []extent.Piece{p("a.b", 9), p("a.b", 8)}},
+		"more, and nothing":     {More: true},
 	} {
-		if held, err := heldOf("a.b", 5, reply); !errors.Is(err, errReply) {
+		if held, err := heldOf("a.b", Place{5, 7}, reply); !errors.Is(err, errReply) {
 			t.Errorf("%s: %+v, %v", name, held, err)
 		}
 	}
-	if held, err := heldOf("a.b", 5, wire.HeldReply{Entries: []wire.HeldEntry{{Seq: 6, Value: value}},
-		More: true}); err != nil || len(held.Entries) != 1 {
+	if held, err := heldOf("a.b", Place{5, 7}, wire.HeldReply{Entries: []wire.HeldEntry{{Seq: 6, Value: value}},
+		Pieces: []extent.Piece{p("a.b", 8), p("a.b", 8)}, More: true}); err != nil || len(held.Entries) != 1 ||
+		len(held.Pieces) != 2 {
 		t.Errorf("%+v, %v", held, err)
 	}
 }

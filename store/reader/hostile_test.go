@@ -79,7 +79,7 @@ func TestLogsLikeWildcards(t *testing.T) {
 			t.Errorf("%s: got %q, want %q", log, got, want)
 		}
 	}
-	if _, err := Locate(t.Context(), client.New(s.NC, s.JS), "a.c*"); !errors.Is(err, client.ErrNoLog) {
+	if _, err := Locate(t.Context(), client.New(s.NC, s.JS), s.archive, "a.c*"); !errors.Is(err, client.ErrNoLog) {
 		t.Errorf("a log that is not there: %v", err)
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"dormouse/internal/entry"
 	"dormouse/internal/wire"
+	"dormouse/store/bucket"
 	"dormouse/store/client"
 )
 
@@ -41,15 +42,25 @@ func (w *walk) done() bool { return !w.query.Follow && w.reached() >= w.end }
 
 // readHeld emits what the owner has, until it has no more than it has taken in.
 func (w *walk) readHeld(ctx context.Context) error {
+	var gone missing
 	for {
-		held, err := w.Owner.Held(ctx, w.query.Log, w.position)
+		held, err := w.Owner.Held(ctx, w.query.Log, w.place())
 		if err != nil {
 			return err
 		}
-		for _, l := range held.Extents {
-			if err := w.readExtent(ctx, l); err != nil {
+		err = w.readPieces(ctx, held.Pieces)
+		if errors.Is(err, bucket.ErrNotFound) {
+			if err := gone.again(ctx, err); err != nil {
 				return err
 			}
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		gone = missing{}
+		if n := len(held.Pieces); n > 0 {
+			w.since = held.Pieces[n-1].Newest
 		}
 		if err := w.emitAll(held.Entries); err != nil {
 			return err
@@ -70,6 +81,9 @@ func (w *walk) readHeld(ctx context.Context) error {
 // emitAll emits entries up to the end of a query that does not follow.
 func (w *walk) emitAll(batch []entry.Entry) error {
 	for _, e := range batch {
+		if e.Seq <= w.position { // archived meanwhile
+			continue
+		}
 		if !w.query.Follow && e.Seq > w.end {
 			return errEnough
 		}
@@ -139,6 +153,7 @@ var errBehind = errors.New("entries have left the stream that the shard's owner 
 // can tell, so that the read waits for the owner.
 func (w *walk) complete(ctx context.Context, upTo uint64, batch []entry.Entry) (bool, error) {
 	began, seqs := time.Now(), make([]uint64, len(batch))
+	heard := began // when the owner answered last
 	for i, e := range batch {
 		seqs[i] = e.Seq
 	}
@@ -148,7 +163,7 @@ func (w *walk) complete(ctx context.Context, upTo uint64, batch []entry.Entry) (
 		}
 	}
 	for pause := lagPause; ; pause = min(2*pause, maxLagPause) {
-		complete, applied, err := w.Owner.Complete(ctx, w.query.Log, w.position, upTo, seqs)
+		complete, applied, err := w.Owner.Complete(ctx, w.query.Log, w.place(), upTo, seqs)
 		switch {
 		case ctx.Err() != nil:
 			return false, ctx.Err()
@@ -156,6 +171,8 @@ func (w *walk) complete(ctx context.Context, upTo uint64, batch []entry.Entry) (
 			return false, err
 		case err == nil && applied >= upTo:
 			return complete, nil
+		case err == nil:
+			heard = time.Now()
 		}
 		waited := time.Since(began)
 		if err != nil || waited > lagPatience {
@@ -167,7 +184,7 @@ func (w *walk) complete(ctx context.Context, upTo uint64, batch []entry.Entry) (
 		switch {
 		case err == nil && waited > lagPatience && applied > w.reached():
 			return false, nil // what it has taken in since can be read
-		case err != nil && waited > client.Patience:
+		case err != nil && time.Since(heard) > client.Patience:
 			return false, err
 		case waited > client.Patience && !w.query.Follow:
 			return false, fmt.Errorf("reading %s above %d: %w", w.query.Log, w.reached(), errBehind)

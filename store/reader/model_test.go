@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,6 +15,8 @@ import (
 
 	"dormouse/internal/entry"
 	"dormouse/internal/extent"
+	"dormouse/store/bucket"
+	"dormouse/store/tree"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -41,7 +44,10 @@ type model struct {
 	lost   map[uint64]bool // left the stream before any owner, or with the last that had it
 	mute   int             // questions that no owner answers
 
+	mu       sync.Mutex // segments are opened ahead
 	segments map[string][]entry.Entry
+	record   uint64   // of the manifest
+	waste    []string // segments that a merge has replaced, and that are there still
 
 	buffered []entry.Entry // what the stream has sent to the reader's consumer, which has not looked yet
 	after    uint64        // where that consumer is
@@ -51,7 +57,8 @@ type model struct {
 // modelOwner is what an owner has at one moment. What it has is replaced, never changed.
 type modelOwner struct {
 	applied  uint64
-	extents  []extent.Located
+	archived uint64 // last entry that is
+	tree     tree.Tree
 	buffered []entry.Entry
 }
 
@@ -94,8 +101,15 @@ func (m *model) step() {
 		m.takeIn()
 	case 5:
 		m.commit()
+		if m.rand.IntN(2) == 0 {
+			m.commitOthers()
+		}
+		if m.rand.IntN(2) == 0 {
+			m.merge()
+		}
 	case 6:
 		m.trim()
+		m.collect()
 	case 7:
 		m.drop()
 	case 8:
@@ -157,11 +171,7 @@ func (m *model) takeIn() {
 	m.note("applied=%d", to)
 }
 
-func (m *model) archived(seq uint64) bool {
-	return slices.ContainsFunc(m.owner.extents, func(l extent.Located) bool {
-		return l.Extent.First <= seq && seq <= l.Extent.Last
-	})
-}
+func (m *model) archived(seq uint64) bool { return seq <= m.owner.archived }
 
 func (m *model) commit() {
 	n := len(m.owner.buffered)
@@ -169,16 +179,97 @@ func (m *model) commit() {
 		return
 	}
 	n = 1 + m.rand.IntN(n)
-	var e extent.Extent
-	key := fmt.Sprint(len(m.owner.extents) / 2) // some neighbours share a segment
+	e := extent.Extent{Log: theLog}
 	for _, entry := range m.owner.buffered[:n] {
-		e.Log = theLog
 		e.Add(entry.Seq, entry.Time, 1)
-		m.segments[key] = append(m.segments[key], entry)
 	}
-	m.owner.buffered = m.owner.buffered[n:]
-	m.owner.extents = append(slices.Clip(m.owner.extents), extent.Located{Extent: e, Segment: extent.Segment{Key: key}})
-	m.note("commit=%d..%d", e.First, e.Last)
+	m.put(m.owner.buffered[:n:n], e)
+	m.owner.archived, m.owner.buffered = e.Last, m.owner.buffered[n:]
+	m.note("record %d commits %d..%d", m.record, e.First, e.Last)
+}
+
+// commitOthers commits a segment that can have entries of the log, and has none.
+func (m *model) commitOthers() {
+	if m.owner.applied == 0 {
+		return
+	}
+	seq := 1 + m.rand.Uint64N(m.owner.applied)
+	e := extent.Extent{First: seq, Last: seq, Count: 1, MinTime: timeOf(seq).UnixNano(), MaxTime: timeOf(seq).UnixNano()}
+	before, after := e, e
+	before.Log, after.Log = "a", "z"
+	m.put(nil, before, after)
+}
+
+func (m *model) put(entries []entry.Entry, extents ...extent.Extent) {
+	m.record++
+	object := extent.Segment{Key: fmt.Sprint(m.record), Size: 1}
+	m.mu.Lock()
+	m.segments[object.Key] = entries
+	m.mu.Unlock()
+	m.must(m.owner.tree.Commit(m.record, []extent.Summary{extent.Summarize(object, extents)}))
+}
+
+func (m *model) must(next tree.Tree, err error) {
+	if err != nil {
+		panic(err)
+	}
+	m.owner.tree = next
+}
+
+// merge merges what the tree says, or what is left of a tree that rests, into one segment, or two that share the log.
+func (m *model) merge() {
+	plans := m.owner.tree.Plan(tree.Limits{Fresh: 4, Runs: []int{2}, Inputs: 100, Bytes: 100}, m.rand.IntN(2) == 0,
+		func(uint8) bool { return false })
+	if len(plans) == 0 {
+		return
+	}
+	m.record++
+	inputs := tree.Inputs(plans[0])
+	var all []entry.Entry
+	sum := plans[0][0].Segments[0]
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, run := range plans[0] {
+		for _, s := range run.Segments {
+			all = append(all, m.segments[s.Object.Key]...)
+			sum.First, sum.Last = min(sum.First, s.First), max(sum.Last, s.Last)
+			sum.MinSeq, sum.MaxSeq = min(sum.MinSeq, s.MinSeq), max(sum.MaxSeq, s.MaxSeq)
+			sum.MinTime, sum.MaxTime = min(sum.MinTime, s.MinTime), max(sum.MaxTime, s.MaxTime)
+		}
+	}
+	parts := [][]entry.Entry{all}
+	if n := m.rand.IntN(len(all) + 1); n > 0 && n < len(all) {
+		parts = [][]entry.Entry{all[:n], all[n:]}
+	}
+	var outputs []extent.Summary
+	for i, part := range parts {
+		out := sum
+		out.Object = extent.Segment{Key: fmt.Sprintf("%d-%d", m.record, i), Size: 1}
+		if len(parts) == 2 {
+			out.First, out.Last = theLog, theLog
+		}
+		m.segments[out.Object.Key] = part
+		outputs = append(outputs, out)
+	}
+	if len(parts) == 2 {
+		outputs[0].First, outputs[1].Last = sum.First, sum.Last
+	}
+	next, _, err := m.owner.tree.Replace(tree.Replacement{Inputs: inputs, Outputs: outputs})
+	m.must(next, err)
+	m.waste = append(m.waste, inputs...)
+	m.note("record %d merges %v into %d", m.record, inputs, len(parts))
+}
+
+// collect deletes a segment that a merge has replaced.
+func (m *model) collect() {
+	if len(m.waste) == 0 {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.segments, m.waste[0])
+	m.note("deleted %s", m.waste[0])
+	m.waste = m.waste[1:]
 }
 
 // trim removes a beginning of what is committed from the stream; entries of other logs count as committed.
@@ -251,25 +342,23 @@ func (m *model) asked() *modelOwner {
 	return &m.owner
 }
 
-func (m *model) Held(_ context.Context, _ string, after uint64) (held Held, err error) {
+func (m *model) Held(_ context.Context, log string, at Place) (held Held, err error) {
 	m.pass()
 	defer m.pass()
 	o := m.asked()
 	for ; o == nil; o = m.asked() {
 		m.pass()
 	}
-	for _, l := range o.extents {
-		if l.Extent.Last > after {
-			held.Extents = append(held.Extents, l)
-		}
-	}
-	buffered := slices.DeleteFunc(slices.Clone(o.buffered), func(e entry.Entry) bool { return e.Seq <= after })
 	held.Applied = o.applied
-	if n := 1 + m.rand.IntN(3); len(held.Extents) > 0 {
-		held.More = len(held.Extents) > n || len(buffered) > 0
-		held.Extents = held.Extents[:min(n, len(held.Extents))]
-		return held, nil
+	room := 1 + m.rand.IntN(3)
+	for p := range o.tree.ForLog(log, at.After, at.Since) {
+		if n := len(held.Pieces); n >= room && held.Pieces[n-1].Newest < p.Newest {
+			held.More = true
+			return held, nil
+		}
+		held.Pieces = append(held.Pieces, p)
 	}
+	buffered := slices.DeleteFunc(slices.Clone(o.buffered), func(e entry.Entry) bool { return e.Seq <= at.After })
 	n := min(1+m.rand.IntN(5), len(buffered))
 	held.Entries, held.More = buffered[:n], n < len(buffered)
 	return held, nil
@@ -277,7 +366,7 @@ func (m *model) Held(_ context.Context, _ string, after uint64) (held Held, err 
 
 var errNobody = errors.New("no owner answers")
 
-func (m *model) Complete(_ context.Context, _ string, after, upTo uint64, seqs []uint64) (bool, uint64, error) {
+func (m *model) Complete(_ context.Context, log string, at Place, upTo uint64, seqs []uint64) (bool, uint64, error) {
 	m.pass()
 	defer m.pass()
 	o := m.asked()
@@ -286,12 +375,12 @@ func (m *model) Complete(_ context.Context, _ string, after, upTo uint64, seqs [
 	}
 	var has []uint64
 	for _, e := range o.buffered {
-		if after < e.Seq && e.Seq <= upTo {
+		if at.After < e.Seq && e.Seq <= upTo {
 			has = append(has, e.Seq)
 		}
 	}
-	for _, l := range o.extents {
-		if l.Extent.Last > after && l.Extent.First <= upTo {
+	for p := range o.tree.ForLog(log, at.After, at.Since) {
+		if p.Segment.MinSeq <= upTo {
 			return false, o.applied, nil
 		}
 	}
@@ -299,17 +388,22 @@ func (m *model) Complete(_ context.Context, _ string, after, upTo uint64, seqs [
 }
 
 func (m *model) Open(_ context.Context, s extent.Segment) (Segment, error) {
-	m.pass()
-	return modelSegment{m, s.Key}, nil
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	entries, ok := m.segments[s.Key]
+	if !ok {
+		return nil, fmt.Errorf("%w: %s", bucket.ErrNotFound, s.Key)
+	}
+	return modelSegment{m, entries}, nil
 }
 
 type modelSegment struct {
 	*model
-	key string
+	entries []entry.Entry
 }
 
 func (s modelSegment) Scan(_ context.Context, _ string, first, last uint64, fn func(entry.Entry) error) error {
-	for _, e := range s.segments[s.key] {
+	for _, e := range s.entries {
 		if e.Seq < first || e.Seq > last {
 			continue
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -20,20 +21,43 @@ import (
 )
 
 // Bucket opens segments of a bucket, after the first look whether it is the system's: who reads but the stream needs
-// none. It is for one reader.
+// none.
 type Bucket struct {
 	*bucket.Bucket
-	js   jetstream.JetStream
+	js jetstream.JetStream
+
+	mu   sync.Mutex
 	ours bool // it has said that it is the system's
 }
 
-// Open opens one segment; what it reads of it is only what a scan needs.
+// verify asks the bucket once whether it is the system's.
+func (b *Bucket) verify(ctx context.Context) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.ours {
+		return nil
+	}
+	err := identity.Verify(ctx, b.js, b.Bucket)
+	b.ours = err == nil
+	return err
+}
+
+// NewBucket makes a Bucket of the system that js leads to.
+func NewBucket(js jetstream.JetStream, b *bucket.Bucket) *Bucket { return &Bucket{Bucket: b, js: js} }
+
+// Open opens one segment; what it reads of it is only what a scan needs. The error wraps bucket.ErrNotFound when a
+// merge has replaced the segment.
 func (b *Bucket) Open(ctx context.Context, s extent.Segment) (Segment, error) {
-	if !b.ours {
-		if err := identity.Verify(ctx, b.js, b.Bucket); err != nil {
-			return nil, err
-		}
-		b.ours = true
+	r, err := b.reader(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+func (b *Bucket) reader(ctx context.Context, s extent.Segment) (*segment.Reader, error) {
+	if err := b.verify(ctx); err != nil {
+		return nil, err
 	}
 	object, err := b.Segment(s)
 	if err != nil {
@@ -52,10 +76,13 @@ type Located struct {
 	Archive string
 }
 
-// Locate finds the shard of a log: the one whose owner or stream has entries of it. Without any it returns
+// Archive opens the bucket of the system, which an owner has named.
+type Archive func(ctx context.Context, named string) (*Bucket, error)
+
+// Locate finds the shard of a log: the one whose owner, stream or archive has entries of it. Without any it returns
 // client.ErrNoLog, and the shard in which its first entry will be if there is just one, or if the tenants are spread by
 // a mapping, so that a log can be followed before its first entry.
-func Locate(ctx context.Context, c *client.Client, log string) (Located, error) {
+func Locate(ctx context.Context, c *client.Client, open Archive, log string) (Located, error) {
 	sources, err := c.Sources(ctx)
 	if err != nil {
 		return Located{}, err
@@ -77,31 +104,53 @@ func Locate(ctx context.Context, c *client.Client, log string) (Located, error) 
 		if home(source) {
 			first = at
 		}
-		if len(reply.Extents) > 0 || reply.Buffered { // the stream may have dropped what is buffered
+		if reply.Buffered { // the stream may have dropped what is buffered
 			return at, nil
 		}
-		// Not by a filter over the stream's subjects: one that ends in * or > names all that begin like it there.
-		subject := source.Prefix + "." + log
-		_, err = client.Persist(ctx, func(ctx context.Context) (jsapi.Message, error) {
-			return jsapi.GetLast(ctx, c.JS(), source.Stream, subject)
-		})
-		if err == nil {
-			return at, nil
+		if in, err := inStream(ctx, c, source, log); in || err != nil {
+			return at, err
 		}
-		if !errors.Is(err, jetstream.ErrMsgNotFound) {
-			return Located{}, fmt.Errorf("looking for %s in stream %s: %w", subject, source.Stream, err)
+		if archived, err := isArchived(ctx, c, open, at, log); archived || err != nil {
+			return at, err
 		}
 	}
 	return first, fmt.Errorf("%w: %s (see 'dormouse ls')", client.ErrNoLog, log)
 }
 
+// inStream reports whether a shard's stream has an entry of a log.
+func inStream(ctx context.Context, c *client.Client, source topology.Source, log string) (bool, error) {
+	// Not by a filter over the stream's subjects: one that ends in * or > names all that begin like it there.
+	subject := source.Prefix + "." + log
+	_, err := client.Persist(ctx, func(ctx context.Context) (jsapi.Message, error) {
+		return jsapi.GetLast(ctx, c.JS(), source.Stream, subject)
+	})
+	if err == nil || errors.Is(err, jetstream.ErrMsgNotFound) {
+		return err == nil, nil
+	}
+	return false, fmt.Errorf("looking for %s in stream %s: %w", subject, source.Stream, err)
+}
+
+// isArchived reports whether a shard's archive has a log. Only the segments' tables of contents tell.
+func isArchived(ctx context.Context, c *client.Client, open Archive, at Located, log string) (bool, error) {
+	pieces, _, err := c.Pieces(ctx, at.Source.Shard, wire.SegmentsRequest{From: log, To: log + "\x00"})
+	if err != nil || len(pieces) == 0 {
+		return false, err
+	}
+	b, err := open(ctx, at.Archive)
+	if err != nil {
+		return false, err
+	}
+	l := &lister{client: c, open: &readers{bucket: b}}
+	_, ok, err := l.archived(ctx, at.Source.Shard, log)
+	return ok, errors.Join(err, l.open.close())
+}
+
 // Open makes a reader of a log's shard over a bucket. shut ends what it holds on NATS; the bucket stays the caller's.
-func Open(ctx context.Context, c *client.Client, at Located, b *bucket.Bucket) (r *Reader, shut func(), err error) {
+func Open(ctx context.Context, c *client.Client, at Located, b *Bucket) (r *Reader, shut func(), err error) {
 	stream, err := c.JS().Stream(ctx, at.Source.Stream)
 	if err != nil {
 		return nil, nil, fmt.Errorf("opening stream %s: %w", at.Source.Stream, err)
 	}
 	tail := &streamTail{js: c.JS(), stream: stream, prefix: at.Source.Prefix}
-	return &Reader{Owner: &remoteOwner{client: c, shard: at.Source.Shard}, Segments: &Bucket{Bucket: b, js: c.JS()},
-		Tail: tail}, tail.close, nil
+	return &Reader{Owner: &remoteOwner{client: c, shard: at.Source.Shard}, Segments: b, Tail: tail}, tail.close, nil
 }

@@ -15,18 +15,22 @@ import (
 
 // Owner knows what is archived of logs, and what is to be archived still.
 type Owner interface {
-	// Held returns what comes next of log above after.
-	Held(ctx context.Context, log string, after uint64) (Held, error)
-	// Complete reports whether log has just the entries seqs above after up to upTo, if the owner has taken in the stream
-	// up to there: else applied, up to where it has, is below upTo. It is false, too, when one of them is archived. It
-	// asks once, for checkTimeout.
-	Complete(ctx context.Context, log string, after, upTo uint64, seqs []uint64) (complete bool, applied uint64, err error)
+	// Held returns what comes next of log above a place.
+	Held(ctx context.Context, log string, at Place) (Held, error)
+	// Complete reports whether log has just the entries seqs above a place up to upTo, if the owner has taken in the
+	// stream up to there: else applied, up to where it has, is below upTo. It is false, too, when one of them may be
+	// archived in a segment that was not read. It asks once, for checkTimeout.
+	Complete(ctx context.Context, log string, at Place, upTo uint64, seqs []uint64) (complete bool, applied uint64,
+		err error)
 }
 
-// Held is a page of what the owner has of a log, ascending: Extents, or else Entries. Without More, the log has nothing
-// behind them up to Applied that is in the archive or will ever come to be.
+// Place is how far a log was read: all entries up to a sequence, and all segments up to a manifest record.
+type Place struct{ After, Since uint64 }
+
+// Held is a page of what the owner has of a log, ascending: segments that may have entries of it, and behind them
+// Entries. Without More, the log has nothing behind them up to Applied that is in the archive or will ever come to be.
 type Held struct {
-	Extents []extent.Located
+	Pieces  []extent.Piece
 	Entries []entry.Entry // buffered
 	More    bool
 	Applied uint64
@@ -52,11 +56,11 @@ type remoteOwner struct {
 const behindOften = 4
 
 func (o *remoteOwner) Complete(
-	ctx context.Context, log string, after, upTo uint64, seqs []uint64,
+	ctx context.Context, log string, at Place, upTo uint64, seqs []uint64,
 ) (bool, uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	request := wire.HeldRequest{Log: log, After: after, UpTo: upTo, Seqs: seqs}
+	request := wire.HeldRequest{Log: log, After: at.After, Since: at.Since, UpTo: upTo, Seqs: seqs}
 	reply, err := o.client.HeldNow(ctx, o.shard, request, o.doubts >= behindOften)
 	switch {
 	case err != nil:
@@ -69,8 +73,8 @@ func (o *remoteOwner) Complete(
 	return reply.Complete, reply.Applied, err
 }
 
-func (o *remoteOwner) Held(ctx context.Context, log string, after uint64) (held Held, err error) {
-	request := wire.HeldRequest{Log: log, After: after, MaxBytes: heldBytes}
+func (o *remoteOwner) Held(ctx context.Context, log string, at Place) (held Held, err error) {
+	request := wire.HeldRequest{Log: log, After: at.After, Since: at.Since, MaxBytes: heldBytes}
 	var whole wire.HeldEntry // of an entry that comes in parts, what came of it
 	for {
 		request.Offset = len(whole.Value)
@@ -83,7 +87,7 @@ func (o *remoteOwner) Held(ctx context.Context, log string, after uint64) (held 
 			return held, err
 		}
 		if len(reply.Entries) != 1 || reply.Entries[0].Total == 0 {
-			return heldOf(log, after, reply)
+			return heldOf(log, at, reply)
 		}
 		part := reply.Entries[0]
 		if whole.Total > 0 && (part.Seq != whole.Seq || part.Total != whole.Total) {
@@ -97,7 +101,7 @@ func (o *remoteOwner) Held(ctx context.Context, log string, after uint64) (held 
 		whole.Seq, whole.Total, whole.Value = part.Seq, part.Total, append(whole.Value, part.Value...)
 		if len(whole.Value) == whole.Total {
 			reply.Entries = []wire.HeldEntry{whole}
-			return heldOf(log, after, reply)
+			return heldOf(log, at, reply)
 		}
 	}
 }
@@ -106,17 +110,18 @@ func (o *remoteOwner) Held(ctx context.Context, log string, after uint64) (held 
 var errReply = errors.New("the owner's answer makes no sense")
 
 // heldOf checks an answer: entries that do not come from the stream are held to no less.
-func heldOf(log string, after uint64, reply wire.HeldReply) (Held, error) {
-	held := Held{Extents: reply.Extents, More: reply.More, Applied: reply.Applied}
-	last := after
-	for _, l := range reply.Extents {
-		e := l.Extent
-		if err := e.Validate(); err != nil || e.Log != log || e.Last <= last {
-			return Held{}, fmt.Errorf("%w: an extent of %s from %d to %d after %d of %s, %w", errReply, e.Log, e.First, e.Last,
-				last, log, err)
+func heldOf(log string, at Place, reply wire.HeldReply) (Held, error) {
+	held := Held{Pieces: reply.Pieces, More: reply.More, Applied: reply.Applied}
+	newest := at.Since
+	for i, p := range reply.Pieces {
+		if err := p.Segment.Validate(); err != nil || !p.Segment.MayHold(log) || p.Newest < newest ||
+			i == 0 && p.Newest == at.Since {
+			return Held{}, fmt.Errorf("%w: segment %s of record %d after record %d for %s, %w", errReply,
+				p.Segment.Object.Key, p.Newest, newest, log, err)
 		}
-		last = e.Last
+		newest = p.Newest
 	}
+	last := at.After
 	for _, h := range reply.Entries {
 		v, err := entry.DecodeValue(h.Value)
 		if err != nil || h.Seq <= last {
@@ -125,8 +130,8 @@ func heldOf(log string, after uint64, reply wire.HeldReply) (Held, error) {
 		held.Entries = append(held.Entries, entry.Entry{Log: log, Seq: h.Seq, Time: v.Time, Headers: v.Headers, Data: v.Data})
 		last = h.Seq
 	}
-	if held.More && last == after {
-		return Held{}, fmt.Errorf("%w: more of %s above %d, and nothing of it", errReply, log, after)
+	if held.More && last == at.After && newest == at.Since {
+		return Held{}, fmt.Errorf("%w: more of %s above %d, and nothing of it", errReply, log, at.After)
 	}
 	return held, nil
 }

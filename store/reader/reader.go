@@ -2,14 +2,14 @@
 // stream has beyond that and, if asked, what comes. The parts are joined so that every entry is seen once and in order,
 // while commits go on and the stream drops what it likes.
 //
-// It changes nothing and keeps nothing. Open join.go for the seams, owner.go for how the owner is asked, tail.go for
-// the stream, and store/segment for how little of a segment is fetched for one log.
+// It changes nothing and keeps nothing. Open join.go for the seams, pieces.go for the archive, owner.go for how the
+// owner is asked, tail.go for the stream, list.go for which logs there are, and store/segment for how little of a
+// segment is fetched for one log.
 package reader
 
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"dormouse/internal/entry"
@@ -76,11 +76,7 @@ func (r *Reader) Read(ctx context.Context, q Query, emit func(entry.Entry) error
 		end = min(end, q.To)
 	}
 	w := &walk{Reader: r, query: q, emit: emit, position: max(q.From, 1) - 1, end: end}
-	err = w.run(ctx)
-	if cerr := w.closeSegment(); err == nil {
-		err = cerr
-	}
-	if errors.Is(err, errEnough) {
+	if err = w.run(ctx); errors.Is(err, errEnough) {
 		return nil
 	}
 	return err
@@ -99,48 +95,11 @@ type walk struct {
 	end      uint64    // without Follow, nothing above is wanted
 	lagging  time.Time // until then the owner is taken to be far behind, or gone
 	late     bool      // an entry later than the query's ToTime has shown
-	segment  Segment
-	key      string // of segment
+	since    uint64    // all segments up to this manifest record were read
 }
 
-func (w *walk) readExtent(ctx context.Context, l extent.Located) error {
-	e := l.Extent
-	if e.Last <= w.position {
-		return nil
-	}
-	if w.outside(e) {
-		w.see(time.Unix(0, e.MinTime))
-		w.position = e.Last
-		return w.enough(e.First)
-	}
-	if w.key != l.Segment.Key {
-		if err := w.closeSegment(); err != nil {
-			return err
-		}
-		var err error
-		if w.segment, err = w.Segments.Open(ctx, l.Segment); err != nil {
-			return fmt.Errorf("reading %s from %d: %w", e.Log, e.First, err)
-		}
-		w.key = l.Segment.Key
-	}
-	err := w.segment.Scan(ctx, e.Log, max(e.First, w.position+1), e.Last, w.take)
-	if err != nil {
-		return err
-	}
-	if w.position != e.Last {
-		return fmt.Errorf("segment %s ends at entry %d of %s, the catalog says %d: run dormouse verify", l.Segment.Key,
-			w.position, e.Log, e.Last)
-	}
-	return nil
-}
-
-// outside reports whether the query wants nothing of an extent.
-func (w *walk) outside(e extent.Extent) bool {
-	q := w.query
-	return q.To > 0 && e.First > q.To ||
-		!q.FromTime.IsZero() && time.Unix(0, e.MaxTime).Before(q.FromTime) ||
-		!q.ToTime.IsZero() && time.Unix(0, e.MinTime).After(q.ToTime) // a bound may be beyond what nanoseconds can say
-}
+// place is how far the log was read.
+func (w *walk) place() Place { return Place{After: w.position, Since: w.since} }
 
 // fetch fetches from the stream. A wait is over at the query's ToTime.
 func (w *walk) fetch(ctx context.Context) ([]entry.Entry, error) {
@@ -208,13 +167,4 @@ func (w *walk) enough(seq uint64) error {
 		return errEnough
 	}
 	return nil
-}
-
-func (w *walk) closeSegment() error {
-	if w.segment == nil {
-		return nil
-	}
-	err := w.segment.Close()
-	w.segment, w.key = nil, ""
-	return err
 }

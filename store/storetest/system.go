@@ -3,6 +3,7 @@
 package storetest
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -21,6 +22,7 @@ import (
 	"dormouse/store/bucket"
 	"dormouse/store/manifest"
 	"dormouse/store/segment"
+	"dormouse/store/tree"
 )
 
 // System is a NATS server with Dormouse's streams, a bucket, and an owner of shard 0 that answers from a list.
@@ -34,9 +36,11 @@ type System struct {
 	Mu struct {
 		sync.Mutex
 		Manifest *manifest.Manifest
-		Extents  []extent.Located // what the owner's catalog holds, ascending
-		Busy     int              // requests that the owner still refuses
-		Asked    []wire.ExtentsRequest
+		Tree     tree.Tree         // what the owner takes for live
+		Version  uint64            // manifest record that changed it last
+		last     map[string]uint64 // of the archived entries of each log
+		Busy     int               // requests that the owner still refuses
+		Asked    []wire.SegmentsRequest
 
 		Behind    bool          // the owner takes in nothing more
 		Applied   uint64        // what the owner has taken in of the stream
@@ -120,9 +124,14 @@ func (s *System) Append(r manifest.Record) {
 	s.T.Helper()
 	s.Mu.Lock()
 	defer s.Mu.Unlock()
-	if _, err := s.Mu.Manifest.Append(s.T.Context(), r); err != nil {
+	seq, err := s.Mu.Manifest.Append(s.T.Context(), r)
+	if err != nil {
 		s.T.Fatal(err)
 	}
+	if s.Mu.Tree, _, err = r.Apply(s.Mu.Tree, seq); err != nil {
+		s.T.Fatal(err)
+	}
+	s.Mu.Version = seq
 }
 
 // RecordID returns the ID of the manifest record at a sequence.
@@ -166,24 +175,41 @@ func (s *System) Own(epoch uint64) {
 }
 
 func (s *System) hear(msg *nats.Msg) (any, error) {
-	if wire.OperationOf(msg.Subject) == wire.OpHeld {
-		var req wire.HeldRequest
-		err := wire.Decode(msg.Data, &req)
-		return s.held(req), err
-	}
-	var req wire.ExtentsRequest
-	err := wire.Decode(msg.Data, &req)
-	return s.answer(req), err
-}
-
-// held answers as an owner that has taken in all up to mu.applied, with pages of two.
-func (s *System) held(req wire.HeldRequest) wire.HeldReply {
-	extents := s.answer(wire.ExtentsRequest{Log: req.Log, After: req.After})
 	s.Mu.Lock()
 	defer s.Mu.Unlock()
-	s.Mu.Questions = append(s.Mu.Questions, req)
-	reply := wire.HeldReply{Status: extents.Status, Extents: extents.Extents, More: extents.More, Archive: extents.Archive,
-		Applied: s.Mu.Applied}
+	if s.Mu.Busy > 0 {
+		s.Mu.Busy--
+		return wire.Status{Code: wire.Busy, Message: "at its bound"}, nil
+	}
+	switch wire.OperationOf(msg.Subject) {
+	case wire.OpHeld:
+		var req wire.HeldRequest
+		err := wire.Decode(msg.Data, &req)
+		s.Mu.Questions = append(s.Mu.Questions, req)
+		return s.heldLocked(req), err
+	case wire.OpList:
+		var req wire.ListRequest
+		err := wire.Decode(msg.Data, &req)
+		return s.listLocked(req), err
+	}
+	var req wire.SegmentsRequest
+	err := wire.Decode(msg.Data, &req)
+	s.Mu.Asked = append(s.Mu.Asked, req)
+	return s.segmentsLocked(req), err
+}
+
+// heldLocked answers as an owner that has taken in all up to Applied, with pages of two.
+func (s *System) heldLocked(req wire.HeldRequest) wire.HeldReply {
+	reply := wire.HeldReply{Archive: s.Bucket.URL(), Applied: s.Mu.Applied}
+	complete := true
+	for p := range s.Mu.Tree.ForLog(req.Log, req.After, req.Since) {
+		complete = complete && p.Segment.MinSeq > req.UpTo
+		if n := len(reply.Pieces); n >= 2 && reply.Pieces[n-1].Newest < p.Newest {
+			reply.More = true
+			break
+		}
+		reply.Pieces = append(reply.Pieces, p)
+	}
 	var has []uint64
 	for _, e := range s.Mu.Buffered {
 		if e.Log != req.Log || e.Seq <= req.After {
@@ -193,34 +219,53 @@ func (s *System) held(req wire.HeldRequest) wire.HeldReply {
 		if e.Seq <= req.UpTo {
 			has = append(has, e.Seq)
 		}
-		reply.More = reply.More || len(reply.Extents) > 0 || len(reply.Entries) == 2
+		reply.More = reply.More || len(reply.Entries) == 2
 		if !reply.More && req.MaxBytes > 0 {
 			reply.Entries = append(reply.Entries, wire.HeldEntry{Seq: e.Seq,
 				Value: entry.AppendValue(nil, e.Time, e.Headers, e.Data)})
 		}
 	}
 	if req.UpTo > 0 {
-		reply.Complete = slices.Equal(has, req.Seqs) && (len(reply.Extents) == 0 || reply.Extents[0].Extent.First > req.UpTo)
+		return wire.HeldReply{Applied: reply.Applied, Complete: complete && slices.Equal(has, req.Seqs)}
 	}
 	return reply
 }
 
-func (s *System) answer(req wire.ExtentsRequest) (reply wire.ExtentsReply) {
-	s.Mu.Lock()
-	defer s.Mu.Unlock()
-	s.Mu.Asked = append(s.Mu.Asked, req)
-	if s.Mu.Busy > 0 {
-		s.Mu.Busy--
-		return wire.ExtentsReply{Status: wire.Status{Code: wire.Busy, Message: "at its bound"}}
+// listLocked answers with pages of two logs.
+func (s *System) listLocked(req wire.ListRequest) wire.ListReply {
+	reply := wire.ListReply{Archive: s.Bucket.URL()}
+	parts := make(map[string]wire.Part)
+	for _, e := range s.Mu.Buffered {
+		at := e.Time.UnixNano()
+		parts[e.Log] = parts[e.Log].Join(wire.Part{Entries: 1, Bytes: uint64(entry.Size(e.Headers, e.Data)), First: e.Seq,
+			Last: e.Seq, MinTime: at, MaxTime: at})
 	}
-	reply = wire.ExtentsReply{Archive: s.Bucket.URL(), Stream: wire.DefaultSource}
-	for _, l := range s.Mu.Extents {
-		switch wanted := l.Extent.Log == req.Log && l.Extent.Last > req.After || req.All && l.Extent.Log > req.Log; {
-		case wanted && len(reply.Extents) == 2:
-			reply.More = true
-		case wanted:
-			reply.Extents = append(reply.Extents, l)
+	for _, log := range slices.Sorted(maps.Keys(parts)) {
+		if !strings.HasPrefix(log, req.Prefix) || log <= req.After {
+			continue
 		}
+		if reply.More = len(reply.Logs) == 2; reply.More {
+			break
+		}
+		reply.Logs = append(reply.Logs, wire.LogInfo{Log: log, Buffered: parts[log]})
+	}
+	return reply
+}
+
+// segmentsLocked answers with pages of two segments.
+func (s *System) segmentsLocked(req wire.SegmentsRequest) wire.SegmentsReply {
+	reply := wire.SegmentsReply{Archive: s.Bucket.URL(), Stream: wire.DefaultSource, Version: max(s.Mu.Version, 1)}
+	if req.Version > 0 && req.Version != reply.Version {
+		return reply
+	}
+	for p := range s.Mu.Tree.Overlapping(req.From, req.To) {
+		if req.Offset--; req.Offset >= 0 {
+			continue
+		}
+		if reply.More = len(reply.Pieces) == 2; reply.More {
+			break
+		}
+		reply.Pieces = append(reply.Pieces, p)
 	}
 	return reply
 }
@@ -230,6 +275,68 @@ func (s *System) Archive(key string, upTo uint64, logs ...string) {
 	s.T.Helper()
 	in, extents := s.Put(key, upTo, logs...)
 	s.Commit(in, extents...)
+}
+
+// Merge merges segments that are live neighbours into one, and deletes them.
+func (s *System) Merge(key string, inputs ...string) {
+	s.T.Helper()
+	merged, err := s.merge(key, inputs)
+	if err != nil {
+		s.T.Fatal(err)
+	}
+	s.Append(manifest.Record{Kind: manifest.Merge, Epoch: 1, Owner: "n",
+		Merge: &tree.Replacement{Inputs: inputs, Outputs: []extent.Summary{merged}}})
+	for _, input := range inputs {
+		if err := s.Bucket.Delete(s.T.Context(), input); err != nil {
+			s.T.Fatal(err)
+		}
+	}
+}
+
+// merge puts the output of a merge.
+func (s *System) merge(key string, inputs []string) (merged extent.Summary, err error) {
+	ctx := s.T.Context()
+	w, err := segment.NewWriter(segment.Options{})
+	if err != nil {
+		return merged, err
+	}
+	defer w.Close()
+	var cursors []*segment.Cursor
+	for _, input := range inputs {
+		object, err := s.Bucket.Object(ctx, input)
+		if err != nil {
+			return merged, err
+		}
+		r, err := segment.Open(ctx, object)
+		if err != nil {
+			return merged, err
+		}
+		defer r.Close()
+		c, err := r.Cursor(ctx, 0, nil)
+		if err != nil {
+			return merged, err
+		}
+		defer c.Close()
+		cursors = append(cursors, c)
+	}
+	of := segment.Merge(cursors)
+	for {
+		more, err := of.Next()
+		if err != nil {
+			return merged, err
+		}
+		if !more {
+			break
+		}
+		if err := w.Add(of.Key(), of.Value()); err != nil {
+			return merged, err
+		}
+	}
+	data, extents, err := w.Finish()
+	if err == nil {
+		err = s.Bucket.Put(ctx, key, data)
+	}
+	return extent.Summarize(extent.Segment{Key: key, Size: uint64(len(data))}, extents), err
 }
 
 // Put is archive without the commit.
@@ -267,31 +374,34 @@ func (s *System) Put(key string, upTo uint64, logs ...string) (extent.Segment, [
 	return extent.Segment{Key: key, Size: uint64(len(data))}, extents
 }
 
+// archived reports whether an entry of a log is in a live segment. Logs of tests are archived in order.
 func (s *System) archived(log string, seq uint64) bool {
 	s.Mu.Lock()
 	defer s.Mu.Unlock()
-	return slices.ContainsFunc(s.Mu.Extents, func(l extent.Located) bool {
-		return l.Extent.Log == log && l.Extent.Last >= seq
-	})
+	return s.Mu.last[log] >= seq
 }
 
-// Commit puts extents of a segment into the manifest and the owner's catalog.
+// Commit puts a segment into the manifest and the owner's tree, of which it has these extents and no others.
 func (s *System) Commit(in extent.Segment, extents ...extent.Extent) {
 	s.T.Helper()
-	s.Append(manifest.Record{Kind: manifest.Commit, Epoch: 1, Owner: "n",
-		Segments: []manifest.Committed{{Segment: in, Extents: extents}}})
+	s.CommitPart(in, nil, extents...)
+}
+
+// CommitPart is Commit of a segment that has other logs as well, which are refused, ascending.
+func (s *System) CommitPart(in extent.Segment, refused []string, extents ...extent.Extent) {
+	s.T.Helper()
+	summary := extent.Summarize(in, extents)
+	summary.Refused = refused
+	s.Append(manifest.Record{Kind: manifest.Commit, Epoch: 1, Owner: "n", Segments: []extent.Summary{summary}})
 	s.Mu.Lock()
 	defer s.Mu.Unlock()
+	if s.Mu.last == nil {
+		s.Mu.last = make(map[string]uint64)
+	}
 	for _, e := range extents {
-		s.Mu.Extents = append(s.Mu.Extents, extent.Located{Extent: e, Segment: in})
+		s.Mu.last[e.Log] = e.Last
 		s.Mu.Buffered = slices.DeleteFunc(s.Mu.Buffered, func(b entry.Entry) bool {
 			return b.Log == e.Log && b.Seq <= e.Last
 		})
 	}
-	slices.SortFunc(s.Mu.Extents, func(a, b extent.Located) int {
-		if c := strings.Compare(a.Extent.Log, b.Extent.Log); c != 0 {
-			return c
-		}
-		return int(a.Extent.First) - int(b.Extent.First)
-	})
 }

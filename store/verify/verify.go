@@ -1,33 +1,33 @@
-// Package verify compares an archive with the record of it: every segment is read again, and what it holds is held
-// against the catalog, and the catalog against the manifest.
+// Package verify compares an archive with the record of it: every live segment is read again, and what it holds is held
+// against the tree, and the tree against the manifest.
 //
-// It changes nothing. Open store/segment for how one object is checked.
+// It changes nothing. Open store/segment for how one object is checked, and store/contents for how the order of the
+// extents is.
 package verify
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
+	"reflect"
 	"slices"
 	"strings"
-
-	"github.com/cespare/xxhash/v2"
 
 	"dormouse/internal/extent"
 	"dormouse/internal/shardid"
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
 	"dormouse/store/bucket"
-	"dormouse/store/cache/catalog"
 	"dormouse/store/client"
+	"dormouse/store/contents"
 	"dormouse/store/identity"
 	"dormouse/store/manifest"
 	"dormouse/store/segment"
+	"dormouse/store/tree"
 )
 
-// Verifier compares the archive with the record of it. Its memory is that of one segment and one page of extents, and
-// some 200 bytes for each segment of a shard.
+// Verifier compares the archive with the record of it. Its memory is that of one segment, and some 300 bytes for each
+// segment of a shard.
 type Verifier struct {
 	Client   *client.Client
 	Bucket   *bucket.Bucket
@@ -70,7 +70,7 @@ func (v *Verifier) Verify(ctx context.Context, log string) (Report, error) {
 			return r, err
 		}
 	}
-	if log != "" && r.Extents == 0 {
+	if log != "" && r.Extents == 0 && r.Bad+r.Unread == 0 {
 		return r, v.notArchived(ctx, sources, log)
 	}
 	return r, nil
@@ -106,7 +106,7 @@ func isUnread(err error) bool {
 	if errors.As(err, &wrong{}) {
 		return false
 	}
-	for _, harm := range []error{bucket.ErrNotFound, segment.ErrCorrupt, catalog.ErrCorrupt} {
+	for _, harm := range []error{bucket.ErrNotFound, segment.ErrCorrupt, tree.ErrInvalid, contents.ErrOrder} {
 		if errors.Is(err, harm) {
 			return false
 		}
@@ -114,214 +114,169 @@ func isUnread(err error) bool {
 	return true
 }
 
-// verifyLog checks the segments of one log and the order of its extents.
+// verifyLog checks the segments that have a log, and the order of its extents.
 func (v *Verifier) verifyLog(ctx context.Context, shard shardid.Shard, log string, r *Report) error {
-	return v.eachExtent(ctx, shard, wire.ExtentsRequest{Log: log}, r, func(l extent.Located) error {
-		r.Segments++
-		r.Extents++
-		r.Entries += l.Extent.Count
-		_, err := v.verifySegment(ctx, l.Segment, []extent.Extent{l.Extent}, r)
-		return err
-	})
-}
-
-// holdings sums up what the catalog says that a segment holds, whatever the order in which it is told.
-type holdings struct {
-	size, extents, entries, digest uint64
-}
-
-func (h *holdings) add(e extent.Extent) {
-	h.extents++
-	h.entries += e.Count
-	row := catalog.RowOf(e, extent.Segment{})
-	h.digest += xxhash.Sum64(append(row.Key, row.Value...))
-}
-
-// verifyShard checks that the catalog is what the manifest says, and that every segment in it holds what the catalog
-// has of it. The catalog is read once, in the order of the logs; the segments' share of it is kept as sums and checked
-// segment by segment. A segment of which only a part was committed is looked at again at the end, extent by extent.
-func (v *Verifier) verifyShard(ctx context.Context, shard shardid.Shard, r *Report) error {
-	inManifest, head, err := v.readManifest(ctx, shard, r)
-	if errors.Is(err, manifest.ErrGap) { // a snapshot was taken meanwhile
-		inManifest, head, err = v.readManifest(ctx, shard, r)
-	}
+	request := wire.SegmentsRequest{From: log, To: log + "\x00"}
+	pieces, _, err := v.Client.Pieces(ctx, shard, request)
 	if err != nil {
 		return err
 	}
-	in := make(map[string]*holdings) // by segment
-	var inCatalog Report
-	err = v.eachExtent(ctx, shard, wire.ExtentsRequest{All: true, MinManifest: head}, r, func(l extent.Located) error {
-		h := in[l.Segment.Key]
-		if h == nil {
-			h = &holdings{size: l.Segment.Size}
-			in[l.Segment.Key] = h
+	var last extent.Located
+	for _, p := range pieces {
+		if !p.Segment.MayHold(log) {
+			continue
 		}
-		h.add(l.Extent)
-		inCatalog.Extents++
-		inCatalog.Entries += l.Extent.Count
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	// What was committed meanwhile is in the catalog only; less than the manifest is wrong at any time.
-	now, _, err := v.Client.Head(ctx, shard)
-	if err != nil {
-		return err
-	}
-	less := inCatalog.Extents < inManifest.Extents || inCatalog.Entries < inManifest.Entries
-	if less || now == head && inCatalog != inManifest {
-		v.bad(r, wrongf("the catalog of shard %s has %d extents with %d entries, the manifest %d with %d: delete the "+
-			"owner's data/pebble while it is stopped, and it is rebuilt", shard, inCatalog.Extents, inCatalog.Entries,
-			inManifest.Extents, inManifest.Entries))
-	}
-	return v.verifySegments(ctx, shard, in, r)
-}
-
-// verifySegments reads each segment and compares it with what the catalog has of it.
-func (v *Verifier) verifySegments(ctx context.Context, shard shardid.Shard, in map[string]*holdings, r *Report) error {
-	partial := make(map[string][]extent.Extent)
-	done := uint64(0)
-	for _, key := range slices.Sorted(maps.Keys(in)) {
-		want := in[key]
-		r.Segments++
-		r.Extents += want.extents
-		r.Entries += want.entries
-		holds, err := v.verifySegment(ctx, extent.Segment{Key: key, Size: want.size}, nil, r)
+		holds, err := v.verifySegment(ctx, shard, p, r)
 		if err != nil {
 			return err
 		}
-		have := holdings{size: want.size}
-		for _, e := range holds {
-			have.add(e)
-		}
-		if holds != nil && have != *want {
-			partial[key] = holds
-		}
-		done++
-		v.progress(done, uint64(len(in)))
-	}
-	if len(partial) == 0 {
-		return nil
-	}
-	return v.eachExtent(ctx, shard, wire.ExtentsRequest{All: true}, &Report{}, func(l extent.Located) error {
-		holds, ok := partial[l.Segment.Key]
-		if !ok {
-			return nil
-		}
-		i, found := slices.BinarySearchFunc(holds, l.Extent.Log, func(e extent.Extent, log string) int {
+		i, found := slices.BinarySearchFunc(holds, log, func(e extent.Extent, log string) int {
 			return strings.Compare(e.Log, log)
 		})
-		if !found || holds[i] != l.Extent {
-			v.bad(r, wrongf("segment %s: it does not hold log %s from %d to %d with %d entries, which was committed of it",
-				l.Segment.Key, l.Extent.Log, l.Extent.First, l.Extent.Last, l.Extent.Count))
+		if !found {
+			continue
 		}
-		return nil
-	})
-}
-
-// readManifest adds up the manifest up to its head: first the snapshot, whose parts it reads, then the records.
-func (v *Verifier) readManifest(ctx context.Context, shard shardid.Shard, r *Report) (sum Report, head uint64,
-	err error) {
-	m, err := manifest.Open(ctx, v.Client.JS(), shard)
-	if err != nil {
-		return sum, 0, err
-	}
-	snapshot, err := m.Snapshot(ctx)
-	if err != nil {
-		return sum, 0, err
-	}
-	var after manifest.Mark
-	if snapshot != nil {
-		after = manifest.Mark{Seq: snapshot.UpTo, ID: snapshot.UpToID}
-		for _, run := range snapshot.Runs {
-			if err := v.readRun(ctx, run); err != nil {
-				v.bad(r, fmt.Errorf("the snapshot of the catalog of shard %s: %w", shard, err))
-			}
-			sum.Extents += run.Extents
-			sum.Entries += run.Entries
+		e := holds[i]
+		if last.Extent.Last >= e.First {
+			v.bad(r, wrongf("log %s: the extent from %d in segment %s overlaps the one to %d in segment %s", log, e.First,
+				p.Segment.Object.Key, last.Extent.Last, last.Segment.Key))
 		}
-	}
-	_, head = m.Last()
-	err = manifest.Scan(ctx, v.Client.JS(), shard, after, m.Mark(), func(_, _ uint64, record manifest.Record) error {
-		for _, s := range record.Segments {
-			for _, e := range s.Extents {
-				sum.Extents++
-				sum.Entries += e.Count
-			}
-		}
-		return nil
-	})
-	return sum, head, errors.Join(err, ctx.Err())
-}
-
-// readRun reads the parts of one run of a snapshot.
-func (v *Verifier) readRun(ctx context.Context, run manifest.Run) error {
-	var extents, entries uint64
-	for row, err := range catalog.Run(ctx, run.Parts, v.getPart) {
-		if err != nil {
-			return err
-		}
-		l, err := row.Located()
-		if err != nil {
-			return err
-		}
-		extents++
-		entries += l.Extent.Count
-	}
-	if extents != run.Extents || entries != run.Entries {
-		return wrongf("records above %d to %d: it has %d extents with %d entries, and had %d with %d when it was taken",
-			run.After, run.UpTo, extents, entries, run.Extents, run.Entries)
+		last = extent.Located{Extent: e, Segment: p.Segment.Object}
+		r.Segments++
+		r.Extents++
+		r.Entries += e.Count
 	}
 	return nil
 }
 
-// getPart reads a part of a snapshot. One of another size is told from one that the bucket does not give.
-func (v *Verifier) getPart(ctx context.Context, part extent.Segment) ([]byte, error) {
-	object, err := v.Bucket.Object(ctx, part.Key)
+// treeTries is how often the tree of an owner is compared with the manifest, which may move on meanwhile.
+const treeTries = 5
+
+// verifyShard checks that the tree is what the manifest says, that every segment in it holds what the tree has of it,
+// and that the extents of each log follow each other.
+func (v *Verifier) verifyShard(ctx context.Context, shard shardid.Shard, r *Report) error {
+	pieces, err := v.compareTrees(ctx, shard, r)
+	if err != nil {
+		return err
+	}
+	bad := r.Bad + r.Unread
+	for i, p := range pieces {
+		holds, err := v.verifySegment(ctx, shard, p, r)
+		if err != nil {
+			return err
+		}
+		r.Segments++
+		for _, e := range holds {
+			r.Extents++
+			r.Entries += e.Count
+		}
+		v.progress(uint64(i+1), uint64(len(pieces)))
+	}
+	if r.Bad+r.Unread > bad {
+		return nil // the order would be that of what is left
+	}
+	for _, err := range contents.Walk(ctx, opener{v.Bucket}, pieces, "", "") {
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(err, bucket.ErrNotFound): // merged since it was read
+			return nil
+		case err != nil:
+			v.bad(r, fmt.Errorf("shard %s: %w", shard, err))
+			return nil
+		}
+	}
+	return nil
+}
+
+// compareTrees returns the live segments as the owner has them, after comparing them with the manifest.
+func (v *Verifier) compareTrees(ctx context.Context, shard shardid.Shard, r *Report) ([]extent.Piece, error) {
+	for try := 1; ; try++ {
+		inManifest, head, err := v.readManifest(ctx, shard)
+		if errors.Is(err, manifest.ErrGap) && try < treeTries { // a checkpoint was taken meanwhile
+			continue
+		}
+		damaged := errors.Is(err, bucket.ErrNotFound) || errors.Is(err, tree.ErrInvalid) || errors.As(err, &wrong{})
+		if err != nil && !damaged {
+			return nil, err
+		}
+		pieces, version, err2 := v.Client.Pieces(ctx, shard, wire.SegmentsRequest{MinManifest: head})
+		if err2 != nil {
+			return nil, err2
+		}
+		if damaged {
+			v.bad(r, fmt.Errorf("the checkpoint of shard %s: %w", shard, err))
+			return pieces, nil
+		}
+		want := slices.Collect(inManifest.Overlapping("", ""))
+		same := reflect.DeepEqual(pieces, want) || len(pieces)+len(want) == 0
+		if !same && version > head && try < treeTries {
+			continue // the owner is further
+		}
+		if !same && version <= head {
+			v.bad(r, wrongf("the owner of shard %s has %d live segments that are not the %d of the manifest: restart it", shard,
+				len(pieces), len(want)))
+		}
+		return pieces, nil
+	}
+}
+
+// readManifest makes the tree from the newest checkpoint and the records since, up to the last one.
+func (v *Verifier) readManifest(ctx context.Context, shard shardid.Shard) (t tree.Tree, head uint64, err error) {
+	m, err := manifest.Open(ctx, v.Client.JS(), shard)
+	if err != nil {
+		return t, 0, err
+	}
+	_, head = m.Last()
+	at, err := m.Checkpoint(ctx)
+	if err != nil {
+		return t, head, err
+	}
+	if at != nil {
+		data, err := v.getCheckpoint(ctx, at.Object)
+		if err != nil {
+			return t, head, err
+		}
+		if t, err = tree.Decode(data); err != nil {
+			return t, head, fmt.Errorf("object %s: %w", at.Object.Key, err)
+		}
+	}
+	err = manifest.Scan(ctx, v.Client.JS(), shard, at.Mark(), m.Mark(),
+		func(seq, _ uint64, record manifest.Record) (err error) {
+			t, _, err = record.Apply(t, seq)
+			return err
+		})
+	return t, head, errors.Join(err, ctx.Err())
+}
+
+// getCheckpoint reads a checkpoint. One of another size is told from one that the bucket does not give.
+func (v *Verifier) getCheckpoint(ctx context.Context, s extent.Segment) ([]byte, error) {
+	object, err := v.Bucket.Object(ctx, s.Key)
 	if err != nil {
 		return nil, err
 	}
-	if size := uint64(object.Size()); size != part.Size {
-		return nil, wrongf("object %s: it has %d bytes, and had %d", part.Key, size, part.Size)
+	if size := uint64(object.Size()); size != s.Size {
+		return nil, wrongf("object %s: it has %d bytes, and had %d", s.Key, size, s.Size)
 	}
-	return v.Bucket.Get(ctx, part)
+	return v.Bucket.Get(ctx, s)
 }
 
-// eachExtent pages over the catalog and checks on the way that the extents of a log follow each other.
-func (v *Verifier) eachExtent(ctx context.Context, shard shardid.Shard, request wire.ExtentsRequest, r *Report,
-	fn func(extent.Located) error) error {
-	var last extent.Located
-	for more := true; more; {
-		reply, err := v.Client.Extents(ctx, shard, request)
-		if err != nil {
-			return err
-		}
-		for _, l := range reply.Extents {
-			if l.Extent.Log == last.Extent.Log && l.Extent.First <= last.Extent.Last {
-				v.bad(r, wrongf("log %s: the extent from %d in segment %s overlaps the one to %d in segment %s",
-					l.Extent.Log, l.Extent.First, l.Segment.Key, last.Extent.Last, last.Segment.Key))
-			}
-			if err := fn(l); err != nil {
-				return err
-			}
-			last = l
-		}
-		request.Log, request.After = last.Extent.Log, last.Extent.Last
-		more = reply.More
-	}
-	return nil
-}
-
-// verifySegment reads a whole segment, checks that the extents are in it, and returns all that are; nil when it is bad.
-func (v *Verifier) verifySegment(ctx context.Context, s extent.Segment, extents []extent.Extent,
-	r *Report) ([]extent.Extent, error) {
-	holds, err := v.readSegment(ctx, s, extents)
+// verifySegment reads a whole segment, checks that it holds what the tree has of it, and returns that; nil when it is
+// bad, or when a merge has replaced it meanwhile.
+func (v *Verifier) verifySegment(ctx context.Context, shard shardid.Shard, p extent.Piece, r *Report) ([]extent.Extent,
+	error) {
+	holds, err := v.readSegment(ctx, p.Segment)
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
+	if errors.Is(err, bucket.ErrNotFound) {
+		live, lerr := v.isLive(ctx, shard, p)
+		if lerr != nil || !live {
+			return nil, lerr
+		}
+	}
 	if err != nil {
-		v.bad(r, fmt.Errorf("segment %s: %w", s.Key, err))
+		v.bad(r, fmt.Errorf("segment %s: %w", p.Segment.Object.Key, err))
 	}
 	if err == nil || !isUnread(err) {
 		v.inARow = 0
@@ -332,21 +287,44 @@ func (v *Verifier) verifySegment(ctx context.Context, s extent.Segment, extents 
 	return holds, nil
 }
 
-func (v *Verifier) readSegment(ctx context.Context, s extent.Segment, extents []extent.Extent) ([]extent.Extent,
-	error) {
-	object, err := v.Bucket.Object(ctx, s.Key)
+// isLive reports whether a segment is live still.
+func (v *Verifier) isLive(ctx context.Context, shard shardid.Shard, p extent.Piece) (bool, error) {
+	pieces, _, err := v.Client.Pieces(ctx, shard, wire.SegmentsRequest{From: p.Segment.First,
+		To: p.Segment.First + "\x00"})
+	return slices.ContainsFunc(pieces, func(now extent.Piece) bool {
+		return now.Segment.Object == p.Segment.Object
+	}), err
+}
+
+func (v *Verifier) readSegment(ctx context.Context, s extent.Summary) ([]extent.Extent, error) {
+	object, err := v.Bucket.Object(ctx, s.Object.Key)
 	if err != nil {
 		return nil, err
 	}
-	if size := uint64(object.Size()); size != s.Size {
-		return nil, errors.Join(wrongf("it has %d bytes, and had %d when it was committed", size, s.Size), object.Close())
+	if size := uint64(object.Size()); size != s.Object.Size {
+		return nil, errors.Join(wrongf("it has %d bytes, and had %d when it was committed", size, s.Object.Size),
+			object.Close())
 	}
 	opened, err := segment.Open(ctx, object)
 	if err != nil {
 		return nil, errors.Join(err, object.Close())
 	}
-	holds, err := opened.Verify(ctx, extents)
-	return holds, errors.Join(err, opened.Close())
+	holds, err := opened.Verify(ctx, nil)
+	if err = errors.Join(err, opened.Close()); err != nil {
+		return nil, err
+	}
+	holds = slices.DeleteFunc(holds, func(e extent.Extent) bool { return !s.MayHold(e.Log) })
+	if len(holds) == 0 {
+		return nil, wrongf("it has nothing of what was committed of it")
+	}
+	have := extent.Summarize(s.Object, holds)
+	have.Refused = s.Refused
+	if !reflect.DeepEqual(have, s) {
+		return nil, wrongf("it has %d logs from %s to %s with %d entries of %d bytes from %d to %d, and %d logs from %s to "+
+			"%s with %d entries of %d bytes from %d to %d were committed of it", have.Logs, have.First, have.Last, have.Entries,
+			have.Bytes, have.MinSeq, have.MaxSeq, s.Logs, s.First, s.Last, s.Entries, s.Bytes, s.MinSeq, s.MaxSeq)
+	}
+	return holds, nil
 }
 
 func (v *Verifier) progress(done, total uint64) {
@@ -354,3 +332,20 @@ func (v *Verifier) progress(done, total uint64) {
 		v.Progress(done, total)
 	}
 }
+
+// opener opens the segments of a bucket, each anew.
+type opener struct{ bucket *bucket.Bucket }
+
+func (o opener) Open(ctx context.Context, s extent.Segment) (*segment.Reader, error) {
+	object, err := o.bucket.Segment(s)
+	if err != nil {
+		return nil, err
+	}
+	r, err := segment.Open(ctx, object)
+	if err != nil {
+		return nil, errors.Join(err, object.Close())
+	}
+	return r, nil
+}
+
+func (o opener) Done(_ extent.Segment, r *segment.Reader) error { return r.Close() }

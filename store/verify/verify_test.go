@@ -14,10 +14,10 @@ import (
 	"dormouse/internal/extent"
 	"dormouse/store/bucket"
 	"dormouse/store/bucket/buckettest"
-	"dormouse/store/cache/catalog"
 	"dormouse/store/client"
 	"dormouse/store/manifest"
 	"dormouse/store/storetest"
+	"dormouse/store/tree"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -68,41 +68,46 @@ func TestVerifySound(t *testing.T) {
 	}
 }
 
-// TestVerifyWithASnapshot verifies an archive whose manifest was cut, and a segment of which only a part was committed.
-func TestVerifyWithASnapshot(t *testing.T) {
+// checkpoint puts what the tree was at a record, or something else, into the bucket and has it recorded.
+func (s *system) checkpoint(at tree.Tree, upTo uint64, size uint64) *manifest.Checkpoint {
+	s.T.Helper()
+	data, err := at.Encode()
+	if err == nil {
+		err = s.Bucket.Put(s.T.Context(), "0/checkpoint/one.tree", data)
+	}
+	if err != nil {
+		s.T.Fatal(err)
+	}
+	if size == 0 {
+		size = uint64(len(data))
+	}
+	c := &manifest.Checkpoint{UpTo: upTo, UpToID: s.RecordID(upTo),
+		Object: extent.Segment{Key: "0/checkpoint/one.tree", Size: size}}
+	s.Append(manifest.Record{Kind: manifest.TakeCheckpoint, Epoch: 1, Owner: "n", Checkpoint: c})
+	return c
+}
+
+// TestVerifyWithACheckpoint verifies an archive whose manifest was cut, with a segment of which only a part was
+// committed, before and after a merge.
+func TestVerifyWithACheckpoint(t *testing.T) {
 	s := archivedSystem(t)
+	at, upTo := s.Mu.Tree, s.Mu.Version
 	s.Publish("a.b", "v")
 	s.Publish("a.c", "w")
 	in, extents := s.Put("0/four.sst", 11, "a.b", "a.c")
-	s.Commit(in, extents[0])
-	run := manifest.Run{UpTo: 3, Extents: 4, Entries: 6} // the claim and two commits
-	var rows []catalog.Row
-	for _, l := range s.Mu.Extents {
-		if l.Segment.Key == "0/one.sst" || l.Segment.Key == "0/two.sst" {
-			rows = append(rows, catalog.RowOf(l.Extent, l.Segment))
-		}
-	}
-	catalog.Sort(rows)
-	err := catalog.WriteParts(func(yield func(catalog.Row, error) bool) {
-		for _, r := range rows {
-			if !yield(r, nil) {
-				return
-			}
-		}
-	}, func(part []byte) error {
-		run.Parts = append(run.Parts, extent.Segment{Key: "0/catalog/one.rows", Size: uint64(len(part))})
-		return s.Bucket.Put(t.Context(), "0/catalog/one.rows", part)
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	snapshot := &manifest.Snapshot{UpTo: 3, UpToID: s.RecordID(3), Runs: []manifest.Run{run}}
-	s.Append(manifest.Record{Kind: manifest.TakeSnapshot, Epoch: 1, Owner: "n", Snapshot: snapshot})
-	if err := manifest.Purge(t.Context(), s.JS, 0, snapshot); err != nil {
+	s.CommitPart(in, []string{"a.c"}, extents[0])
+	if err := manifest.Purge(t.Context(), s.JS, 0, s.checkpoint(at, upTo, 0)); err != nil {
 		t.Fatal(err)
 	}
 	if r, bad := s.verify(""); bad != "" || r != (Report{Segments: 4, Extents: 7, Entries: 10}) {
 		t.Errorf("%+v\n%s", r, bad)
+	}
+	s.Merge("0/merged.sst", "0/one.sst", "0/two.sst")
+	if r, bad := s.verify(""); bad != "" || r != (Report{Segments: 3, Extents: 5, Entries: 10}) {
+		t.Errorf("merged: %+v\n%s", r, bad)
+	}
+	if r, bad := s.verify("a.c"); bad != "" || r != (Report{Segments: 2, Extents: 2, Entries: 3}) {
+		t.Errorf("one log of it: %+v\n%s", r, bad)
 	}
 }
 
@@ -135,28 +140,45 @@ func TestVerifyNamesWhatIsBad(t *testing.T) {
 			}
 		}, "0/three.sst"},
 		"another number of entries": {func(_ *testing.T, s *system) {
-			in := s.Mu.Extents[0].Segment
+			in := s.Mu.Tree.Runs()[0].Segments[0].Object
 			s.Commit(in, extent.Extent{Log: "a.b", First: 1, Last: 2, Count: 1, Bytes: 2})
-		}, "0/one.sst"},
-		"an overlap": {func(_ *testing.T, s *system) {
-			first := s.Mu.Extents[0]
-			s.Commit(first.Segment, first.Extent)
-		}, "overlaps"},
-		"a part that was committed otherwise": { // of a segment with more: it is looked at extent by extent
-			func(_ *testing.T, s *system) {
-				in := s.Mu.Extents[0].Segment
-				s.Mu.Extents = s.Mu.Extents[1:]
-				s.Commit(in, extent.Extent{Log: "a.b", First: 1, Last: 1, Count: 1, Bytes: 1})
-			}, "0/one.sst: it does not hold log a.b from 1 to 1"},
-		"a snapshot that is gone": {func(_ *testing.T, s *system) {
-			s.Append(manifest.Record{Kind: manifest.TakeSnapshot, Epoch: 1, Owner: "n",
-				Snapshot: &manifest.Snapshot{UpTo: 2, UpToID: s.RecordID(2),
-					Runs: []manifest.Run{{UpTo: 2, Extents: 2, Entries: 3,
-						Parts: []extent.Segment{{Key: "0/catalog/gone.rows", Size: 9}}}}}})
-		}, "gone.rows"},
-		"a catalog with less": {func(_ *testing.T, s *system) {
-			s.Mu.Extents = s.Mu.Extents[1:]
-		}, "the catalog of shard 0 has 5 extents"},
+		}, "0/one.sst: it has"},
+		"an overlap": {func(t *testing.T, s *system) {
+			again, err := s.Bucket.Get(t.Context(), s.Mu.Tree.Runs()[0].Segments[0].Object)
+			if err == nil {
+				err = s.Bucket.Put(t.Context(), "0/again.sst", again)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			summary := s.Mu.Tree.Runs()[0].Segments[0]
+			summary.Object.Key = "0/again.sst"
+			s.Append(manifest.Record{Kind: manifest.Commit, Epoch: 1, Owner: "n", Segments: []extent.Summary{summary}})
+		}, "goes on at 1 in segment 0/again.sst"},
+		"logs that were refused and are none": {func(_ *testing.T, s *system) {
+			summary := s.Mu.Tree.Runs()[2].Segments[0]
+			summary.Refused = []string{"a.c"}
+			tree, err := tree.Tree{}.Commit(1, []extent.Summary{summary})
+			if err != nil {
+				s.T.Fatal(err)
+			}
+			s.Mu.Tree = tree
+		}, "0/three.sst: it has"},
+		"a checkpoint that is gone": {func(t *testing.T, s *system) {
+			s.checkpoint(s.Mu.Tree, s.Mu.Version, 0)
+			if err := s.Bucket.Delete(t.Context(), "0/checkpoint/one.tree"); err != nil {
+				t.Fatal(err)
+			}
+		}, "one.tree"},
+		"a checkpoint of another size": {func(_ *testing.T, s *system) {
+			s.checkpoint(s.Mu.Tree, s.Mu.Version, 5)
+		}, "one.tree: it has"},
+		"a checkpoint with less": {func(_ *testing.T, s *system) {
+			s.checkpoint(tree.Tree{}, s.Mu.Version, 0)
+		}, "the owner of shard 0 has 3 live segments"},
+		"an owner with less": {func(_ *testing.T, s *system) {
+			s.Mu.Tree = tree.Tree{}
+		}, "the owner of shard 0 has 0 live segments"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := archivedSystem(t)

@@ -17,13 +17,12 @@ import (
 	"dormouse/ingest/shard"
 	"dormouse/internal/extent"
 	"dormouse/internal/wire"
-	"dormouse/store/bucket"
 	"dormouse/store/manifest"
 )
 
-// often takes snapshots of a manifest of a few records.
+// often takes checkpoints of a manifest of a few records.
 func often(c *Config) {
-	c.tail = shard.Tail{Records: 4, Extents: 5}
+	c.tail = 4
 	c.MaxDelay, c.TrimDelay = 10*time.Millisecond, 20*time.Millisecond
 }
 
@@ -44,22 +43,10 @@ func (s *system) commitOne(key string, logs ...string) (all []extent.Located) {
 	return all
 }
 
-// catalog returns all that the owner's catalog has.
-func (s *system) catalog() (all []extent.Located) {
+// catalog returns the extents of all live segments, ascending.
+func (s *system) catalog() []extent.Located {
 	s.T.Helper()
-	request := wire.ExtentsRequest{All: true}
-	for {
-		var reply wire.ExtentsReply
-		if err := s.Ask(wire.OpExtents, request, &reply); err != nil || reply.Err() != nil {
-			s.T.Fatalf("asking for extents: %v, %v", err, reply.Err())
-		}
-		all = append(all, reply.Extents...)
-		if !reply.More {
-			return all
-		}
-		last := reply.Extents[len(reply.Extents)-1].Extent
-		request.Log, request.After = last.Log, last.Last
-	}
+	return sortExtents(s.Live())
 }
 
 func (s *system) manifestRecords() uint64 {
@@ -85,16 +72,16 @@ func sortExtents(all []extent.Located) []extent.Located {
 	return all
 }
 
-// TestTakeoverFromSnapshots lets nodes with an empty, a stale and a current disk take a shard over from each other
-// while snapshots are taken and the manifest is cut: each must have the whole catalog, archive nothing again and lose
+// TestTakeoverFromCheckpoints lets nodes with an empty, a stale and a current disk take a shard over from each other
+// while checkpoints are taken and the manifest is cut: each must have the whole catalog, archive nothing again and lose
 // nothing.
-func TestTakeoverFromSnapshots(t *testing.T) {
+func TestTakeoverFromCheckpoints(t *testing.T) {
 	t.Parallel() // it waits most of its time
 	s := newSystem(t)
 	r := rand.New(rand.NewPCG(7, 7))
 	dirs := []string{t.TempDir(), t.TempDir(), ""}
 	var want []extent.Located
-	var snapshots float64
+	var checkpoints float64
 	left := 0 // entries of t.left that are not archived
 	for turn := range 11 {
 		dir := dirs[turn%len(dirs)]
@@ -104,7 +91,7 @@ func TestTakeoverFromSnapshots(t *testing.T) {
 		n := s.start(fmt.Sprint("node", turn), dir, often)
 		n.awaitOwned()
 		if got := s.catalog(); !reflect.DeepEqual(got, sortExtents(want)) {
-			t.Fatalf("turn %d: the catalog has %d extents, %d are committed", turn, len(got), len(want))
+			t.Fatalf("turn %d: the archive has %d extents, %d are committed", turn, len(got), len(want))
 		}
 		n.awaitMetric("dormouse_takeover_entries", 0)
 		if entries, _ := s.Drain("t.left"); len(entries) != left || n.metric("dormouse_buffer_entries") != float64(left) {
@@ -131,25 +118,25 @@ func TestTakeoverFromSnapshots(t *testing.T) {
 		left++
 		n.awaitMetric("dormouse_buffer_entries", float64(left))
 		n.stop()
-		snapshots += n.metric("dormouse_snapshots_total")
+		checkpoints += n.metric("dormouse_checkpoints_total")
 	}
 	n := s.start("last", t.TempDir(), often)
 	n.awaitOwned()
 	want = append(want, s.commitOne("0/last.sst", "t.z")...)
 	if got := s.catalog(); !reflect.DeepEqual(got, sortExtents(want)) {
-		t.Fatalf("the catalog has %d extents, %d are committed", len(got), len(want))
+		t.Fatalf("the archive has %d extents, %d are committed", len(got), len(want))
 	}
 	s.Until("the manifest to be cut", func() bool { return s.manifestRecords() <= 8 })
-	if snapshot := s.newestSnapshot(); snapshots < 5 || len(snapshot.Runs) > 8 {
-		t.Errorf("%v snapshots were taken, the last has %d runs", snapshots, len(snapshot.Runs))
+	if checkpoints < 5 {
+		t.Errorf("%v checkpoints were taken", checkpoints)
 	}
 }
 
-// TestTailOfAnOwnerThatEnded: what its snapshot has, and it did not drop, the next owner drops.
+// TestTailOfAnOwnerThatEnded: what its checkpoint has, and it did not drop, the next owner drops.
 func TestTailOfAnOwnerThatEnded(t *testing.T) {
 	s := newSystem(t)
 	n := s.start("a", t.TempDir(), func(c *Config) { often(c); c.TrimDelay = time.Hour })
-	s.snapshotOf(n)
+	s.checkpointOf(n)
 	n.stop()
 	if records := s.manifestRecords(); records < 5 {
 		t.Fatalf("%d records are left", records)
@@ -159,56 +146,18 @@ func TestTailOfAnOwnerThatEnded(t *testing.T) {
 	s.Until("the rest to be dropped", func() bool { return s.manifestRecords() < 5 })
 }
 
-func (s *system) newestSnapshot() *manifest.Snapshot {
+// newestCheckpoint returns what the manifest names.
+func (s *system) newestCheckpoint() *manifest.Checkpoint {
 	s.T.Helper()
 	m, err := manifest.Open(s.T.Context(), s.JS, 0)
 	if err != nil {
 		s.T.Fatal(err)
 	}
-	snapshot, err := m.Snapshot(s.T.Context())
-	if err != nil {
-		s.T.Fatal(err)
+	at, err := m.Checkpoint(s.T.Context())
+	if err != nil || at == nil {
+		s.T.Fatalf("%+v, %v", at, err)
 	}
-	return snapshot
-}
-
-// TestRunThatCannotBeRead holds that a run whose part is lost neither keeps snapshots from being taken nor from staying
-// few, and is not tried again and again: each try may leave objects that nobody refers to.
-func TestRunThatCannotBeRead(t *testing.T) {
-	s := newSystem(t)
-	bucket := &faulty{Bucket: s.Bucket}
-	n := s.start("a", t.TempDir(), func(c *Config) { often(c); c.TrimDelay, c.Bucket = 5*time.Millisecond, bucket })
-	n.awaitOwned()
-	var want []extent.Located
-	commitUntil := func(snapshots float64) {
-		t.Helper()
-		s.Until(fmt.Sprint(snapshots, " snapshots"), func() bool {
-			want = append(want, s.commitOne(fmt.Sprintf("0/%d.sst", len(want)), "t.a")...)
-			return n.metric("dormouse_snapshots_total") >= snapshots
-		})
-	}
-	commitUntil(1)
-	tries := make(chan float64, 100) // how many snapshots there were at each
-	bucket.missed = func() { tries <- n.metric("dormouse_snapshots_total") }
-	bucket.lost.Store(&s.newestSnapshot().Runs[0].Parts[0].Key)
-	commitUntil(12)
-	snapshot := s.newestSnapshot()
-	if len(snapshot.Runs) > 8 || snapshot.Runs[0].Parts[0].Key != *bucket.lost.Load() {
-		t.Errorf("the snapshot has %d runs, the first of them %+v", len(snapshot.Runs), snapshot.Runs[0])
-	}
-	if got := s.catalog(); !reflect.DeepEqual(got, want) {
-		t.Errorf("the catalog has %d extents, %d are committed", len(got), len(want))
-	}
-	n.stop()
-	close(tries)
-	const mergeTries = 3 // of package shard
-	var at []float64
-	for snapshots := range tries {
-		at = append(at, snapshots)
-	}
-	if len(at) != mergeTries || len(slices.Compact(slices.Clone(at))) != mergeTries {
-		t.Errorf("the lost part was asked for after %v snapshots, want %d times, and a snapshot after each", at, mergeTries)
-	}
+	return at
 }
 
 // faulty is a bucket that fails while it is told to.
@@ -216,8 +165,6 @@ type faulty struct {
 	shard.Bucket
 	puts, gets atomic.Bool
 	checks     atomic.Bool
-	lost       atomic.Pointer[string] // key of the one object that is not there
-	missed     func()                 // called when that is asked for
 	failed     atomic.Int64
 }
 
@@ -230,16 +177,19 @@ func (f *faulty) Put(ctx context.Context, key string, data []byte) error {
 }
 
 func (f *faulty) Get(ctx context.Context, segment extent.Segment) ([]byte, error) {
-	if lost := f.lost.Load(); lost != nil && *lost == segment.Key {
-		f.failed.Add(1)
-		f.missed()
-		return nil, fmt.Errorf("%s: %w", *lost, bucket.ErrNotFound)
-	}
 	if f.gets.Load() {
 		f.failed.Add(1)
 		return nil, errors.New("the bucket is away")
 	}
 	return f.Bucket.Get(ctx, segment)
+}
+
+func (f *faulty) Contents(ctx context.Context, segment extent.Segment) ([]extent.Extent, error) {
+	if f.gets.Load() {
+		f.failed.Add(1)
+		return nil, errors.New("the bucket is away")
+	}
+	return f.Bucket.Contents(ctx, segment)
 }
 
 func (f *faulty) Check(ctx context.Context) error {
@@ -250,11 +200,11 @@ func (f *faulty) Check(ctx context.Context) error {
 	return f.Bucket.Check(ctx)
 }
 
-// TestBucketThatIsAway holds that a snapshot which cannot be put keeps the manifest whole, and that a takeover which
+// TestBucketThatIsAway holds that a checkpoint which cannot be put keeps the manifest whole, and that a takeover which
 // needs one waits for the bucket and says so.
 func TestBucketThatIsAway(t *testing.T) {
 	s := newSystem(t)
-	bucket := &faulty{Bucket: s.Bucket}
+	bucket := &faulty{Bucket: s.Archive}
 	with := func(c *Config) { often(c); c.Bucket = bucket }
 	bucket.puts.Store(true)
 	n := s.start("a", t.TempDir(), with)
@@ -263,20 +213,20 @@ func TestBucketThatIsAway(t *testing.T) {
 	for i := range 6 {
 		want = append(want, s.commitOne(fmt.Sprintf("0/%d.sst", i), "t.a")...)
 	}
-	s.Until("a snapshot to be tried", func() bool { return bucket.failed.Load() > 0 })
-	if n.metric("dormouse_snapshots_total") != 0 || s.manifestRecords() < 7 {
-		t.Fatalf("%v snapshots without a bucket, %d records are left", n.metric("dormouse_snapshots_total"),
+	s.Until("a checkpoint to be tried", func() bool { return bucket.failed.Load() > 0 })
+	if n.metric("dormouse_checkpoints_total") != 0 || s.manifestRecords() < 7 {
+		t.Fatalf("%v checkpoints without a bucket, %d records are left", n.metric("dormouse_checkpoints_total"),
 			s.manifestRecords())
 	}
 	bucket.puts.Store(false)
-	s.Until("a snapshot and the cut", func() bool {
-		return n.metric("dormouse_snapshots_total") > 0 && s.manifestRecords() < 7
+	s.Until("a checkpoint and the cut", func() bool {
+		return n.metric("dormouse_checkpoints_total") > 0 && s.manifestRecords() < 7
 	})
 	n.stop()
 	bucket.failed.Store(0)
 	bucket.gets.Store(true)
 	n = s.start("b", t.TempDir(), with)
-	s.Until("the snapshot to be asked for", func() bool { return bucket.failed.Load() > 0 })
+	s.Until("the checkpoint to be asked for", func() bool { return bucket.failed.Load() > 0 })
 	if err := n.node.Ready(); err == nil || !strings.Contains(err.Error(), "records to go") ||
 		n.metric("dormouse_takeover_records") == 0 {
 		t.Errorf("a takeover that waits for the bucket says %v", err)
@@ -284,6 +234,6 @@ func TestBucketThatIsAway(t *testing.T) {
 	bucket.gets.Store(false)
 	n.awaitOwned()
 	if got := s.catalog(); !reflect.DeepEqual(got, want) {
-		t.Fatalf("the catalog has %v, want %v", got, want)
+		t.Fatalf("the archive has %v, want %v", got, want)
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"dormouse/internal/extent"
 	"dormouse/store/bucket"
+	"dormouse/store/segment"
 )
 
 // hanging is a bucket whose gets do not come back until their time is over, but for one.
@@ -30,9 +31,9 @@ func (h *hanging) Get(ctx context.Context, _ extent.Segment) ([]byte, error) {
 	return nil, ctx.Err()
 }
 
-// TestPartThatDoesNotCome: a takeover waits for a part of its snapshot for two leases, and for one try half of that;
-// for one that is not there it does not wait.
-func TestPartThatDoesNotCome(t *testing.T) {
+// TestObjectThatDoesNotCome: a takeover waits for what it needs of the archive for two leases, and for one try half of
+// that; for one that is not there it does not wait.
+func TestObjectThatDoesNotCome(t *testing.T) {
 	const lease = 10 * time.Second
 	for name, tc := range map[string]struct {
 		answers int
@@ -40,11 +41,12 @@ func TestPartThatDoesNotCome(t *testing.T) {
 		takes   time.Duration // at most; and at least what it took less than a try's pause
 		want    error
 	}{
-		"at once":      {1, nil, 0, nil},
-		"at last":      {2, nil, lease + time.Second, nil},
-		"never":        {0, nil, 2 * lease, ErrSnapshotUnread},
-		"it is gone":   {1, bucket.ErrNotFound, 0, ErrSnapshotUnread},
-		"it fails now": {1, errors.New("denied"), 2 * lease, ErrSnapshotUnread},
+		"at once":       {1, nil, 0, nil},
+		"at last":       {2, nil, lease + time.Second, nil},
+		"never":         {0, nil, 2 * lease, ErrArchiveUnread},
+		"it is gone":    {1, bucket.ErrNotFound, 0, ErrArchiveUnread},
+		"it is damaged": {1, segment.ErrCorrupt, 0, ErrArchiveUnread},
+		"it fails now":  {1, errors.New("denied"), 2 * lease, ErrArchiveUnread},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -52,7 +54,10 @@ func TestPartThatDoesNotCome(t *testing.T) {
 				c := &claim{Site: Site{Config: Config{Lease: lease, Bucket: hangs},
 					Outages: NewOutages(slog.New(slog.DiscardHandler))}}
 				began := time.Now()
-				data, err := c.getPart(t.Context(), extent.Segment{Key: "0/catalog/a.rows"})
+				object := extent.Segment{Key: "0/checkpoint/a.tree"}
+				data, err := unread(t.Context(), c, object, func(ctx context.Context) ([]byte, error) {
+					return c.Bucket.Get(ctx, object)
+				})
 				took := time.Since(began)
 				if !errors.Is(err, tc.want) || tc.want == nil && string(data) != "part" || took > tc.takes ||
 					took < tc.takes-time.Second {

@@ -1,0 +1,41 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"dormouse/store/alone"
+	"dormouse/store/bucket"
+)
+
+// addAloneFlag adds the flag with which a command needs nothing but the bucket.
+func addAloneFlag(cmd *cobra.Command) {
+	cmd.Flags().Bool("no-nats", false, "read the bucket of --archive alone, without NATS: what was committed up to now, "+
+		"and what a worker may have put since")
+}
+
+// aloneOf returns the archive that --no-nats and --archive mean, nil without the former, and what closes it.
+func aloneOf(cmd *cobra.Command) (a *alone.Archive, shut func(), err error) {
+	wanted, err := cmd.Flags().GetBool("no-nats")
+	if err != nil || !wanted {
+		return nil, func() {}, err
+	}
+	for _, name := range []string{"nats-url", "nats-context", "nats-creds"} {
+		if cmd.Flags().Changed(name) {
+			return nil, nil, usageErrorf("give either --no-nats or --%s, not both", name)
+		}
+	}
+	url := archiveURL(cmd)
+	if url == "" {
+		return nil, nil, usageErrorf("--no-nats needs --archive: without NATS nobody says where the bucket is")
+	}
+	b, err := bucket.OpenToRead(cmd.Context(), url)
+	if err != nil {
+		return nil, nil, err
+	}
+	shut = func() { _ = b.Close() } // only read from
+	if a, err = alone.Open(cmd.Context(), b); err != nil {
+		shut()
+		return nil, nil, err
+	}
+	return a, shut, nil
+}
