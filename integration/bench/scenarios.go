@@ -39,6 +39,7 @@ func scenarios(cfg Config) []scenario {
 		scenario{"delay", "steady load: entry arrival to commit", delay},
 		scenario{"lateness", "100,000 deadlines: due to ready", late},
 		scenario{"read", "one log out of the archive", read},
+		scenario{"merge", "logs that wake up hundreds of times: what their past costs", merges},
 		scenario{"scale-owners", "8 shards: 1 and 2 ingest processes", scaleOwners},
 		scenario{"failover", "an ingest process leaves, or is killed: how long nothing is committed", failover},
 	)
