@@ -3,6 +3,7 @@ package wire
 import (
 	"errors"
 	"fmt"
+	"math"
 	"reflect"
 	"slices"
 	"strings"
@@ -17,6 +18,12 @@ func TestSubjects(t *testing.T) {
 	if subject != "dormouse.owner.3.17.drain" || OperationOf(subject) != OpDrain ||
 		OwnerSubjects(3, 17) != "dormouse.owner.3.17.*" {
 		t.Fatalf("owner subject is %q", subject)
+	}
+	for got, want := range map[string]string{SyncSubject(3): "dormouse.sync.3", MergeSubject(3): "dormouse.merge.3",
+		ManifestSubject(3): "dormouse.manifest.3", RejectedSubject(3): "dormouse.rejected.3"} {
+		if got != want {
+			t.Errorf("subject is %q, want %q", got, want)
+		}
 	}
 }
 
@@ -76,15 +83,34 @@ func TestValidate(t *testing.T) {
 		"merge":               {MergeItem{Runs: [][]extent.Summary{{one}, {one}}}, ""},
 		"merge of one":        {MergeItem{Runs: [][]extent.Summary{{one}}}, "a merge of 1"},
 		"merge of many":       {MergeItem{Runs: [][]extent.Summary{slices.Repeat([]extent.Summary{one}, 257)}}, "257"},
+		"merge of most":       {MergeItem{Runs: [][]extent.Summary{{one}, slices.Repeat([]extent.Summary{one}, 255)}}, ""},
+		"merge of one run":    {MergeItem{Runs: [][]extent.Summary{{one, one}}}, ""},
+		"merge of nothing":    {MergeItem{Runs: [][]extent.Summary{{}, {}}}, "a merge of 0"},
 		"merge of no segment": {MergeItem{Runs: [][]extent.Summary{{one}, {{}}}}, "0 bytes"},
 		"replace":             {ReplaceRequest{Inputs: []string{"a", "b"}, Outputs: []extent.Summary{one}}, ""},
 		"replace by nothing":  {ReplaceRequest{Inputs: []string{"a", "b"}}, ""},
-		"replace one":         {ReplaceRequest{Inputs: []string{"a"}}, "at least 2"},
+		"replace by most": {ReplaceRequest{Inputs: slices.Repeat([]string{"a"}, 256),
+			Outputs: slices.Repeat([]extent.Summary{one}, 256)}, ""},
+		"replace many": {ReplaceRequest{Inputs: slices.Repeat([]string{"a"}, 257)}, "257"},
+		"replace by many": {ReplaceRequest{Inputs: []string{"a", "b"}, Outputs: slices.Repeat([]extent.Summary{one}, 257)},
+			"257"},
+		"replace by what cannot be": {ReplaceRequest{Inputs: []string{"a", "b"}, Outputs: []extent.Summary{one, {}}},
+			"0 bytes"},
+		"replace one": {ReplaceRequest{Inputs: []string{"a"}}, "at least 2"},
 		"replace by no log": {ReplaceRequest{Inputs: []string{"a", "b"}, Outputs: []extent.Summary{
 			extent.Summarize(one.Object, []extent.Extent{{Log: "a", First: 1, Last: 1, Count: 1}})}}, "no log token"},
 		"segments":            {SegmentsRequest{To: strings.Repeat("a", 257)}, ""},
 		"segments backwards":  {SegmentsRequest{Offset: -1}, "offset -1"},
+		"segments of all":     {SegmentsRequest{}, ""},
+		"segments to beyond":  {SegmentsRequest{To: strings.Repeat("a", 258)}, "258"},
 		"segments beyond all": {SegmentsRequest{From: strings.Repeat("a", 258)}, "258"},
+		"held":                {HeldRequest{Log: "a.b", After: 3, Since: 9, UpTo: 4, Seqs: []uint64{4}}, ""},
+		"held of no log":      {HeldRequest{Log: "a"}, "no log token"},
+		"held backwards":      {HeldRequest{Log: "a.b", Offset: -1}, "offset -1"},
+		"held of less":        {HeldRequest{Log: "a.b", MaxBytes: -1}, "byte limit -1"},
+		"held after all":      {HeldRequest{Log: "a.b", After: math.MaxUint64}, "no sequence above"},
+		"held up to before":   {HeldRequest{Log: "a.b", After: 3, UpTo: 3}, "above 3 up to 3"},
+		"held of many":        {HeldRequest{Log: "a.b", Seqs: make([]uint64, MaxHeld+1)}, "4097 entries"},
 		"list":                {ListRequest{Prefix: strings.Repeat("a", 300)}, "300"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -93,6 +119,30 @@ func TestValidate(t *testing.T) {
 				t.Fatalf("got %v, want an error that says %q", err, tc.want)
 			}
 		})
+	}
+}
+
+// TestInputs: a request for a merge names all of its segments, from the oldest to the newest.
+func TestInputs(t *testing.T) {
+	of := func(keys ...string) (run []extent.Summary) {
+		for _, key := range keys {
+			run = append(run, extent.Summary{Object: extent.Segment{Key: key}})
+		}
+		return run
+	}
+	item := MergeItem{Runs: [][]extent.Summary{of("c", "a"), of("d"), of("b")}}
+	if got := item.Inputs(); !slices.Equal(got, []string{"c", "a", "d", "b"}) {
+		t.Errorf("got %v", got)
+	}
+}
+
+// TestJoin: a part and one behind it add up, whichever of them is none.
+func TestJoin(t *testing.T) {
+	a := Part{Entries: 2, Bytes: 20, First: 3, Last: 5, MinTime: 50, MaxTime: 70}
+	b := Part{Entries: 1, Bytes: 7, First: 8, Last: 8, MinTime: 40, MaxTime: 40}
+	want := Part{Entries: 3, Bytes: 27, First: 3, Last: 8, MinTime: 40, MaxTime: 70}
+	if a.Join(b) != want || a.Join(Part{}) != a || (Part{}).Join(b) != b {
+		t.Errorf("%+v, %+v, %+v", a.Join(b), a.Join(Part{}), Part{}.Join(b))
 	}
 }
 
@@ -109,7 +159,9 @@ func FuzzDecode(f *testing.F) {
 		SegmentsRequest{From: "a.b", Offset: 7},
 		MergeItem{Runs: [][]extent.Summary{{{}}}},
 		ReplaceRequest{Inputs: []string{"a"}, Outputs: []extent.Summary{{}}},
-		HeldReply{Pieces: []extent.Piece{{Level: 3}}},
+		ReplaceReply{Status{Code: BadRequest, Message: "m"}},
+		HeldRequest{Log: "a.b", After: 3, Since: 9, UpTo: 5, Seqs: []uint64{4, 5}},
+		HeldReply{Pieces: []extent.Piece{{Level: 3}}, Entries: []HeldEntry{{Seq: 4, Value: []byte("x"), Total: 9}}},
 		ListRequest{Prefix: "a.", After: "a.b", Limit: 2},
 		ListReply{Logs: []LogInfo{{Log: "a.b", Archived: Part{Entries: 1}}}},
 		Process{ID: "n", Shards: []ShardStatus{{Shard: 1, State: ShardOwned}}},
@@ -123,8 +175,7 @@ func FuzzDecode(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		for _, m := range []any{&WorkItem{}, &DrainRequest{}, &DrainReply{}, &CommitRequest{}, &CommitReply{},
 			&SegmentsRequest{}, &SegmentsReply{}, &MergeItem{}, &ReplaceRequest{}, &ReplaceReply{}, &HeldRequest{},
-			&HeldReply{}, &ListRequest{}, &ListReply{},
-			&Process{}} {
+			&HeldReply{}, &ListRequest{}, &ListReply{}, &Process{}} {
 			if err := Decode(data, m); err != nil {
 				if !errors.Is(err, ErrBadRequest) {
 					t.Fatalf("%T: error %v does not wrap ErrBadRequest", m, err)

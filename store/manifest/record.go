@@ -139,7 +139,7 @@ func (r Record) Encode() ([]byte, error) {
 	return enc.EncodeAll(plain, []byte{recordVersion}), nil
 }
 
-// Decode reads a record. Its error wraps ErrCorrupt.
+// Decode reads a record. Its error wraps ErrCorrupt, or is ErrOldFormat.
 func Decode(data []byte) (Record, error) {
 	var r Record
 	switch {

@@ -2,6 +2,8 @@ package manifest
 
 import (
 	"errors"
+	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -10,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"dormouse/internal/extent"
+	"dormouse/internal/golden"
 	"dormouse/internal/natstest"
 	"dormouse/internal/wire"
 	"dormouse/store/tree"
@@ -23,25 +26,32 @@ func TestRecordsThatCannotBe(t *testing.T) {
 		return Record{Kind: Commit, Epoch: 1, Segments: []extent.Summary{s}}
 	}
 	merge := &tree.Replacement{Inputs: []string{"0/a.sst", "0/b.sst"}}
+	segments := []extent.Summary{segmentOf(1)}
 	for name, r := range map[string]Record{
-		"no kind":                    {Epoch: 1},
-		"an unknown kind":            {Kind: Merge + 1, Epoch: 1},
-		"no epoch":                   {Kind: Claim},
-		"a checkpoint without one":   {Kind: TakeCheckpoint, Epoch: 1},
-		"a floor with a checkpoint":  {Kind: Floor, Epoch: 1, Checkpoint: &Checkpoint{}},
-		"a merge without one":        {Kind: Merge, Epoch: 1},
-		"a commit with a merge":      {Kind: Commit, Epoch: 1, Merge: merge},
-		"a floor with segments":      {Kind: Floor, Epoch: 1, Segments: []extent.Summary{segmentOf(1)}},
-		"a segment without a key":    commitOf(func(s *extent.Summary) { s.Object.Key = "" }),
-		"a segment without bytes":    commitOf(func(s *extent.Summary) { s.Object.Size = 0 }),
-		"a segment without logs":     commitOf(func(s *extent.Summary) { s.Logs = 0 }),
-		"more logs than entries":     commitOf(func(s *extent.Summary) { s.Logs = 2 }),
-		"a segment of no log":        commitOf(func(s *extent.Summary) { s.First, s.Last = "", "" }),
-		"logs that end before":       commitOf(func(s *extent.Summary) { s.Last = "a.a" }),
-		"a segment from no sequence": commitOf(func(s *extent.Summary) { s.MinSeq = 0 }),
-		"a segment that ends before": commitOf(func(s *extent.Summary) { s.MinSeq = 2 }),
-		"a segment of times that do": commitOf(func(s *extent.Summary) { s.MinTime = 1 }),
-		"refused logs in no order":   commitOf(func(s *extent.Summary) { s.Refused = []string{"b", "a"} }),
+		"no kind":                         {Epoch: 1},
+		"an unknown kind":                 {Kind: Merge + 1, Epoch: 1},
+		"no epoch":                        {Kind: Claim},
+		"a checkpoint without one":        {Kind: TakeCheckpoint, Epoch: 1},
+		"a floor with a checkpoint":       {Kind: Floor, Epoch: 1, Checkpoint: &Checkpoint{}},
+		"a merge without one":             {Kind: Merge, Epoch: 1},
+		"a commit with a merge":           {Kind: Commit, Epoch: 1, Merge: merge},
+		"a merge with segments":           {Kind: Merge, Epoch: 1, Merge: merge, Segments: segments},
+		"a merge with a checkpoint":       {Kind: Merge, Epoch: 1, Merge: merge, Checkpoint: &Checkpoint{}},
+		"a commit with a checkpoint":      {Kind: Commit, Epoch: 1, Segments: segments, Checkpoint: &Checkpoint{}},
+		"a checkpoint with segments":      {Kind: TakeCheckpoint, Epoch: 1, Checkpoint: &Checkpoint{}, Segments: segments},
+		"a claim with a merge":            {Kind: Claim, Epoch: 1, Merge: merge},
+		"a second segment that cannot be": {Kind: Commit, Epoch: 1, Segments: []extent.Summary{segmentOf(1), {}}},
+		"a floor with segments":           {Kind: Floor, Epoch: 1, Segments: segments},
+		"a segment without a key":         commitOf(func(s *extent.Summary) { s.Object.Key = "" }),
+		"a segment without bytes":         commitOf(func(s *extent.Summary) { s.Object.Size = 0 }),
+		"a segment without logs":          commitOf(func(s *extent.Summary) { s.Logs = 0 }),
+		"more logs than entries":          commitOf(func(s *extent.Summary) { s.Logs = 2 }),
+		"a segment of no log":             commitOf(func(s *extent.Summary) { s.First, s.Last = "", "" }),
+		"logs that end before":            commitOf(func(s *extent.Summary) { s.Last = "a.a" }),
+		"a segment from no sequence":      commitOf(func(s *extent.Summary) { s.MinSeq = 0 }),
+		"a segment that ends before":      commitOf(func(s *extent.Summary) { s.MinSeq = 2 }),
+		"a segment of times that do":      commitOf(func(s *extent.Summary) { s.MinTime = 1 }),
+		"refused logs in no order":        commitOf(func(s *extent.Summary) { s.Refused = []string{"b", "a"} }),
 		"a merge's output that cannot be": {Kind: Merge, Epoch: 1, Merge: &tree.Replacement{Inputs: merge.Inputs,
 			Outputs: []extent.Summary{{}}}},
 		"far more than a record can hold": {Kind: Claim, Epoch: 1, Owner: string(make([]byte, maxDecoded+1))},
@@ -219,9 +229,93 @@ func TestApply(t *testing.T) {
 		!slices.Equal(tree.Inputs(live.Runs()), []string{"0/9.sst", "0/6.sst"}) {
 		t.Errorf("after a merge: %+v, %+v, %v", live, replaced, err)
 	}
-	for name, r := range map[string]Record{"a merge twice": merge, "a commit of the past": commit(1, 2)} {
-		if _, _, err := r.Apply(live, 6); !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), "at 6") {
+	was, inputs := live, []string{"0/9.sst", "0/6.sst"}
+	for name, tc := range map[string]struct {
+		r    Record
+		seq  uint64
+		want error // of what the tree says
+	}{
+		"a merge twice":         {merge, 8, tree.ErrNotLive},
+		"a merge with a gap":    {mergeOf([]string{"0/6.sst", "0/9.sst"}, segmentOf(10)), 8, tree.ErrNotLive},
+		"a merge of nothing":    {mergeOf(nil), 8, tree.ErrNotLive},
+		"outputs that overlap":  {mergeOf(inputs, summaryOf("b.a"), summaryOf("a.b")), 8, tree.ErrInvalid},
+		"an output live before": {mergeOf(inputs, segmentOf(6)), 8, tree.ErrInvalid},
+		"a commit of the past":  {commit(1, 2), 6, tree.ErrInvalid},
+	} {
+		next, replaced, err := tc.r.Apply(live, tc.seq)
+		if !errors.Is(err, ErrCorrupt) || !errors.Is(err, tc.want) ||
+			!strings.Contains(err.Error(), fmt.Sprintf("at %d:", tc.seq)) {
 			t.Errorf("%s: %v", name, err)
 		}
+		if !reflect.DeepEqual(next, was) || len(replaced) > 0 {
+			t.Errorf("%s: the tree is %+v, and %+v are live no more", name, next, replaced)
+		}
+	}
+}
+
+func mergeOf(inputs []string, outputs ...extent.Summary) Record {
+	return Record{Kind: Merge, Epoch: 1, Merge: &tree.Replacement{Inputs: inputs, Outputs: outputs}}
+}
+
+// summaryOf has one entry of a log, in an object that is named by it.
+func summaryOf(log string) extent.Summary {
+	return extent.Summarize(extent.Segment{Key: "0/" + log + ".sst", Size: 1},
+		[]extent.Extent{{Log: log, First: 5, Last: 5, Count: 1}})
+}
+
+// TestScanMakesTheTree: the records of a manifest, and those behind a checkpoint of it, make the same tree.
+func TestScanMakesTheTree(t *testing.T) {
+	js := newStream(t)
+	m := open(t, js, 0)
+	mustAppend(t, m, claim(1, "n"), commit(1, 1), commit(1, 2), commit(1, 3))
+	treeAfter := func(from tree.Tree, after Mark) tree.Tree {
+		t.Helper()
+		if err := Scan(t.Context(), js, 0, after, m.Mark(), func(seq, _ uint64, r Record) (err error) {
+			from, _, err = r.Apply(from, seq)
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return from
+	}
+	first, at := treeAfter(tree.Tree{}, Mark{}), m.Mark()
+	checkpoint := &Checkpoint{UpTo: at.Seq, UpToID: at.ID, Object: extent.Segment{Key: "0/checkpoint/1.tree", Size: 1}}
+	mustAppend(t, m, Record{Kind: TakeCheckpoint, Epoch: 1, Checkpoint: checkpoint}, commit(1, 4),
+		mergeOf([]string{"0/1.sst", "0/2.sst"}, segmentOf(9)), Record{Kind: Floor, Epoch: 1, Floor: 4})
+	all := treeAfter(tree.Tree{}, Mark{})
+	if got := tree.Inputs(all.Runs()); !slices.Equal(got, []string{"0/9.sst", "0/3.sst", "0/4.sst"}) {
+		t.Errorf("live are %v", got)
+	}
+	if err := Purge(t.Context(), js, 0, checkpoint); err != nil {
+		t.Fatal(err)
+	}
+	found, err := open(t, js, 0).Checkpoint(t.Context())
+	if err != nil || !reflect.DeepEqual(found, checkpoint) || found.Mark() != at {
+		t.Fatalf("the checkpoint is %+v, %v", found, err)
+	}
+	if behind := treeAfter(first, found.Mark()); !reflect.DeepEqual(behind, all) {
+		t.Errorf("behind the checkpoint the tree is %+v, want %+v", behind, all)
+	}
+	if (*Checkpoint)(nil).Mark() != (Mark{}) {
+		t.Error("no checkpoint has records")
+	}
+}
+
+// TestArchiveOfTheVersionBefore is refused by what it is, by an owner to come as by one who reads its records.
+func TestArchiveOfTheVersionBefore(t *testing.T) {
+	js := newStream(t)
+	old := nats.NewMsg(wire.ManifestSubject(0))
+	old.Data = golden.Kept(t, "version1")
+	old.Header.Set(HeaderEpoch, "1")
+	if _, err := js.PublishMsg(t.Context(), old); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(t.Context(), js, 0); !errors.Is(err, ErrOldFormat) {
+		t.Errorf("opened with %v", err)
+	}
+	if err := Scan(t.Context(), js, 0, Mark{}, Mark{Seq: 1}, func(uint64, uint64, Record) error {
+		return nil
+	}); !errors.Is(err, ErrOldFormat) {
+		t.Errorf("read with %v", err)
 	}
 }

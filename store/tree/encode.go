@@ -58,7 +58,12 @@ func Decode(data []byte) (Tree, error) {
 	var t Tree
 	for err == nil && len(plain) > 0 {
 		var r Run
-		plain, err = codec.DecodeFirst(plain, &r)
+		if plain, err = codec.DecodeFirst(plain, &r); err != nil {
+			break
+		}
+		if err := r.validate(); err != nil { // before the next one: one of nothing is a byte, and some forty in memory
+			return Tree{}, err
+		}
 		t.runs = append(t.runs, r)
 	}
 	if err != nil {

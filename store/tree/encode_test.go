@@ -1,8 +1,12 @@
 package tree
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
+	"fmt"
 	"reflect"
+	"runtime"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -87,6 +91,28 @@ func TestTreesThatCannotBe(t *testing.T) {
 	}
 }
 
+// TestDecodeIsBounded: damaged bytes that would become very much more are given up before they have.
+func TestDecodeIsBounded(t *testing.T) {
+	enc, _ := zstdCodec()
+	// A frame that says how large its content is, in four bytes, and has it: blocks of 128 KiB, each one repeated byte.
+	encode := func(plain []byte) []byte { return enc.EncodeAll(plain, []byte{treeVersion}) }
+	large := binary.LittleEndian.AppendUint32([]byte{treeVersion, 0x28, 0xb5, 0x2f, 0xfd, 0x80, 0x50}, maxDecoded+1)
+	large = append(large, bytes.Repeat([]byte{2, 0, 0x10, 0xa0}, maxDecoded>>17)...)
+	for name, data := range map[string][]byte{
+		"a size above the bound":    append(large, 11, 0, 0, 0xa0),
+		"runs of nothing, 8 Mi":     encode(bytes.Repeat([]byte{0xa0}, 8<<20)),
+		"segments that do not come": encode([]byte{0xa3, 1, 0, 2, 1, 3, 0x9a, 0x7f, 0xff, 0xff, 0xff}),
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err := Decode(data)
+		runtime.ReadMemStats(&after)
+		if took := after.TotalAlloc - before.TotalAlloc; !errors.Is(err, ErrInvalid) || took > 48<<20 {
+			t.Errorf("%s: %v, with %d MiB", name, err, took>>20)
+		}
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	data, err := sample(f).Encode()
 	if err != nil {
@@ -94,26 +120,37 @@ func FuzzDecode(f *testing.F) {
 	}
 	f.Add(data)
 	f.Add([]byte{treeVersion})
-	plain, err := codec.Encode(Run{Newest: 1})
+	_, dec := zstdCodec()
+	plain, err := dec.DecodeAll(data[1:], nil)
 	if err != nil {
 		f.Fatal(err)
 	}
+	f.Add(plain)
+	run, err := codec.Encode(Run{Newest: 1})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(run)
 	enc, _ := zstdCodec()
-	f.Add(enc.EncodeAll(plain, []byte{treeVersion}))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		got, err := Decode(data)
-		if err != nil {
-			if !errors.Is(err, ErrInvalid) {
-				t.Fatalf("error %v does not wrap ErrInvalid", err)
+		for _, data := range [][]byte{data, enc.EncodeAll(data, []byte{treeVersion})} { // as it is, and past the checksum
+			got, err := Decode(data)
+			if err != nil {
+				if !errors.Is(err, ErrInvalid) {
+					t.Fatalf("error %v does not wrap ErrInvalid", err)
+				}
+				continue
 			}
-			return
-		}
-		again, err := got.Encode()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if twice, err := Decode(again); err != nil || !reflect.DeepEqual(twice, got) {
-			t.Fatalf("%+v is read again as %+v, %v", got, twice, err)
+			if err := got.Validate(); err != nil {
+				t.Fatalf("%+v was read: %v", got, err)
+			}
+			again, err := got.Encode()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if twice, err := Decode(again); err != nil || fmt.Sprint(twice) != fmt.Sprint(got) {
+				t.Fatalf("%+v is read again as %+v, %v", got, twice, err)
+			}
 		}
 	})
 }

@@ -1,12 +1,15 @@
 package tree
 
+import "dormouse/internal/wire"
+
 // Limits say when neighbours are merged. More runs of a level mean less that is written again, and more runs that a
 // read opens.
 type Limits struct {
 	Fresh int // so many fresh segments are merged
 	// Runs of level n, from 1 on, of which so many are merged: Runs[n-1], or the last one for all higher levels.
 	Runs []int
-	// Most segments that one merge reads: its memory is a buffer for each run, and its work is lost if it is given up.
+	// Most segments that one merge reads, unless there are but two runs: its memory is a buffer for each run, and its work
+	// is lost if it is given up. Two runs with more than wire.MaxMergeInputs are not merged, as no worker does it.
 	Inputs int
 	Bytes  uint64 // most bytes of objects that one merge reads, unless there are but two runs
 }
@@ -46,14 +49,14 @@ func (l Limits) least(level uint8, rest bool) int {
 	return l.Runs[min(int(level), len(l.Runs))-1]
 }
 
-// bounded returns the oldest of neighbours that one merge may read.
+// bounded returns the oldest of neighbours that one merge may read, one alone when two are too many for any merge.
 func (l Limits) bounded(runs []Run) []Run {
 	var segments int
 	var bytes uint64
 	for i, r := range runs {
 		segments += len(r.Segments)
 		bytes += r.Bytes()
-		if i > 1 && (segments > l.Inputs || bytes > l.Bytes) {
+		if segments > wire.MaxMergeInputs || i > 1 && (segments > l.Inputs || bytes > l.Bytes) {
 			return runs[:i]
 		}
 	}

@@ -13,7 +13,10 @@ package tree
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
+	"sort"
+	"strings"
 
 	"dormouse/internal/extent"
 )
@@ -122,7 +125,7 @@ var ErrNotLive = errors.New("what was merged is not live any more")
 // Replacement puts the outputs of a merge, ascending and not overlapping, in the place of the runs that Inputs are.
 type Replacement struct {
 	Inputs  []string         `cbor:"1,keyasint"` // keys of all segments of neighbours in age, oldest run first
-	Outputs []extent.Summary `cbor:"2,keyasint"` // none when all that was merged is cut
+	Outputs []extent.Summary `cbor:"2,keyasint"` // none when all that was merged is cut; none of them is live already
 }
 
 // Replace returns the tree with the outputs of a merge in the place of its inputs, and those. The error wraps
@@ -136,12 +139,16 @@ func (t Tree) Replace(r Replacement) (Tree, []extent.Summary, error) {
 	merged := Run{Newest: t.runs[to-1].Newest, Segments: r.Outputs}
 	for _, run := range t.runs[from:to] {
 		inputs = append(inputs, run.Segments...)
-		merged.Level = max(merged.Level, run.Level)
+		merged.Level = max(merged.Level, min(run.Level, math.MaxUint8-1)+1)
 	}
-	merged.Level++
 	if from > 0 && t.runs[from-1].Level < merged.Level {
 		return t, nil, fmt.Errorf("%w: older runs are of level %d, these would be of %d", ErrInvalid, t.runs[from-1].Level,
 			merged.Level)
+	}
+	for _, s := range r.Outputs {
+		if t.Has(s.Object.Key) { // also as an input, whose object is deleted later on
+			return t, nil, fmt.Errorf("%w: segment %s is live already", ErrInvalid, s.Object.Key)
+		}
 	}
 	runs := slices.Clone(t.runs[:from])
 	if len(r.Outputs) > 0 {
@@ -192,12 +199,10 @@ func (t Tree) Has(key string) bool {
 // of which nothing is newer than the manifest record since are left out.
 func (t Tree) ForLog(log string, after, since uint64) func(yield func(extent.Piece) bool) {
 	return func(yield func(extent.Piece) bool) {
-		from, _ := slices.BinarySearchFunc(t.runs, since+1, func(r Run, record uint64) int {
-			return compare(r.Newest, record)
-		})
+		from := sort.Search(len(t.runs), func(i int) bool { return t.runs[i].Newest > since })
 		for _, r := range t.runs[from:] {
 			at, _ := slices.BinarySearchFunc(r.Segments, log, func(s extent.Summary, log string) int {
-				return compare(s.Last, log)
+				return strings.Compare(s.Last, log)
 			})
 			for _, s := range r.Segments[at:] {
 				if s.First > log {
@@ -211,23 +216,13 @@ func (t Tree) ForLog(log string, after, since uint64) func(yield func(extent.Pie
 	}
 }
 
-func compare[T uint64 | string](a, b T) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
-}
-
 // Overlapping yields the segments that can have logs which are not below from and, unless to is empty, below to, in the
 // order in which they are read.
 func (t Tree) Overlapping(from, to string) func(yield func(extent.Piece) bool) {
 	return func(yield func(extent.Piece) bool) {
 		for _, r := range t.runs {
 			at, _ := slices.BinarySearchFunc(r.Segments, from, func(s extent.Summary, log string) int {
-				return compare(s.Last, log)
+				return strings.Compare(s.Last, log)
 			})
 			for _, s := range r.Segments[at:] {
 				if !s.Overlaps(from, to) {

@@ -3,9 +3,11 @@ package tree
 import (
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	"dormouse/internal/extent"
@@ -19,6 +21,7 @@ type model struct {
 	seq    uint64
 	logs   map[string][]uint64            // committed, in order
 	holds  map[string]map[string][]uint64 // key -> log -> sequences
+	cut    map[uint64]bool                // sequences that a merge has left out
 	under  []plan
 	trace  []string
 }
@@ -30,7 +33,7 @@ type plan struct {
 
 func newModel(seed uint64) *model {
 	return &model{rand: rand.New(rand.NewPCG(seed, 0)), logs: make(map[string][]uint64),
-		holds: make(map[string]map[string][]uint64)}
+		holds: make(map[string]map[string][]uint64), cut: make(map[uint64]bool)}
 }
 
 var logs = []string{"a.a", "a.b", "a.bb", "a.c", "b.a"}
@@ -93,21 +96,49 @@ func (m *model) commit() error {
 		segments = append(segments, m.segment(fmt.Sprintf("%d-%d", m.record, n), of, refused...))
 	}
 	m.note("record %d commits %d", m.record, len(segments))
-	return m.become(m.tree.Commit(m.record, segments))
+	before := m.tree
+	if err := m.become(before.Commit(m.record, segments)); err != nil {
+		return err
+	}
+	// Another tree that is made of the same one is of no concern to this one.
+	_, err := before.Commit(m.record, []extent.Summary{m.segment("none", map[string][]uint64{logs[0]: {1}})})
+	return err
 }
 
+// become takes the tree that m.tree became, and holds that its runs are in order and add up.
 func (m *model) become(next Tree, err error) error {
 	if err != nil {
 		return err
 	}
 	m.tree = next
+	var count, bytes, highest uint64
+	var fresh int
+	for i, r := range next.Runs() {
+		if i > 0 && (r.Level > next.Runs()[i-1].Level || r.Newest < next.Runs()[i-1].Newest) {
+			return fmt.Errorf("run %d is of a higher level, or older, than the one before it", i)
+		}
+		if r.Level == 0 {
+			fresh++
+		}
+		for _, s := range r.Segments {
+			count, bytes, highest = count+1, bytes+s.Object.Size, max(highest, s.MaxSeq)
+			if !next.Has(s.Object.Key) || next.Has(s.Object.Key+"x") {
+				return fmt.Errorf("segment %s is not known to be live, or one that is none is", s.Object.Key)
+			}
+		}
+	}
+	if n, size := next.Segments(); n != count || size != bytes || next.Highest() != highest || next.Fresh() != fresh {
+		return fmt.Errorf("%d segments with %d bytes up to %d, %d fresh, want %d, %d, %d and %d", n, size, next.Highest(),
+			next.Fresh(), count, bytes, highest, fresh)
+	}
 	return next.Validate()
 }
 
-// begin plans merges, of levels of which none is under way.
+// begin plans merges, of levels of which none is under way, or, as when one takes too long, of any.
 func (m *model) begin() {
+	late := m.rand.IntN(6) == 0
 	busy := func(level uint8) bool {
-		return slices.ContainsFunc(m.under, func(p plan) bool { return p.runs[0].Level == level })
+		return !late && slices.ContainsFunc(m.under, func(p plan) bool { return p.runs[0].Level == level })
 	}
 	for _, runs := range m.tree.Plan(small, m.rand.IntN(4) == 0, busy) {
 		m.under = append(m.under, plan{runs})
@@ -115,7 +146,16 @@ func (m *model) begin() {
 	}
 }
 
-// end ends one that is under way: it is done, or it was given up.
+// flat names runs and their bounds.
+func flat(runs []Run) string {
+	text := "|"
+	for _, r := range runs {
+		text += strings.Join(Inputs([]Run{r}), ",") + "|"
+	}
+	return text
+}
+
+// end ends one that is under way: it is done, or it comes too late, or it was given up.
 func (m *model) end() error {
 	if len(m.under) == 0 {
 		return nil
@@ -123,24 +163,91 @@ func (m *model) end() error {
 	i := m.rand.IntN(len(m.under))
 	p := m.under[i]
 	m.under = slices.Delete(m.under, i, i+1)
-	if m.rand.IntN(5) == 0 {
+	switch {
+	case m.rand.IntN(5) == 0:
 		m.note("given up: %v", Inputs(p.runs))
 		return nil
+	case !strings.Contains(flat(m.tree.Runs()), flat(p.runs)):
+		m.note("too late: %v", Inputs(p.runs))
+		m.record++
+		r := Replacement{Inputs: Inputs(p.runs), Outputs: m.merged(p.runs)}
+		if next, _, err := m.tree.Replace(r); !errors.Is(err, ErrNotLive) || !reflect.DeepEqual(next, m.tree) {
+			return fmt.Errorf("merging %v, which are live no more: %w", r.Inputs, err)
+		}
+		return nil
 	}
+	return m.replace(p.runs)
+}
+
+// replace merges runs, which are neighbours; now and then all that they have is cut.
+func (m *model) replace(runs []Run) error {
 	m.record++
-	r := Replacement{Inputs: Inputs(p.runs), Outputs: m.merged(p.runs)}
+	r := Replacement{Inputs: Inputs(runs)}
+	if m.rand.IntN(8) > 0 {
+		r.Outputs = m.merged(runs)
+	} else {
+		m.forget(runs)
+	}
 	next, replaced, err := m.tree.Replace(r)
 	if err != nil {
 		return fmt.Errorf("merging %v: %w", r.Inputs, err)
 	}
 	m.note("record %d merges %v into %d", m.record, r.Inputs, len(r.Outputs))
-	if len(replaced) != len(r.Inputs) {
-		return fmt.Errorf("%d segments are replaced, want %d", len(replaced), len(r.Inputs))
+	var keys []string
+	for _, s := range replaced {
+		keys = append(keys, s.Object.Key)
+	}
+	if !slices.Equal(keys, r.Inputs) {
+		return fmt.Errorf("%v are replaced, want %v", keys, r.Inputs)
 	}
 	if _, _, err := next.Replace(r); !errors.Is(err, ErrNotLive) {
 		return fmt.Errorf("the same merge again: %w", err)
 	}
 	return m.become(next, nil)
+}
+
+// forget cuts all that runs have.
+func (m *model) forget(runs []Run) {
+	for _, r := range runs {
+		for _, s := range r.Segments {
+			for log, seqs := range m.holds[s.Object.Key] {
+				if slices.Contains(s.Refused, log) {
+					continue
+				}
+				for _, seq := range seqs {
+					m.cut[seq] = true
+				}
+			}
+		}
+	}
+	for log := range m.logs {
+		m.logs[log] = m.left(m.logs[log], 0)
+	}
+}
+
+// left returns the sequences above one that are not cut.
+func (m *model) left(seqs []uint64, above uint64) []uint64 {
+	return slices.DeleteFunc(slices.Clone(seqs), func(seq uint64) bool { return m.cut[seq] || seq <= above })
+}
+
+// any merges neighbours that nobody has planned, also of several levels. They become a run of a level above theirs,
+// which an older run must have at least.
+func (m *model) any() error {
+	runs := m.tree.Runs()
+	if len(runs) < 2 {
+		return nil
+	}
+	from := m.rand.IntN(len(runs) - 1)
+	to := from + 2 + m.rand.IntN(min(3, len(runs)-from-1))
+	level := slices.MaxFunc(runs[from:to], func(a, b Run) int { return int(a.Level) - int(b.Level) }).Level
+	if from == 0 || runs[from-1].Level > level {
+		return m.replace(runs[from:to])
+	}
+	next, _, err := m.tree.Replace(Replacement{Inputs: Inputs(runs[from:to])})
+	if !errors.Is(err, ErrInvalid) || !reflect.DeepEqual(next, m.tree) {
+		return fmt.Errorf("merging runs %d to %d, behind one of no higher level: %w", from, to, err)
+	}
+	return nil
 }
 
 // merged makes the outputs of a merge, which are cut anywhere, also within a log.
@@ -181,13 +288,17 @@ func (m *model) wrong() error {
 	}
 	i := m.rand.IntN(len(runs) - 2)
 	for name, inputs := range map[string][]string{
-		"with a gap":      append(Inputs(runs[i:i+1]), Inputs(runs[i+2:i+3])...),
-		"backwards":       append(Inputs(runs[i+1:i+2]), Inputs(runs[i:i+1])...),
-		"one twice":       append(Inputs(runs[i:i+1]), Inputs(runs[i:i+1])...),
-		"one that is not": append(Inputs(runs[i:i+1]), "none"),
-		"nothing":         nil,
-		"a part of a run": append(Inputs(runs[i : i+2])[:len(Inputs(runs[i:i+2]))-1], "none"),
+		"with a gap":             append(Inputs(runs[i:i+1]), Inputs(runs[i+2:i+3])...),
+		"backwards":              append(Inputs(runs[i+1:i+2]), Inputs(runs[i:i+1])...),
+		"one twice":              append(Inputs(runs[i:i+1]), Inputs(runs[i:i+1])...),
+		"one that is not":        append(Inputs(runs[i:i+1]), "none"),
+		"nothing":                nil,
+		"the beginning of a run": Inputs(runs[i : i+2])[:len(runs[i].Segments)+1],
+		"a part of a run":        append(Inputs(runs[i : i+2])[:len(Inputs(runs[i:i+2]))-1], "none"),
 	} {
+		if name == "the beginning of a run" && len(runs[i+1].Segments) == 1 {
+			continue
+		}
 		if _, _, err := m.tree.Replace(Replacement{Inputs: inputs}); !errors.Is(err, ErrNotLive) {
 			return fmt.Errorf("a merge %s of %v: %w", name, inputs, err)
 		}
@@ -223,24 +334,57 @@ func (m *model) read(log string, from uint64, step func() error) (got []uint64, 
 	}
 }
 
-// check compares what reads bring with the map of logs.
+// check compares what the segments of each log have, one behind the other, with the map of logs.
 func (m *model) check() error {
+	after, since := m.rand.Uint64N(m.seq+1), m.rand.Uint64N(m.record+1)
 	for _, log := range logs {
-		got, err := m.read(log, 0, func() error { return nil })
-		if err != nil || !slices.Equal(got, m.logs[log]) {
-			return fmt.Errorf("%s: read %v, committed %v, %w", log, got, m.logs[log], err)
+		var got []uint64
+		for p := range m.tree.ForLog(log, 0, 0) {
+			got = append(got, m.holds[p.Segment.Object.Key][log]...)
+		}
+		if !slices.Equal(got, m.logs[log]) {
+			return fmt.Errorf("%s: the segments have %v, committed %v", log, got, m.logs[log])
+		}
+		var want, pieces []extent.Piece
+		for _, r := range m.tree.Runs() {
+			for _, s := range r.Segments {
+				if r.Newest > since && s.MaxSeq > after && s.First <= log && log <= s.Last && !slices.Contains(s.Refused, log) {
+					want = append(want, extent.Piece{Segment: s, Newest: r.Newest, Level: r.Level})
+				}
+			}
+		}
+		for p := range m.tree.ForLog(log, after, since) {
+			pieces = append(pieces, p)
+		}
+		if !reflect.DeepEqual(pieces, want) {
+			return fmt.Errorf("%s above %d since record %d: %+v, want %+v", log, after, since, pieces, want)
 		}
 	}
 	return nil
 }
 
+// reads reads a log while the tree goes on: all that was there when it began, and nothing but what comes behind that.
+func (m *model) reads() error {
+	log, from := logs[m.rand.IntN(len(logs))], m.rand.Uint64N(m.seq+1)
+	there := m.left(m.logs[log], from)
+	got, err := m.read(log, from, m.step)
+	there, left, all := m.left(there, from), m.left(got, from), m.left(m.logs[log], from)
+	if err != nil || !slices.IsSorted(got) || len(left) < len(there) || len(left) > len(all) ||
+		!slices.Equal(left, all[:len(left)]) {
+		return fmt.Errorf("read %v of %s above %d, there were %v and are %v, %w", got, log, from, there, all, err)
+	}
+	return nil
+}
+
 func (m *model) step() error {
-	switch m.rand.IntN(4) {
-	case 0, 1:
+	switch m.rand.IntN(9) {
+	case 0, 1, 2, 3:
 		return m.commit()
-	case 2:
+	case 4, 5:
 		m.begin()
 		return nil
+	case 6:
+		return m.any()
 	}
 	return m.end()
 }
@@ -248,37 +392,39 @@ func (m *model) step() error {
 // TestModel compares trees with maps of logs over random commits, merges, several of them under way, and such as must
 // be refused. A tree that somebody holds never changes, and its bytes make the same one.
 func TestModel(t *testing.T) {
-	for seed := range uint64(3000) {
+	seeds := uint64(1200)
+	if testing.Short() {
+		seeds = 200
+	}
+	for seed := range seeds {
 		m := newModel(seed)
 		fail := func(err error) {
 			t.Helper()
 			t.Fatalf("seed %d: %v\n%v\n%+v", seed, err, m.trace, m.tree)
 		}
-		held, asItWas := m.tree, ""
+		var held []Tree
+		var asTheyWere []string
 		for range 40 {
 			if m.rand.IntN(8) == 0 {
-				if asItWas != "" && fmt.Sprint(held) != asItWas {
-					fail(errors.New("a tree that was held has changed"))
-				}
-				held, asItWas = m.tree, fmt.Sprint(m.tree)
+				held, asTheyWere = append(held, m.tree), append(asTheyWere, fmt.Sprint(m.tree))
 			}
 			if err := errors.Join(m.step(), m.wrong(), m.check()); err != nil {
 				fail(err)
 			}
 		}
-		log := logs[m.rand.IntN(len(logs))]
-		there, from := slices.Clone(m.logs[log]), m.rand.Uint64N(m.seq+1)
-		there = slices.DeleteFunc(there, func(seq uint64) bool { return seq <= from })
-		got, err := m.read(log, from, m.step)
-		all := slices.DeleteFunc(slices.Clone(m.logs[log]), func(seq uint64) bool { return seq <= from })
-		if err != nil || len(got) < len(there) || len(got) > len(all) || !slices.Equal(got, all[:len(got)]) {
-			fail(fmt.Errorf("read %v of %s above %d, there were %v and are %v, %w", got, log, from, there, all, err))
+		if err := errors.Join(m.reads(), m.check()); err != nil {
+			fail(err)
+		}
+		for i, one := range held {
+			if fmt.Sprint(one) != asTheyWere[i] {
+				fail(errors.New("a tree that was held has changed"))
+			}
 		}
 		data, err := m.tree.Encode()
 		if err != nil {
 			fail(err)
 		}
-		if again, err := Decode(data); err != nil || !reflect.DeepEqual(again, m.tree) {
+		if again, err := Decode(data); err != nil || fmt.Sprint(again) != fmt.Sprint(m.tree) {
 			fail(fmt.Errorf("read from its bytes: %+v, %w", again, err))
 		}
 	}
@@ -361,12 +507,18 @@ func TestReplaceRefuses(t *testing.T) {
 	one := func(log string, first, last uint64) extent.Summary {
 		return m.segment(fmt.Sprint(log, first), map[string][]uint64{log: {first, last}})
 	}
+	live := runs[4].Segments[0]
+	live.Refused = nil
+	input := runs[0].Segments[0]
+	input.Refused = nil
 	refused := one("a.a", 1, 2)
 	refused.Refused = []string{"a.b"}
 	for name, outputs := range map[string][]extent.Summary{
 		"that overlap":       {one("a.b", 1, 2), one("a.a", 3, 4)},
 		"of no entries":      {{}},
 		"with refused logs":  {refused},
+		"that are inputs":    {input},
+		"that are live":      {live},
 		"and a place inside": nil,
 	} {
 		inputs := Inputs(runs[:2])
@@ -376,5 +528,26 @@ func TestReplaceRefuses(t *testing.T) {
 		if _, _, err := m.tree.Replace(Replacement{Inputs: inputs, Outputs: outputs}); !errors.Is(err, ErrInvalid) {
 			t.Errorf("outputs %s: %v", name, err)
 		}
+	}
+}
+
+// TestLevelsEnd: what was merged as often as a level can say is merged on, and never fresh again.
+func TestLevelsEnd(t *testing.T) {
+	live := Tree{[]Run{
+		{Level: math.MaxUint8, Newest: 1, Segments: []extent.Summary{segmentOf("a", 1, 1)}},
+		{Level: math.MaxUint8, Newest: 2, Segments: []extent.Summary{segmentOf("b", 2, 2)}},
+		{Level: math.MaxUint8, Newest: 3, Segments: []extent.Summary{segmentOf("c", 3, 3)}},
+	}}
+	next, _, err := live.Replace(Replacement{Inputs: []string{"b", "c"},
+		Outputs: []extent.Summary{segmentOf("d", 2, 3)}})
+	if err != nil || next.Validate() != nil || next.Fresh() > 0 || len(next.Runs()) != 2 {
+		t.Errorf("%+v, %v, %v", next, err, next.Validate())
+	}
+}
+
+// TestSinceTheEnd: there is nothing newer than the highest record that there can be.
+func TestSinceTheEnd(t *testing.T) {
+	for p := range sample(t).ForLog("a.a", 0, math.MaxUint64) {
+		t.Errorf("got %+v", p)
 	}
 }
