@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"dormouse/internal/entry"
 	"dormouse/internal/extent"
 	"dormouse/internal/wire"
 	"dormouse/store/bucket"
@@ -165,7 +166,7 @@ func (p *Pool) merge(ctx context.Context, item wire.MergeItem) (err error) {
 		return err
 	}
 	_, err = ask[wire.ReplaceReply](ctx, p, b, wire.OpReplace,
-		wire.ReplaceRequest{Inputs: item.Inputs(), Outputs: m.outputs, Bucket: p.cfg.BucketID()})
+		wire.ReplaceRequest{Inputs: item.Inputs(), Outputs: m.outputs, Bucket: p.cfg.BucketID(), Cut: item.Cut, Left: m.left})
 	if errors.Is(err, errImpossible) {
 		p.cfg.Metrics.orphans.Add(float64(len(m.outputs)))
 		return fmt.Errorf("%w: %w", errRefused, err)
@@ -184,6 +185,7 @@ type merging struct {
 	cursors []*segment.Cursor
 	writer  *segment.Writer // nil between outputs
 	outputs []extent.Summary
+	left    extent.Size // entries that are cut
 }
 
 // readAhead is how much each of so many inputs reads ahead.
@@ -233,7 +235,17 @@ func (m *merging) write(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		full := m.writer != nil && m.writer.Size() >= m.pool.cfg.MergeBytes
+		if more && len(m.item.Cuts) > 0 {
+			cut, err := m.isCut(merged.Key(), merged.Value())
+			if err != nil {
+				return fmt.Errorf("%w: %s: %w", segment.ErrCorrupt, merged.Segment(), err)
+			}
+			if cut {
+				continue
+			}
+		}
+		// One that is written anew stays one, so that it has its place in its run.
+		full := m.writer != nil && m.writer.Size() >= m.pool.cfg.MergeBytes && len(m.cursors) > 1
 		if m.writer != nil && (full || !more) {
 			if err := m.flush(ctx); err != nil {
 				return err
@@ -258,6 +270,21 @@ func (m *merging) write(ctx context.Context) error {
 	}
 }
 
+// isCut reports whether an entry is to be left out.
+func (m *merging) isCut(key, value []byte) (bool, error) {
+	log, seq, err := entry.SplitKey(key)
+	if err != nil {
+		return false, err
+	}
+	at, size, err := entry.Measure(value)
+	if err != nil || !m.item.Cuts.Have(string(log), seq, at.UnixNano()) {
+		return false, err
+	}
+	m.left.Entries++
+	m.left.Bytes += uint64(size)
+	return true, nil
+}
+
 // flush makes an output durable.
 func (m *merging) flush(ctx context.Context) error {
 	data, extents, err := m.writer.Finish()
@@ -279,7 +306,8 @@ func (m *merging) flush(ctx context.Context) error {
 
 // check compares what was written with what the inputs are said to have. The owner compares it again.
 func (m *merging) check() error {
-	if have, want := extent.TotalOf(m.outputs), extent.TotalOf(slices.Concat(m.item.Runs...)); have != want {
+	have, want := extent.TotalOf(m.outputs), extent.TotalOf(slices.Concat(m.item.Runs...))
+	if have != want && (len(m.item.Cuts) == 0 || !have.Without(m.left, want)) {
 		return fmt.Errorf("%w: the segments of a merge add up to %+v, and should to %+v: run dormouse verify",
 			segment.ErrCorrupt, have, want)
 	}

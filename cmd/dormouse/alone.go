@@ -15,18 +15,9 @@ func addAloneFlag(cmd *cobra.Command) {
 
 // aloneOf returns the archive that --no-nats and --archive mean, nil without the former, and what closes it.
 func aloneOf(cmd *cobra.Command) (a *alone.Archive, shut func(), err error) {
-	wanted, err := cmd.Flags().GetBool("no-nats")
+	url, wanted, err := aloneURL(cmd)
 	if err != nil || !wanted {
 		return nil, func() {}, err
-	}
-	for _, name := range []string{"nats-url", "nats-context", "nats-creds"} {
-		if cmd.Flags().Changed(name) {
-			return nil, nil, usageErrorf("give either --no-nats or --%s, not both", name)
-		}
-	}
-	url := archiveURL(cmd)
-	if url == "" {
-		return nil, nil, usageErrorf("--no-nats needs --archive: without NATS nobody says where the bucket is")
 	}
 	b, err := bucket.OpenToRead(cmd.Context(), url)
 	if err != nil {
@@ -38,4 +29,21 @@ func aloneOf(cmd *cobra.Command) (a *alone.Archive, shut func(), err error) {
 		return nil, nil, err
 	}
 	return a, shut, nil
+}
+
+// aloneURL returns the URL of --archive when --no-nats is given.
+func aloneURL(cmd *cobra.Command) (url string, wanted bool, err error) {
+	wanted, err = cmd.Flags().GetBool("no-nats")
+	if err != nil || !wanted {
+		return "", false, err
+	}
+	for _, name := range []string{"nats-url", "nats-context", "nats-creds"} {
+		if cmd.Flags().Changed(name) {
+			return "", false, usageErrorf("give either --no-nats or --%s, not both", name)
+		}
+	}
+	if url = archiveURL(cmd); url == "" {
+		return "", false, usageErrorf("--no-nats needs --archive: without NATS nobody says where the bucket is")
+	}
+	return url, true, nil
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"dormouse/internal/entry"
+	"dormouse/internal/extent"
 	"dormouse/internal/header"
 	"dormouse/internal/jsapi"
 	"dormouse/internal/logid"
@@ -35,6 +36,8 @@ type batch struct {
 	counts
 	gaps    []span // sequences that did not come
 	highest uint64 // at or below it, an entry may be archived already
+	cuts    extent.Cuts
+	cut     uint64 // manifest record of the newest of all cuts, when the batch was begun
 	scratch
 }
 
@@ -49,7 +52,9 @@ type scratch struct{ key, value []byte }
 
 func (t *intake) newBatch() *batch {
 	expected, highest := t.ledger.expect()
-	return &batch{intake: t, expected: expected, highest: highest}
+	in := &batch{intake: t, expected: expected, highest: highest}
+	in.cuts, in.cut = t.ledger.cutting(expected - 1)
+	return in
 }
 
 func (in *batch) close() {
@@ -88,6 +93,9 @@ func (in *batch) sort(msg streamreader.Message) error {
 	log, err := logid.FromSubject(t.from.source.Prefix, msg.Subject)
 	if err != nil {
 		in.reject(t.message(msg), err)
+		return nil
+	}
+	if len(in.cuts) > 0 && in.cuts.Have(log, seq, msg.Time.UnixNano()) {
 		return nil
 	}
 	if seq <= in.highest {
@@ -149,7 +157,7 @@ func (t *intake) apply(ctx context.Context, in *batch) error {
 	if in.messages == 0 {
 		return nil
 	}
-	if err := t.ledger.takeIn(in.batch, in.applied, in.appliedTime, in.arrivals); err != nil {
+	if err := t.ledger.takeIn(in.batch, in.applied, in.appliedTime, in.arrivals, in.cut); err != nil {
 		return err
 	}
 	t.tookIn(in.applied)

@@ -37,6 +37,7 @@ type checkpointer struct {
 	most   uint64               // records of a tail that is not cut
 	delay  time.Duration        // of dropping what a checkpoint has
 	newest *manifest.Checkpoint // set by the claim, nil without any
+	asked  chan chan<- struct{} // for a checkpoint at once; closes what it is sent
 
 	record           func(context.Context, *manifest.Checkpoint) error // has a checkpoint recorded
 	checkpoints      prometheus.Counter
@@ -57,19 +58,63 @@ func (t *checkpointer) run(ctx context.Context) error {
 			case <-ctx.Done():
 				return ctx.Err()
 			case <-changed:
+				continue
+			case done := <-t.asked:
+				if err := t.shortenFor(ctx, done); err != nil {
+					return err
+				}
 			}
-			continue
-		}
-		if err := t.shorten(ctx); err != nil {
+		} else if err := t.shorten(ctx); err != nil {
 			return err
 		}
 		if err := t.dropTail(ctx); err != nil {
 			return err
 		}
+		if err := t.pause(ctx, every); err != nil {
+			return err
+		}
+	}
+}
+
+// now takes a checkpoint at once: what reads the bucket alone knows of what was recorded before it returns.
+func (t *checkpointer) now(ctx context.Context) error {
+	done := make(chan struct{})
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case t.asked <- done:
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-done:
+		return nil
+	}
+}
+
+// shortenFor takes a checkpoint that somebody waits for.
+func (t *checkpointer) shortenFor(ctx context.Context, done chan<- struct{}) error {
+	err := t.shorten(ctx)
+	if err == nil {
+		close(done)
+	}
+	return err
+}
+
+// pause waits, and takes checkpoints meanwhile that somebody asks for.
+func (t *checkpointer) pause(ctx context.Context, wait time.Duration) error {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(every):
+		case done := <-t.asked:
+			if err := t.shortenFor(ctx, done); err != nil {
+				return err
+			}
+		case <-timer.C:
+			return nil
 		}
 	}
 }
@@ -125,20 +170,19 @@ func (t *checkpointer) take(ctx context.Context) error {
 // dropTail drops the records that the newest checkpoint has, TrimDelay after its record was appended: until then a
 // power failure could take that record and not the drop.
 func (t *checkpointer) dropTail(ctx context.Context) error {
-	if t.newest == nil {
+	newest := t.newest
+	if newest == nil {
 		return nil
 	}
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(t.delay):
+	if err := t.pause(ctx, t.delay); err != nil {
+		return err
 	}
 	err := t.chain.stillThere(ctx)
 	if errors.Is(err, manifest.ErrFenced) {
 		return err
 	}
 	if err == nil {
-		err = manifest.Purge(ctx, t.js, t.shard, t.newest)
+		err = manifest.Purge(ctx, t.js, t.shard, newest)
 	}
 	if err == nil {
 		t.dropping.Over()

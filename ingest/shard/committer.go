@@ -4,35 +4,38 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
 
+	"dormouse/internal/extent"
 	"dormouse/internal/wire"
 	"dormouse/store/manifest"
 	"dormouse/store/tree"
 )
 
-// appendRequest is what somebody wants the manifest to have: a worker's commit or merge, a checkpoint, or else the
-// floor.
+// appendRequest is what somebody wants the manifest to have: a worker's commit or merge, a checkpoint, a cut, or else
+// the floor.
 type appendRequest struct {
 	commit     *commitCall
 	merge      *mergeCall
 	checkpoint *manifest.Checkpoint
+	cut        *extent.Cut
 	sweep      *sweepCall   // a look, and no record
 	done       chan<- error // cap 1; nil for what is answered by message
 }
 
 // alone reports whether the request needs a record of its own, apart from the floor, which goes with everything.
-func (r appendRequest) alone() bool { return r.merge != nil || r.checkpoint != nil || r.sweep != nil }
+func (r appendRequest) alone() bool {
+	return r.merge != nil || r.checkpoint != nil || r.cut != nil || r.sweep != nil
+}
 
 // size is what the request has of the bytes of a record.
 func (r appendRequest) size() int {
 	switch {
 	case r.commit != nil:
 		return len(r.commit.msg.Data)
-	case r.merge != nil:
+	case r.merge != nil && r.merge.msg != nil:
 		return len(r.merge.msg.Data)
 	}
 	return 0
@@ -46,10 +49,10 @@ type commitCall struct {
 	err     error // set when the request is no commit at all
 }
 
-// sweepCall asks which objects nothing names, while nothing is being committed.
+// sweepCall asks which objects nothing names, while nothing is being committed. None of them can be named any more.
 type sweepCall struct{ keys, dead []string }
 
-// mergeCall is one worker's merge on its way to the manifest.
+// mergeCall is one worker's merge on its way to the manifest, or the owner's own without a message.
 type mergeCall struct {
 	msg     *nats.Msg
 	request wire.ReplaceRequest
@@ -82,8 +85,8 @@ type committerParts struct {
 	judge func(ctx context.Context, calls []*commitCall) (accepted, error)
 	// merge returns nil when the outputs of a merge may take the place of its inputs.
 	merge func(ctx context.Context, request wire.ReplaceRequest) error
-	// named returns what the manifest names: live segments, and the newest checkpoint.
-	named func() map[string]bool
+	// condemn returns which objects the manifest does not name, and lets it never name them.
+	condemn func(keys []string) (dead []string, err error)
 	// floor returns the floor as it is, and as the manifest has it.
 	floor func() (floor, recorded uint64)
 	// append makes a record part of the manifest, and then of the local state.
@@ -115,6 +118,18 @@ func (c *committer) recordFloor(ctx context.Context) error { return c.ask(ctx, a
 // recordCheckpoint has a checkpoint recorded.
 func (c *committer) recordCheckpoint(ctx context.Context, at *manifest.Checkpoint) error {
 	return c.ask(ctx, appendRequest{checkpoint: at})
+}
+
+// recordCut has a cut recorded: when it returns, nothing of that is buffered or taken in any more.
+func (c *committer) recordCut(ctx context.Context, cut extent.Cut) error {
+	return c.ask(ctx, appendRequest{cut: &cut})
+}
+
+// drop takes a live segment out of the archive, all of which is cut.
+func (c *committer) drop(ctx context.Context, s extent.Summary, cut uint64) error {
+	request := wire.ReplaceRequest{Inputs: []string{s.Object.Key}, Cut: cut, Left: extent.Size{Entries: s.Entries,
+		Bytes: s.Bytes}}
+	return c.ask(ctx, appendRequest{merge: &mergeCall{request: request}})
 }
 
 // dead returns which of these objects nothing names, nor will by a commit that came before.
@@ -217,12 +232,16 @@ func (c *committer) judge(ctx context.Context, group []appendRequest) (record ma
 			calls = append(calls, r.commit)
 		case r.checkpoint != nil:
 			record.Kind, record.Checkpoint = manifest.TakeCheckpoint, r.checkpoint
+		case r.cut != nil:
+			record.Kind, record.Cut = manifest.MakeCut, r.cut
 		case r.sweep != nil:
-			named := c.parts.named()
-			r.sweep.dead = slices.DeleteFunc(slices.Clone(r.sweep.keys), func(key string) bool { return named[key] })
+			if r.sweep.dead, err = c.parts.condemn(r.sweep.keys); err != nil {
+				r.done <- err
+				group[i] = appendRequest{}
+			}
 		case r.merge != nil:
 			if err := c.mergeOf(ctx, r.merge, &record); err != nil {
-				c.parts.answerMerge(r.merge, wire.StatusOf(err))
+				c.answerMerge(r, err, wire.StatusOf(err))
 				group[i] = appendRequest{}
 			}
 		}
@@ -239,13 +258,18 @@ func (c *committer) judge(ctx context.Context, group []appendRequest) (record ma
 
 // mergeOf makes the record that of a merge.
 func (c *committer) mergeOf(ctx context.Context, call *mergeCall, record *manifest.Record) error {
-	if err := decodeRequest(call.msg, &call.request); err != nil {
-		return err
+	if call.msg != nil {
+		if err := decodeRequest(call.msg, &call.request); err != nil {
+			return err
+		}
 	}
 	if err := c.parts.merge(ctx, call.request); err != nil {
 		return err
 	}
 	record.Kind = manifest.Merge
+	for i := range call.request.Outputs {
+		call.request.Outputs[i].Cut = call.request.Cut
+	}
 	record.Merge = &tree.Replacement{Inputs: call.request.Inputs, Outputs: call.request.Outputs}
 	return nil
 }
@@ -261,9 +285,18 @@ func (c *committer) answer(group []appendRequest, err error) {
 		case r.commit != nil:
 			c.parts.answer(r.commit, wire.StatusOf(told))
 		case r.merge != nil:
-			c.parts.answerMerge(r.merge, wire.StatusOf(told))
+			c.answerMerge(r, err, wire.StatusOf(told))
 		case r.done != nil:
 			r.done <- err
 		}
 	}
+}
+
+// answerMerge answers a merge: a worker by message, the owner itself by the error.
+func (c *committer) answerMerge(r appendRequest, err error, status wire.Status) {
+	if r.merge.msg == nil {
+		r.done <- err
+		return
+	}
+	c.parts.answerMerge(r.merge, status)
 }

@@ -34,7 +34,9 @@ func (j *journal) committer(payload int) *committer {
 			}
 			return committed, nil
 		},
-		named: func() map[string]bool { return map[string]bool{"0/live.sst": true} },
+		condemn: func(keys []string) ([]string, error) {
+			return slices.DeleteFunc(slices.Clone(keys), func(key string) bool { return key == "0/live.sst" }), nil
+		},
 		merge: func(_ context.Context, r wire.ReplaceRequest) error {
 			if r.Inputs[0] == "refused" {
 				return wire.ErrBadRequest

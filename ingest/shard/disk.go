@@ -1,6 +1,7 @@
 package shard
 
 import (
+	"errors"
 	"slices"
 	"time"
 
@@ -102,6 +103,70 @@ func (d *disk) archived(contents []extent.Extent, above uint64) error {
 		return err
 	}
 	return batch.Commit(noSync)
+}
+
+// cutAtOnce is how many logs leave the buffer in one batch.
+const cutAtOnce = 4096
+
+// cut removes from the buffer what is cut of it, and has each batch committed, with the extents that are in it.
+func (d *disk) cut(c extent.Cut, commit func(*cache.Batch, []extent.Extent) error) error {
+	from, to := c.Range()
+	for more := true; more; {
+		var extents []extent.Extent
+		var err error
+		if extents, from, err = d.cuttable(c, from, to); err != nil {
+			return err
+		}
+		if more = len(extents) == cutAtOnce; len(extents) == 0 {
+			return nil
+		}
+		batch := d.newBatch()
+		if err = d.buffer.Remove(batch, extents); err == nil {
+			err = commit(batch, extents)
+		}
+		if err = errors.Join(err, batch.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// cutAll removes what is cut above the floor, before an owner runs.
+func (d *disk) cutAll(cuts extent.Cuts, floor uint64) error {
+	for _, c := range cuts {
+		if c.UpTo <= floor {
+			continue
+		}
+		if err := d.cut(c, func(batch *cache.Batch, _ []extent.Extent) error { return batch.Commit(noSync) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// cuttable returns what is cut of the next logs of the buffer from one LogID on and below another one, and where to go
+// on.
+func (d *disk) cuttable(c extent.Cut, from, to string) (extents []extent.Extent, next string, err error) {
+	cursor, err := d.buffer.Iter()
+	if err != nil {
+		return nil, from, err
+	}
+	defer func() { err = errors.Join(err, cursor.Close()) }()
+	for len(extents) < cutAtOnce {
+		log, ok, err := cursor.SeekLog(from)
+		if err != nil || !ok || to != "" && log >= to {
+			return extents, from, err
+		}
+		from = log + "\x01" // the smallest key after all of the log's
+		e, err := cursor.Prefix(log, c.Has)
+		if err != nil {
+			return nil, from, err
+		}
+		if e.Count > 0 {
+			extents = append(extents, e)
+		}
+	}
+	return extents, from, nil
 }
 
 // archiveState says what the archive has at a sequence.

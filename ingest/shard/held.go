@@ -13,6 +13,9 @@ import (
 // pieceRoom is what a segment takes of a reply at most, besides LogIDs: its own two, and those that were refused in it.
 const pieceRoom = 320
 
+// cutRoom is what a cut takes of a reply at most, besides its LogID.
+const cutRoom = 40
+
 // replyRoom is how many bytes a reply may hold.
 func (s *server) replyRoom() int { return int(s.nc.MaxPayload()) - payloadMargin }
 
@@ -58,7 +61,7 @@ func (s *server) look(req wire.HeldRequest) (reply wire.HeldReply, err error) {
 // segments of one manifest record stay together: the asker goes on behind it. They fit, unless a single log fills some
 // 2,000 segments of a run.
 func (v view) answer(req wire.HeldRequest, room int) (reply wire.HeldReply, err error) {
-	reply.Applied = v.applied
+	reply.Applied, reply.Cuts = v.applied, v.tree.Cuts().Of(req.Log)
 	if req.UpTo > 0 {
 		if v.applied >= req.UpTo {
 			reply.Complete, err = v.has(req)

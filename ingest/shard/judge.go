@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"dormouse/internal/extent"
@@ -34,6 +35,10 @@ type judge struct {
 
 // tooLate returns an error when a segment was named so long ago that it may be taken for garbage soon.
 func (g *judge) tooLate(key string) error {
+	if g.ledger.isCondemned(key) {
+		return fmt.Errorf("%w: segment %s was deleted with what nothing named: it is to be put again under another name",
+			wire.ErrBadRequest, key)
+	}
 	if !g.clock.olderThan(key, g.grace/2) {
 		return nil
 	}
@@ -201,7 +206,8 @@ func (j *judgement) isBuffered(e extent.Extent, pending scheduler.Pending) (bool
 }
 
 // merge returns nil when the outputs of a merge may take the place of its inputs: these are live neighbours, and what
-// the outputs add up to is what the inputs do. The error wraps wire.ErrBadRequest if it never will be so.
+// the outputs add up to is what the inputs do, or less if something of them is cut. The error wraps wire.ErrBadRequest
+// if it never will be so.
 func (g *judge) merge(ctx context.Context, req wire.ReplaceRequest) error {
 	for _, s := range req.Outputs {
 		if !g.shard.IsSegmentKey(s.Object.Key) || s.Object.Size > maxSegment {
@@ -225,7 +231,14 @@ func (g *judge) merge(ctx context.Context, req wire.ReplaceRequest) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", wire.ErrBadRequest, err)
 	}
-	if have, want := extent.TotalOf(req.Outputs), extent.TotalOf(inputs); have != want {
+	have, want := extent.TotalOf(req.Outputs), extent.TotalOf(inputs)
+	cuts, newest := live.Touching(inputs)
+	if req.Cut > newest {
+		return fmt.Errorf("%w: merged under the cut of record %d, the newest is that of %d", wire.ErrBadRequest, req.Cut,
+			newest)
+	}
+	mayLack := slices.ContainsFunc(cuts, func(c extent.Cut) bool { return c.Record <= req.Cut })
+	if have != want && (!mayLack || !have.Without(req.Left, want)) {
 		return fmt.Errorf("%w: the outputs of a merge add up to %+v, its inputs to %+v", wire.ErrBadRequest, have, want)
 	}
 	return nil

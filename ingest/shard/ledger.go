@@ -1,9 +1,12 @@
 package shard
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/cespare/xxhash/v2"
 
 	"dormouse/internal/extent"
 	"dormouse/internal/wire"
@@ -34,7 +37,9 @@ type ledger struct {
 		replayTo uint64        // an entry at or below it may be archived already: disk.recent tells; 0: none is
 		newest   int64         // no entry was taken in that is later, Unix nanoseconds
 		segments segmentMemory // committed lately
-		changed  chan struct{} // closed, and another one made, at each change
+		// hashes of keys of objects that were deleted, or will be, and that no commit may name any more
+		condemned map[uint64]struct{}
+		changed   chan struct{} // closed, and another one made, at each change
 	}
 }
 
@@ -94,7 +99,9 @@ func (l *ledger) expect() (next, highest uint64) {
 }
 
 // takeIn makes a batch of entries part of the buffer. The stream was taken in up to a sequence and its time.
-func (l *ledger) takeIn(batch *cache.Batch, applied uint64, at time.Time, arrivals []scheduler.Arrival) error {
+// What has been cut since the manifest record cut, when the batch was begun, leaves the buffer again.
+func (l *ledger) takeIn(batch *cache.Batch, applied uint64, at time.Time, arrivals []scheduler.Arrival,
+	cut uint64) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	pos := l.mu.pos
@@ -109,6 +116,13 @@ func (l *ledger) takeIn(batch *cache.Batch, applied uint64, at time.Time, arriva
 		l.mu.newest = max(l.mu.newest, arrivals[i].Time.UnixNano())
 	}
 	l.sched.Append(arrivals)
+	for _, c := range l.mu.tree.Cuts() {
+		if c.Record > cut {
+			if err := l.cutLocked(c); err != nil {
+				return err
+			}
+		}
+	}
 	return nil
 }
 
@@ -187,8 +201,13 @@ func (l *ledger) apply(seq uint64, record manifest.Record, committed accepted) (
 			return nil, err
 		}
 	}
-	if record.Kind == manifest.Commit || record.Kind == manifest.Merge {
-		l.mu.tree, l.mu.version = next, seq
+	if l.mu.tree = next; record.ChangesTree() {
+		l.mu.version = seq
+	}
+	if record.Cut != nil {
+		if err := l.cutLocked(next.NewestCut()); err != nil {
+			return nil, err
+		}
 	}
 	l.mu.tail++
 	if record.Checkpoint != nil {
@@ -266,6 +285,42 @@ func (l *ledger) named() map[string]bool {
 	return keys
 }
 
+// maxCondemned bounds the objects whose commits are refused in one epoch. Commits of another epoch come to nobody.
+const maxCondemned = 1 << 20
+
+// errCondemned means that an owner remembers too many objects.
+var errCondemned = errors.New("this owner has deleted as many objects that were never committed as it can remember: " +
+	"restart it to delete more")
+
+// condemn returns which objects the manifest does not name, and lets no commit name them.
+func (l *ledger) condemn(keys []string) (dead []string, err error) {
+	named := l.named()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.mu.condemned == nil {
+		l.mu.condemned = make(map[uint64]struct{})
+	}
+	for _, key := range keys {
+		if named[key] {
+			continue
+		}
+		if len(l.mu.condemned) >= maxCondemned {
+			return nil, errCondemned
+		}
+		l.mu.condemned[xxhash.Sum64String(key)] = struct{}{}
+		dead = append(dead, key)
+	}
+	return dead, nil
+}
+
+// isCondemned reports whether an object is deleted, or about to be.
+func (l *ledger) isCondemned(key string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, is := l.mu.condemned[xxhash.Sum64String(key)]
+	return is
+}
+
 // checkpoint returns the tree as it is, the last record that is in it, and how many records the newest checkpoint has
 // not.
 func (l *ledger) checkpoint() (t tree.Tree, upTo manifest.Mark, tail uint64) {
@@ -279,6 +334,32 @@ func (l *ledger) cutTail(records uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.mu.tail -= min(records, l.mu.tail)
+}
+
+// cutting returns the cuts that entries above a sequence may fall under, and the record of the newest cut.
+func (l *ledger) cutting(above uint64) (cuts extent.Cuts, newest uint64) {
+	live, _ := l.live()
+	for _, c := range live.Cuts() {
+		if c.UpTo > above {
+			cuts = append(cuts, c)
+		}
+	}
+	return cuts, live.NewestCut().Record
+}
+
+// cutLocked removes from the buffer what is cut, some logs at a time. Of a log it is what comes before the first entry
+// that is not cut: what lies behind is archived first, and left out by reads and merges. mu must be held.
+func (l *ledger) cutLocked(c extent.Cut) error {
+	return l.disk.cut(c, func(batch *cache.Batch, extents []extent.Extent) error {
+		if err := l.commitLocked(batch, l.mu.pos); err != nil {
+			return fmt.Errorf("cutting %s: %w", c.Logs, err)
+		}
+		commits := make([]scheduler.Commit, len(extents))
+		for i, e := range extents {
+			commits[i] = scheduler.Commit{Log: e.Log, Last: e.Last, Count: e.Count, Bytes: e.Bytes}
+		}
+		return l.settleLocked(commits)
+	})
 }
 
 // begin sets what the claim has found: the position that Pebble has, and the tree.

@@ -2,6 +2,8 @@ package shard
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -20,6 +22,8 @@ const (
 	mergePatience = 15 * time.Minute
 	// restAfter is how long nothing may be committed before the fresh segments are merged though they are few.
 	restAfter = 2 * time.Minute
+	// mostCuts is how many cuts a work item names.
+	mostCuts = 256
 	// itemMargin is what a work item leaves free of max_payload.
 	itemMargin = 16 << 10
 )
@@ -36,7 +40,13 @@ type merger struct {
 	failed *outage.Log
 
 	underway map[uint8]merge // by level
+
+	drop func(ctx context.Context, s extent.Summary, cut uint64) error // takes a segment out of the archive
+	anew map[string]time.Time                                          // by key: until when it is being written anew
 }
+
+// mostAnew is how many segments are written anew at a time, for what is cut of them.
+const mostAnew = 16
 
 // merge is one that was queued.
 type merge struct {
@@ -91,6 +101,14 @@ func (m *merger) await(ctx context.Context, version uint64, changed <-chan struc
 
 // plan queues what is to be merged and is not under way.
 func (m *merger) plan(ctx context.Context, live tree.Tree, rest bool) error {
+	if more, err := m.cut(ctx, live); err != nil {
+		if ctx.Err() == nil {
+			m.failed.Failed(err)
+		}
+		return err
+	} else if more && live.Fresh() < 2*m.limits.Fresh { // else a merge would take inputs that are replaced meanwhile
+		return nil
+	}
 	now := time.Now()
 	for level, one := range m.underway {
 		if now.After(one.until) || !live.Has(one.first) {
@@ -99,7 +117,7 @@ func (m *merger) plan(ctx context.Context, live tree.Tree, rest bool) error {
 	}
 	skip := func(level uint8) bool { _, ok := m.underway[level]; return ok }
 	for _, runs := range live.Plan(m.limits, rest, skip) {
-		if err := m.queue(ctx, runs); err != nil {
+		if err := m.queue(ctx, live, runs); err != nil {
 			if ctx.Err() == nil {
 				m.failed.Failed(err)
 			}
@@ -111,11 +129,46 @@ func (m *merger) plan(ctx context.Context, live tree.Tree, rest bool) error {
 	return nil
 }
 
-// queue puts one merge into the queue, of fewer runs if all of them do not fit into a message.
-func (m *merger) queue(ctx context.Context, runs []tree.Run) error {
+// cut has what is cut leave the live segments: one of which nothing is left is dropped unread, the others are written
+// anew. It reports whether any are left.
+func (m *merger) cut(ctx context.Context, live tree.Tree) (more bool, err error) {
+	now := time.Now()
+	for key, until := range m.anew {
+		if now.After(until) || !live.Has(key) {
+			delete(m.anew, key)
+		}
+	}
+	for u := range live.Uncut() {
+		key := u.Segment.Object.Key
+		if u.Whole {
+			if err := m.drop(ctx, u.Segment, live.NewestCut().Record); err != nil && !errors.Is(err, wire.ErrBadRequest) {
+				return true, err
+			}
+			continue
+		}
+		more = true
+		if _, underway := m.anew[key]; underway || len(m.anew) >= mostAnew {
+			continue
+		}
+		if err := m.queue(ctx, live, []tree.Run{{Segments: []extent.Summary{u.Segment}}}); err != nil {
+			return true, err
+		}
+		m.anew[key] = now.Add(mergePatience)
+	}
+	return more, nil
+}
+
+// queue puts one merge into the queue, of fewer runs if all of them do not fit into a message. What is cut of them is
+// to be left out; if it takes too much of the message to say it all, then by another merge.
+func (m *merger) queue(ctx context.Context, live tree.Tree, runs []tree.Run) error {
 	item := wire.MergeItem{Shard: m.shard, Epoch: m.epoch, Level: runs[0].Level}
 	for _, r := range runs {
 		item.Runs = append(item.Runs, append([]extent.Summary(nil), r.Segments...))
+	}
+	item.Cuts, item.Cut = live.Touching(slices.Concat(item.Runs...))
+	if len(item.Cuts) > mostCuts {
+		item.Cuts = item.Cuts[:mostCuts]
+		item.Cut = item.Cuts[mostCuts-1].Record
 	}
 	data, err := wire.Encode(item)
 	for err == nil && len(data) > m.room && len(item.Runs) > 2 {

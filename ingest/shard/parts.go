@@ -3,9 +3,11 @@ package shard
 import (
 	"cmp"
 	"context"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
+	"dormouse/internal/extent"
 	"dormouse/store/manifest"
 	"dormouse/store/tree"
 )
@@ -15,16 +17,17 @@ func (c *claim) owner() *Owner {
 	o := &Owner{epoch: c.epoch, ledger: c.ledger, sched: c.ledger.sched, from: c.from, failing: c.Outages}
 	judge, answers := newJudge(c.Site, c.clock, c.ledger), answers{refused: c.Metrics.refused, log: c.Logger}
 	o.committer = newCommitter(c.epoch, c.NodeID, int(c.NC.MaxPayload()), committerParts{
-		judge: judge.decide, merge: judge.merge, named: c.ledger.named, floor: c.ledger.floor, append: c.chain.append,
+		judge: judge.decide, merge: judge.merge, condemn: c.ledger.condemn, floor: c.ledger.floor, append: c.chain.append,
 		answer: answers.commit, answerMerge: answers.merge,
 	})
 	o.intake = newIntake(c.Site, c.epoch, c.from, c.ledger)
-	o.server = newServer(c.Site, c.ledger, o.committer)
 	o.trimmer = newTrimmer(c.Site, c.from, c.chain, o.committer.recordFloor)
 	o.checkpoints = newCheckpointer(c.Site, c.chain, o.committer.recordCheckpoint)
-	o.merger = newMerger(c.Site, c.epoch, c.ledger)
+	o.merger = newMerger(c.Site, c.epoch, c.ledger, o.committer.drop)
 	o.garbage = c.chain.garbage
 	o.sweeper = newSweeper(c.Site, c.chain, c.clock, o.committer.dead)
+	o.cutter = newCutter(c.Site, c.from, c.chain, o)
+	o.server = newServer(c.Site, c.ledger, o)
 	return o
 }
 
@@ -41,14 +44,21 @@ func newIntake(site Site, epoch uint64, from *sourceStream, l *ledger) *intake {
 	}
 }
 
-func newServer(site Site, l *ledger, c *committer) *server {
+func newServer(site Site, l *ledger, o *Owner) *server {
 	return &server{
-		nc: site.NC, source: site.Source, archive: site.ArchiveURL, ledger: l, commit: c.offer, merge: c.offerMerge,
-		fresh: site.Fresh,
+		nc: site.NC, source: site.Source, archive: site.ArchiveURL, ledger: l, commit: o.committer.offer,
+		merge: o.committer.offerMerge, cuts: o.cutter.requests, sweep: o.sweeper.answer, fresh: site.Fresh,
 		inbox: make(chan *nats.Msg, inboxLimit), drains: make(chan *nats.Msg, drainLimit),
+		sweeps:  make(chan *nats.Msg, cutLimit),
 		queries: make(chan *nats.Msg, queryLimit), lists: make(chan *nats.Msg, queryLimit),
 		drained: site.Metrics.drains, failing: site.Outages.requests, log: site.Logger,
 	}
+}
+
+func newCutter(site Site, from *sourceStream, chain *appender, o *Owner) *cutter {
+	return &cutter{shard: site.Source.Shard, from: from, ledger: chain.ledger, garbage: chain.garbage, bucket: site.Bucket,
+		archive: site.ArchiveURL, requests: make(chan *nats.Msg, cutLimit), record: o.committer.recordCut,
+		checkpoint: o.checkpoints.now, sweep: o.sweeper.ask, log: site.Logger}
 }
 
 func newJudge(site Site, c *clock, l *ledger) *judge {
@@ -70,24 +80,26 @@ func newCheckpointer(site Site, chain *appender,
 	return &checkpointer{
 		js: site.JS, shard: site.Source.Shard, bucket: site.Bucket, chain: chain, ledger: chain.ledger,
 		most: cmp.Or(site.Tail, defaultTail), delay: site.TrimDelay, record: record,
-		checkpoints: site.Metrics.checkpoints, taking: site.Outages.checkpoint, dropping: site.Outages.shorten,
+		asked: make(chan chan<- struct{}), checkpoints: site.Metrics.checkpoints,
+		taking: site.Outages.checkpoint, dropping: site.Outages.shorten,
 	}
 }
 
-func newMerger(site Site, epoch uint64, l *ledger) *merger {
+func newMerger(site Site, epoch uint64, l *ledger, drop func(context.Context, extent.Summary, uint64) error) *merger {
 	limits := tree.Defaults
 	if site.Merge != nil {
 		limits = *site.Merge
 	}
 	return &merger{js: site.JS, shard: site.Source.Shard, epoch: epoch, ledger: l, limits: limits,
-		room: int(site.NC.MaxPayload()) - itemMargin, failed: site.Outages.merge, underway: make(map[uint8]merge)}
+		room: int(site.NC.MaxPayload()) - itemMargin, failed: site.Outages.merge, underway: make(map[uint8]merge),
+		drop: drop, anew: make(map[string]time.Time)}
 }
 
 func newSweeper(site Site, chain *appender, c *clock,
 	dead func(context.Context, []string) ([]string, error)) *sweeper {
 	return &sweeper{shard: site.Source.Shard, bucket: site.Bucket, grace: site.GCGrace, delay: chain.garbage.grace,
-		chain: chain, clock: c, dead: dead, count: site.Metrics.garbageObjects, bytes: site.Metrics.garbageBytes,
-		failing: site.Outages.sweep}
+		chain: chain, clock: c, dead: dead, asked: make(chan bool, 1),
+		count: site.Metrics.garbageObjects, bytes: site.Metrics.garbageBytes, failing: site.Outages.sweep}
 }
 
 func newGarbage(site Site, chain *appender) *garbage {

@@ -30,6 +30,11 @@ func (s *server) serveLists(ctx context.Context) error {
 	return s.serveReaders(ctx, s.lists, func(ctx context.Context, msg *nats.Msg) any { return s.list(ctx, msg) })
 }
 
+// serveSweeps says what nothing names, one question at a time, until ctx is done: each lists the shard's objects.
+func (s *server) serveSweeps(ctx context.Context) error {
+	return s.serveReaders(ctx, s.sweeps, func(ctx context.Context, msg *nats.Msg) any { return s.sweep(ctx, msg) })
+}
+
 func (s *server) serveReaders(ctx context.Context, asked <-chan *nats.Msg,
 	answer func(context.Context, *nats.Msg) any) error {
 	for {
@@ -62,7 +67,14 @@ func (s *server) segments(msg *nats.Msg) wire.SegmentsReply {
 	if req.Version > 0 && req.Version != version {
 		return reply
 	}
-	reply.Pieces, reply.More = page(live, req, s.replyRoom())
+	room := s.replyRoom()
+	if req.Offset == 0 {
+		reply.Cuts = live.Cuts().Between(req.From, req.To)
+		for _, c := range reply.Cuts {
+			room -= cutRoom + len(c.Logs)
+		}
+	}
+	reply.Pieces, reply.More = page(live, req, room)
 	return reply
 }
 

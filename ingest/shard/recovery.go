@@ -45,8 +45,8 @@ func (c *claim) readTree(ctx context.Context, at *manifest.Checkpoint, pos *cach
 			c.Progress.records.Store(left + 1)
 			c.Advance.claimedTo(seq)
 			next, _, err := r.Apply(f.tree, seq)
-			if r.Kind == manifest.Commit || r.Kind == manifest.Merge {
-				f.tree, f.version = next, seq
+			if f.tree = next; r.ChangesTree() {
+				f.version = seq
 			}
 			f.tail++
 			pos.ManifestSeq, pos.ManifestID, pos.Floor = seq, r.ID, r.Floor
@@ -117,7 +117,7 @@ func (c *claim) compare(ctx context.Context, t tree.Tree, before, pos cache.Posi
 		c.Progress.records.Store(uint64(len(needed)) + 1)
 	}
 	c.Outages.Unread.Over()
-	return nil
+	return c.disk.cutAll(t.Cuts(), pos.Floor)
 }
 
 // tables reads the tables of contents of some segments side by side, without what was refused.

@@ -34,10 +34,13 @@ type server struct {
 	ledger  *ledger
 	commit  func(*nats.Msg) bool // takes a commit, unless there is no room
 	merge   func(*nats.Msg) bool // likewise a merge
-	fresh   func() bool          // the lease is sure to be held while an answer is on its way
+	cuts    chan<- *nats.Msg     // requests for cuts
+	sweep   func(context.Context, *nats.Msg) wire.SweepReply
+	fresh   func() bool // the lease is sure to be held while an answer is on its way
 
 	inbox                  chan *nats.Msg
 	drains, queries, lists chan *nats.Msg
+	sweeps                 chan *nats.Msg
 
 	drained prometheus.Counter
 	failing *outage.Log
@@ -70,6 +73,7 @@ func (s *server) run(ctx context.Context) error {
 		start(s.serveQueries)
 	}
 	start(s.serveLists)
+	start(s.serveSweeps)
 	return group.Wait()
 }
 
@@ -94,6 +98,10 @@ func (s *server) dispatch(ctx context.Context) error {
 			accepted = offer(s.queries, msg)
 		case wire.OpList:
 			accepted = offer(s.lists, msg)
+		case wire.OpCut:
+			accepted = offer(s.cuts, msg)
+		case wire.OpSweep:
+			accepted = offer(s.sweeps, msg)
 		default:
 			s.reply(msg, wire.Status{Code: wire.BadRequest, Message: fmt.Sprintf("no operation %q", op)})
 			continue

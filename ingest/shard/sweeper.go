@@ -11,11 +11,13 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"dormouse/internal/extent"
 	"dormouse/internal/outage"
 	"dormouse/internal/shardid"
+	"dormouse/internal/wire"
 	"dormouse/store/manifest"
 )
 
@@ -32,8 +34,11 @@ const (
 //
 // An object that was named less than a grace ago may still be committed; one that was named more than half of it ago is
 // not accepted any more, by a clock that never goes back, or by another owner's that is less than half a grace off. The
-// last look whether an object is live is the committer's, so that no commit of it is on its way. The rules of garbage
-// hold besides: the manifest has what says that an object is no part of the archive, and it cannot be lost any more.
+// last look whether an object is live is the committer's, so that no commit of it is on its way, and none that comes
+// later in this epoch is accepted. Commits of other epochs come to nobody. So when something was cut, the segments that
+// nothing names can go at once, in which some of it may be: whoever would have committed them drains their logs again.
+// The rules of garbage hold besides: the manifest has what says that an object is no part of the archive, and it cannot
+// be lost any more.
 type sweeper struct {
 	shard   shardid.Shard
 	bucket  Bucket
@@ -42,6 +47,7 @@ type sweeper struct {
 	chain   *appender
 	clock   *clock
 	dead    func(ctx context.Context, keys []string) (dead []string, err error) // which of these nothing names
+	asked   chan bool // cap 1; at once, and whether the young ones as well
 	count   prometheus.Counter
 	bytes   prometheus.Counter
 	failing *outage.Log
@@ -76,17 +82,20 @@ func (s *sweeper) run(ctx context.Context) error {
 	every := max(s.grace/2, time.Second)
 	var swept uint64
 	for timer := time.NewTimer(every / 2); ; timer.Reset(every) {
+		young, asked := false, false
 		select {
 		case <-ctx.Done():
 			timer.Stop()
 			return ctx.Err()
+		case young = <-s.asked:
+			asked = true
 		case <-timer.C:
 		}
 		_, version := s.chain.ledger.live()
-		if version == swept {
+		if version == swept && !asked {
 			continue
 		}
-		err := s.sweep(ctx)
+		err := s.sweep(ctx, young)
 		switch {
 		case errors.Is(err, manifest.ErrFenced) || ctx.Err() != nil:
 			return err
@@ -102,8 +111,8 @@ func (s *sweeper) run(ctx context.Context) error {
 // sweep deletes what is garbage now. The steps, and what a crash after each leaves: (1) listed, and waited; (2) looked
 // at by the committer, and the manifest looked at: nothing has happened; (3) deleted, some of them: the next one
 // deletes the others.
-func (s *sweeper) sweep(ctx context.Context) error {
-	garbage, err := s.list(ctx)
+func (s *sweeper) sweep(ctx context.Context, young bool) error {
+	garbage, _, err := s.list(ctx, young)
 	if err != nil || len(garbage) == 0 {
 		return err
 	}
@@ -122,27 +131,67 @@ func (s *sweeper) sweep(ctx context.Context) error {
 	return nil
 }
 
-// list returns the shard's objects that are old enough and that nothing names.
-func (s *sweeper) list(ctx context.Context) (garbage []extent.Segment, err error) {
+// list returns the shard's objects that are old enough, or segments of any age if young is set, and that nothing names;
+// and how many others nothing names.
+func (s *sweeper) list(ctx context.Context, young bool) (garbage []extent.Segment, others uint64, err error) {
 	named := s.chain.ledger.named()
 	prefix, listed := s.shard.String()+"/", 0
 	for o, err := range s.bucket.List(ctx, prefix) {
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		if listed++; listed%listPage == 0 {
 			select {
 			case <-ctx.Done():
-				return nil, ctx.Err()
+				return nil, 0, ctx.Err()
 			case <-time.After(listEvery):
 			}
 		}
-		ours := s.shard.IsSegmentKey(o.Key) || s.shard.IsCheckpointKey(o.Key)
-		if ours && !named[o.Key] && s.clock.olderThan(o.Key, s.grace) && len(garbage) < maxGarbage {
+		segment := s.shard.IsSegmentKey(o.Key)
+		switch {
+		case named[o.Key] || !segment && !s.shard.IsCheckpointKey(o.Key):
+		case len(garbage) < maxGarbage && (young && segment || s.clock.olderThan(o.Key, s.grace)):
 			garbage = append(garbage, o)
+		default:
+			others++
 		}
 	}
-	return garbage, nil
+	return garbage, others, nil
+}
+
+// ask has a sweep begun at once, if none that was asked for waits; young ones go only if something was cut.
+func (s *sweeper) ask(young bool) {
+	offer(s.asked, young && s.mayBeYoung())
+}
+
+// mayBeYoung reports whether something was cut, so that segments of any age may go.
+func (s *sweeper) mayBeYoung() bool {
+	live, _ := s.chain.ledger.live()
+	return len(live.Cuts()) > 0
+}
+
+// answer says what a sweep would delete, or does now.
+func (s *sweeper) answer(ctx context.Context, msg *nats.Msg) wire.SweepReply {
+	var req wire.SweepRequest
+	if err := decodeRequest(msg, &req); err != nil {
+		return wire.SweepReply{Status: wire.StatusOf(err)}
+	}
+	garbage, others, err := s.list(ctx, req.Young && s.mayBeYoung())
+	if err != nil {
+		return wire.SweepReply{Status: wire.StatusOf(err)}
+	}
+	reply := wire.SweepReply{Objects: uint64(len(garbage)), Waiting: others}
+	for _, o := range garbage {
+		reply.Bytes += o.Size
+	}
+	live, _ := s.chain.ledger.live()
+	for range live.Uncut() {
+		reply.Uncut++
+	}
+	if !req.DryRun {
+		s.ask(req.Young)
+	}
+	return reply
 }
 
 // delete deletes the objects that nothing names.

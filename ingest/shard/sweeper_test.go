@@ -70,7 +70,7 @@ func TestSweep(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- o.committer.run(ctx) }()
 	for range 2 {
-		if err := o.sweeper.sweep(t.Context()); err != nil {
+		if err := o.sweeper.sweep(t.Context(), false); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -101,7 +101,7 @@ func TestSweepOfAFencedOwner(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- o.committer.run(ctx) }()
-	err := ingesttest.Ended(t, "the sweep", func() error { return o.sweeper.sweep(t.Context()) })
+	err := ingesttest.Ended(t, "the sweep", func() error { return o.sweeper.sweep(t.Context(), false) })
 	cancel()
 	<-ended
 	if _, gerr := s.Bucket.Object(t.Context(), key); gerr != nil || !errors.Is(err, manifest.ErrFenced) {

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"dormouse/internal/extent"
 	"dormouse/internal/outage"
 	"dormouse/store/manifest"
 )
@@ -111,6 +113,7 @@ type trimmer struct {
 	outage      *outage.Log
 	log         *slog.Logger
 	trimmed     uint64 // sequence; run's alone
+	purged      uint64 // manifest record up to whose cuts the stream was purged, which is not trimmed; run's alone
 }
 
 // errLater marks what keeps a trim from happening now, and may pass.
@@ -166,7 +169,8 @@ func (t *trimmer) look(ctx context.Context) (more bool, err error) {
 		}
 	}
 	if !t.enabled {
-		return behind, nil
+		waits, err := t.purgeCuts(ctx)
+		return behind || waits, err
 	}
 	if floor, ok := t.chain.floors.due(time.Now().Add(-t.delay)); ok && floor > t.trimmed {
 		if err := t.trim(ctx, floor); err != nil {
@@ -174,6 +178,48 @@ func (t *trimmer) look(ctx context.Context) (more bool, err error) {
 		}
 	}
 	return behind || t.chain.floors.last().floor > t.trimmed, nil
+}
+
+// purgeCuts takes what is cut out of a stream that is not trimmed, once the manifest has a floor that is not below:
+// then nobody takes that in again, and no owner takes the gaps for a loss. It reports whether that is to come. What is
+// cut by time stays there.
+func (t *trimmer) purgeCuts(ctx context.Context) (waits bool, err error) {
+	live, _ := t.chain.ledger.live()
+	floor, ok := t.chain.floors.due(time.Now().Add(-t.delay))
+	for _, c := range live.Cuts() {
+		switch {
+		case c.Record <= t.purged:
+			continue
+		case !ok || c.UpTo > floor:
+			return true, nil
+		}
+		if err := t.purge(ctx, c); err != nil {
+			return true, err
+		}
+	}
+	return false, nil
+}
+
+// purge takes what one cut has out of the stream. What fails and may pass is tried again at the next look.
+func (t *trimmer) purge(ctx context.Context, c extent.Cut) error {
+	// A token with such a character is no wildcard, and may be taken for one by who compares subjects.
+	plain := c.Logs == ">" || !strings.ContainsAny(strings.TrimSuffix(c.Logs, ".>"), "*>")
+	if plain && c.Before == 0 {
+		err := t.safe(ctx)
+		if err == nil {
+			err = t.from.stream.Purge(ctx, jetstream.WithPurgeSubject(t.from.source.Prefix+"."+c.Logs),
+				jetstream.WithPurgeSequence(c.UpTo+1))
+		} else if !errors.Is(err, errLater) && !errors.Is(err, errSource) {
+			return err
+		}
+		if err != nil {
+			t.outage.Failed(err, "deleting", c.Logs)
+			return ctx.Err()
+		}
+		t.outage.Over()
+	}
+	t.purged = c.Record
+	return nil
 }
 
 // trim shortens the stream. What fails and may pass is tried again at the next look.

@@ -22,6 +22,9 @@ type Summary struct {
 	// Refused are LogIDs of which the object has entries that are not part of the archive, ascending. What is said above
 	// leaves them out. Only a fresh segment has any.
 	Refused []string `cbor:"11,keyasint,omitempty"`
+	// Cut is the manifest record of the newest cut that the segment was written under: it has nothing of that and of those
+	// before. 0 for one that was never merged, or under no cut.
+	Cut uint64 `cbor:"12,keyasint,omitempty"`
 }
 
 // Summarize sums up extents of an object, which are ascending by log and not empty.
@@ -82,6 +85,19 @@ func TotalOf(segments []Summary) (t Total) {
 		t.MinTime, t.MaxTime = min(t.MinTime, s.MinTime), max(t.MaxTime, s.MaxTime)
 	}
 	return t
+}
+
+// Size is how much some entries are.
+type Size struct {
+	Entries uint64 `cbor:"1,keyasint"`
+	Bytes   uint64 `cbor:"2,keyasint"` // payload and header bytes
+}
+
+// Without reports whether t may be another Total of which something was left out.
+func (t Total) Without(left Size, of Total) bool {
+	return t.Entries+left.Entries == of.Entries && t.Bytes+left.Bytes == of.Bytes &&
+		(t.Entries == 0 ||
+			t.MinSeq >= of.MinSeq && t.MaxSeq <= of.MaxSeq && t.MinTime >= of.MinTime && t.MaxTime <= of.MaxTime)
 }
 
 // Piece is a live segment that can have entries of a log, as a read is told of it.

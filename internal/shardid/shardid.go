@@ -33,6 +33,9 @@ func (s Shard) SegmentKey(name string) string { return s.String() + "/" + name +
 // CheckpointKey is where the shard's checkpoint of that name lies in the bucket.
 func (s Shard) CheckpointKey(name string) string { return s.String() + "/checkpoint/" + name + ".tree" }
 
+// CutKey is where the record lies of who deleted what of the shard, and when.
+func (s Shard) CutKey(name string) string { return s.String() + "/deleted/" + name + ".json" }
+
 // IsCheckpointKey reports whether key may name a checkpoint of the shard.
 func (s Shard) IsCheckpointKey(key string) bool {
 	name, ok := strings.CutPrefix(key, s.String()+"/checkpoint/")

@@ -57,6 +57,8 @@ type HeldReply struct {
 	Complete bool   `cbor:"7,keyasint,omitempty"`
 	Buffered bool   `cbor:"8,keyasint,omitempty"` // an entry above After is in the buffer
 	Archive  string `cbor:"9,keyasint,omitempty"` // URL of the bucket as the owner opened it, without secrets
+	// Cuts are those of the log: what they cut is left out of the pieces, and of the source stream.
+	Cuts extent.Cuts `cbor:"10,keyasint,omitempty"`
 }
 
 // HeldEntry is one buffered entry, or a part of one that is too large for one reply.

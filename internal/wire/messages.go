@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"dormouse/internal/codec"
 	"dormouse/internal/extent"
@@ -18,6 +19,7 @@ const (
 	MaxCommitLogs  = 8192 // extents in one commit
 	MaxListReplies = 512  // logs in one list reply
 	MaxMergeInputs = 256  // segments that one merge reads, and that it writes
+	MaxCutText     = 256  // bytes of who asks for a cut, and of its ID
 )
 
 // WorkItem is what the SyncQueue carries: logs of one shard that are ready to be drained from the owner of Epoch.
@@ -113,6 +115,8 @@ type MergeItem struct {
 	Epoch uint64             `cbor:"2,keyasint"`
 	Level uint8              `cbor:"3,keyasint,omitempty"` // of the inputs, for people
 	Runs  [][]extent.Summary `cbor:"4,keyasint"`
+	Cuts  extent.Cuts        `cbor:"5,keyasint,omitempty"` // what they cut is left out
+	Cut   uint64             `cbor:"6,keyasint,omitempty"` // record of the newest cut that Cuts takes into account
 }
 
 // Validate reports what makes the item one that no worker can work on.
@@ -126,10 +130,18 @@ func (m MergeItem) Validate() error {
 		}
 		inputs += len(run)
 	}
-	if inputs < 2 || inputs > MaxMergeInputs {
-		return fmt.Errorf("a merge of %d segments, want 2 to %d", inputs, MaxMergeInputs)
+	if least := leastInputs(m.Cut); inputs < least || inputs > MaxMergeInputs {
+		return fmt.Errorf("a merge of %d segments, want %d to %d", inputs, least, MaxMergeInputs)
 	}
 	return nil
+}
+
+// leastInputs is how many segments are merged at least: one may be written anew for a cut.
+func leastInputs(cut uint64) int {
+	if cut > 0 {
+		return 1
+	}
+	return 2
 }
 
 // Inputs returns the keys of the item's segments, as a ReplaceRequest names them.
@@ -143,17 +155,21 @@ func (m MergeItem) Inputs() (keys []string) {
 }
 
 // ReplaceRequest offers the outputs of a merge, which are durable in the bucket, for its inputs. Outputs are ascending
-// and do not overlap; together they have all that the inputs have.
+// and do not overlap; together they have all that the inputs have and that is not cut.
 type ReplaceRequest struct {
 	Inputs  []string         `cbor:"1,keyasint"` // keys, as MergeItem.Inputs returns them
 	Outputs []extent.Summary `cbor:"2,keyasint"`
 	Bucket  string           `cbor:"3,keyasint,omitempty"` // ID of the bucket that has the outputs
+	Cut     uint64           `cbor:"4,keyasint,omitempty"` // the item's
+	Left    extent.Size      `cbor:"5,keyasint,omitempty"` // what was left out since it is cut
 }
 
 // Validate reports what makes the whole request unacceptable.
 func (r ReplaceRequest) Validate() error {
-	if len(r.Inputs) < 2 || len(r.Inputs) > MaxMergeInputs || len(r.Outputs) > MaxMergeInputs {
-		return fmt.Errorf("%d segments for %d, want at most %d for at least 2", len(r.Outputs), len(r.Inputs), MaxMergeInputs)
+	least := leastInputs(r.Cut)
+	if len(r.Inputs) < least || len(r.Inputs) > MaxMergeInputs || len(r.Outputs) > MaxMergeInputs {
+		return fmt.Errorf("%d segments for %d, want at most %d for at least %d", len(r.Outputs), len(r.Inputs),
+			MaxMergeInputs, least)
 	}
 	for _, s := range r.Outputs {
 		if err := errors.Join(s.Validate(), logid.Validate(s.First), logid.Validate(s.Last)); err != nil {
@@ -195,6 +211,59 @@ type SegmentsReply struct {
 	Version uint64         `cbor:"5,keyasint,omitempty"` // manifest record that changed the tree last; above 0
 	Archive string         `cbor:"6,keyasint,omitempty"` // URL of the bucket as the owner opened it, without secrets
 	Stream  string         `cbor:"7,keyasint,omitempty"` // the shard's source stream
+	Cuts    extent.Cuts    `cbor:"8,keyasint,omitempty"` // of the first page: those that cover logs of the key range
+}
+
+// CutRequest asks for a cut, or, with Look, what became of one. UpTo 0 is all that the source stream has taken.
+type CutRequest struct {
+	Cut  extent.Cut `cbor:"1,keyasint"` // Logs, UpTo, Before, ID and By count
+	Look bool       `cbor:"2,keyasint,omitempty"`
+}
+
+// Validate reports what the owner must refuse.
+func (r CutRequest) Validate() error {
+	c := r.Cut
+	if c.ID == "" || len(c.ID) > MaxCutText || len(c.By) > MaxCutText {
+		return fmt.Errorf("a cut with an ID of %d bytes, by somebody with a name of %d", len(c.ID), len(c.By))
+	}
+	if r.Look || c.Logs == ">" {
+		return nil
+	}
+	log := c.Logs
+	if prefix, ok := strings.CutSuffix(log, ".>"); ok {
+		log = prefix + ".x"
+	}
+	return logid.Validate(log)
+}
+
+// CutReply says how far a cut is. Nothing of it is read any more once there is a reply with a Record.
+type CutReply struct {
+	Status
+	Cut      extent.Cut `cbor:"3,keyasint"`           // as it is kept; without a Record there is none, or nothing to cut
+	Segments uint64     `cbor:"4,keyasint,omitempty"` // live ones that may have something of it
+	Bytes    uint64     `cbor:"5,keyasint,omitempty"` // of their objects
+	Garbage  uint64     `cbor:"6,keyasint,omitempty"` // objects that are live no more and that are to be deleted
+	Pending  uint64     `cbor:"7,keyasint,omitempty"` // sequences up to the cut's that the source stream may have still
+	Archive  string     `cbor:"8,keyasint,omitempty"` // URL of the bucket as the owner opened it, without secrets
+}
+
+// SweepRequest asks an owner to delete what nothing names now, or with DryRun only to look.
+type SweepRequest struct {
+	DryRun bool `cbor:"1,keyasint,omitempty"`
+	// Young: also what is younger than the grace, if something was cut. Work that is in hand is done again then.
+	Young bool `cbor:"2,keyasint,omitempty"`
+}
+
+// Validate reports what the owner must refuse.
+func (r SweepRequest) Validate() error { return nil }
+
+// SweepReply says what an owner has found of garbage.
+type SweepReply struct {
+	Status
+	Objects uint64 `cbor:"3,keyasint,omitempty"` // deleted, or to be deleted
+	Bytes   uint64 `cbor:"4,keyasint,omitempty"`
+	Waiting uint64 `cbor:"5,keyasint,omitempty"` // objects that nothing names, and whose grace is not over
+	Uncut   uint64 `cbor:"6,keyasint,omitempty"` // live segments that have something of a cut: to be written anew
 }
 
 // ListRequest asks for the logs that have buffered entries, whose LogID begins with Prefix and sorts after After.

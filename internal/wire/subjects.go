@@ -71,6 +71,8 @@ const (
 	OpHeld     Operation = "held"     // HeldRequest -> HeldReply
 	OpSegments Operation = "segments" // SegmentsRequest -> SegmentsReply
 	OpList     Operation = "list"     // ListRequest -> ListReply
+	OpCut      Operation = "cut"      // CutRequest -> CutReply
+	OpSweep    Operation = "sweep"    // SweepRequest -> SweepReply
 )
 
 // StatusSubject is where every process of a system answers an empty request with a Process.

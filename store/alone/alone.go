@@ -46,6 +46,7 @@ type shard struct {
 	pieces []extent.Piece // in the tree's order, then what is not in the checkpoint, by name
 	known  int            // pieces of the checkpoint, whose Summary is whole; that of others has no more than the object
 	gone   []extent.Summary
+	cuts   extent.Cuts // of the checkpoint
 }
 
 // Open lists a bucket and reads the checkpoints. The error wraps ErrEmpty when there is no segment.
@@ -111,6 +112,7 @@ func (o *objects) shard(ctx context.Context, b *bucket.Bucket, id shardid.Shard)
 			return nil, err
 		}
 	}
+	s.cuts = live.Cuts()
 	for p := range live.Overlapping("", "") {
 		if _, there := o.segments[p.Segment.Object.Key]; !there { // merged since, or lost
 			s.gone = append(s.gone, p.Segment)
@@ -140,6 +142,25 @@ func named(key string) time.Time {
 		return time.Time{}
 	}
 	return time.Unix(id.Time().UnixTime())
+}
+
+// cuts returns the cuts of the shard that a segment is of: their sequences are those of its source stream.
+func (a *Archive) cuts(s extent.Segment) extent.Cuts {
+	folder, _, _ := strings.Cut(s.Key, "/")
+	for _, one := range a.shards {
+		if one.id.String() == folder {
+			return one.cuts
+		}
+	}
+	return nil
+}
+
+// uncut drops the extents of which nothing is left.
+func (a *Archive) uncut(extents []extent.Located) []extent.Located {
+	return slices.DeleteFunc(extents, func(l extent.Located) bool {
+		_, none := a.cuts(l.Segment).Split(l.Extent)
+		return none
+	})
 }
 
 // Open implements contents.Opener.

@@ -25,9 +25,13 @@ func (a *Archive) Logs(ctx context.Context, prefix string) iter.Seq2[wire.LogInf
 			pieces = append(pieces, s.pieces...)
 		}
 		for log, err := range contents.Gather(ctx, a, pieces, prefix, reader.After(prefix)) {
+			log.Extents = a.uncut(log.Extents)
 			info := wire.LogInfo{Log: log.Log, Extents: uint64(len(log.Extents))}
 			if err == nil {
 				info.Archived, err = a.sum(ctx, log.Extents)
+			}
+			if err == nil && info.Archived.Entries == 0 { // cut
+				continue
 			}
 			if !yield(info, err) || err != nil {
 				return
@@ -39,7 +43,7 @@ func (a *Archive) Logs(ctx context.Context, prefix string) iter.Seq2[wire.LogInf
 // sum sums up a log's extents, of which some may have the same entries: those are read.
 func (a *Archive) sum(ctx context.Context, extents []extent.Located) (sum wire.Part, err error) {
 	for _, group := range overlapping(extents) {
-		if len(group) == 1 || same(group) {
+		if (len(group) == 1 || same(group)) && a.isWhole(group[0]) {
 			e := group[0].Extent
 			sum = sum.Join(wire.Part{Entries: e.Count, Bytes: e.Bytes, First: e.First, Last: e.Last, MinTime: e.MinTime,
 				MaxTime: e.MaxTime})
@@ -57,6 +61,12 @@ func (a *Archive) sum(ctx context.Context, extents []extent.Located) (sum wire.P
 	return sum, nil
 }
 
+// isWhole reports whether nothing is cut of an extent.
+func (a *Archive) isWhole(l extent.Located) bool {
+	whole, _ := a.cuts(l.Segment).Split(l.Extent)
+	return whole
+}
+
 // same reports whether extents that overlap are one that is in several segments.
 func same(group []extent.Located) bool {
 	return !slices.ContainsFunc(group, func(l extent.Located) bool { return l.Extent != group[0].Extent })
@@ -72,7 +82,9 @@ func (a *Archive) Log(ctx context.Context, log string) (info wire.LogInfo, err e
 		return info, err
 	}
 	info = wire.LogInfo{Log: log, Extents: uint64(len(extents))}
-	info.Archived, err = a.sum(ctx, extents)
+	if info.Archived, err = a.sum(ctx, extents); err == nil && info.Archived.Entries == 0 {
+		err = fmt.Errorf("%w in the archive: %s", client.ErrNoLog, log)
+	}
 	return info, err
 }
 
@@ -136,7 +148,7 @@ func (a *Archive) verify(ctx context.Context, s extent.Summary, known bool) ([]e
 		return nil, fmt.Errorf("it has nothing of what the checkpoint has of it")
 	}
 	have := extent.Summarize(s.Object, holds)
-	if have.Refused = s.Refused; !reflect.DeepEqual(have, s) {
+	if have.Refused, have.Cut = s.Refused, s.Cut; !reflect.DeepEqual(have, s) {
 		return nil, fmt.Errorf("it has %d logs with %d entries from %d to %d, and the checkpoint has %d with %d from %d to "+
 			"%d of it", have.Logs, have.Entries, have.MinSeq, have.MaxSeq, s.Logs, s.Entries, s.MinSeq, s.MaxSeq)
 	}

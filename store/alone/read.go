@@ -81,7 +81,7 @@ func (a *Archive) find(ctx context.Context, log string) (all []extent.Located, e
 			all = append(all, *l)
 		}
 	}
-	return all, err
+	return a.uncut(all), err
 }
 
 // lookUp returns a log's extent in a segment, if it has one.
@@ -140,9 +140,13 @@ func overlapping(extents []extent.Located) (groups [][]extent.Located) {
 // extent yields the entries of one extent.
 func (a *Archive) extent(ctx context.Context, l extent.Located) iter.Seq2[entry.Entry, error] {
 	return func(yield func(entry.Entry, error) bool) {
+		cuts := a.cuts(l.Segment).Of(l.Extent.Log)
 		r, err := a.Open(ctx, l.Segment)
 		if err == nil {
 			err = r.Scan(ctx, l.Extent.Log, l.Extent.First, l.Extent.Last, func(e entry.Entry) error {
+				if cuts.Have(e.Log, e.Seq, e.Time.UnixNano()) {
+					return nil
+				}
 				if !yield(e, nil) {
 					return errStopped
 				}

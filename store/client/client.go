@@ -148,26 +148,43 @@ func (c *Client) Segments(ctx context.Context, shard shardid.Shard, request wire
 	return askOwner[wire.SegmentsReply](ctx, c, shard, wire.OpSegments, request)
 }
 
-// Pieces returns all live segments that a request asks for, as of one moment, and the manifest record that changed the
-// shard's tree last before it.
-func (c *Client) Pieces(ctx context.Context, shard shardid.Shard, request wire.SegmentsRequest) (pieces []extent.Piece,
-	version uint64, err error) {
+// Live is what a shard has of some logs, as of one moment.
+type Live struct {
+	Pieces  []extent.Piece // in the tree's order
+	Cuts    extent.Cuts    // what is not part of the archive any more
+	Version uint64         // manifest record that changed the tree last before
+}
+
+// Live returns all live segments that a request asks for.
+func (c *Client) Live(ctx context.Context, shard shardid.Shard, request wire.SegmentsRequest) (live Live, err error) {
 	for {
-		request.Offset, request.Version = len(pieces), version
+		request.Offset, request.Version = len(live.Pieces), live.Version
 		reply, err := c.Segments(ctx, shard, request)
 		if err != nil {
-			return nil, 0, err
+			return Live{}, err
 		}
-		if version > 0 && reply.Version != version { // merged meanwhile: from the beginning, with another patience
-			pieces, version = nil, 0
+		if live.Version > 0 && reply.Version != live.Version { // merged meanwhile: from the beginning, with another patience
+			live = Live{}
 			continue
 		}
-		version = reply.Version
-		pieces = append(pieces, reply.Pieces...)
+		if live.Version == 0 {
+			live.Version, live.Cuts = reply.Version, reply.Cuts
+		}
+		live.Pieces = append(live.Pieces, reply.Pieces...)
 		if !reply.More {
-			return pieces, version, nil
+			return live, nil
 		}
 	}
+}
+
+// Cut asks the shard's owner for a cut, or how far it is. The same request again does it once.
+func (c *Client) Cut(ctx context.Context, shard shardid.Shard, request wire.CutRequest) (wire.CutReply, error) {
+	return askOwner[wire.CutReply](ctx, c, shard, wire.OpCut, request)
+}
+
+// Sweep asks the shard's owner for its garbage.
+func (c *Client) Sweep(ctx context.Context, shard shardid.Shard, request wire.SweepRequest) (wire.SweepReply, error) {
+	return askOwner[wire.SweepReply](ctx, c, shard, wire.OpSweep, request)
 }
 
 // List asks for one page of logs.

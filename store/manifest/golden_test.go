@@ -16,7 +16,7 @@ import (
 // refused.
 func TestGoldenRecords(t *testing.T) {
 	for name, kind := range map[string]Kind{"claim": Claim, "floor": Floor, "commit": Commit, "checkpoint": TakeCheckpoint,
-		"merge": Merge} {
+		"merge": Merge, "cut": MakeCut} {
 		var want Record
 		golden.Fill(&want)
 		want.Kind, want.Stored = kind, time.Time{}
@@ -30,6 +30,9 @@ func TestGoldenRecords(t *testing.T) {
 		}
 		if kind != Merge {
 			want.Merge = nil
+		}
+		if kind != MakeCut {
+			want.Cut = nil
 		}
 		today, err := want.Encode()
 		if err != nil {

@@ -28,6 +28,7 @@ const (
 	Floor                          // the floor moved on while nothing was committed
 	TakeCheckpoint                 // the tree that the earlier records make is an object of the bucket too
 	Merge                          // segments take the place of others
+	MakeCut                        // entries are deleted, wherever they show up
 )
 
 // Record is one manifest record.
@@ -47,6 +48,7 @@ type Record struct {
 	Segments   []extent.Summary  `cbor:"7,keyasint,omitempty"`  // of a Commit; none shares a log with another one
 	Checkpoint *Checkpoint       `cbor:"8,keyasint,omitempty"`  // of a TakeCheckpoint
 	Merge      *tree.Replacement `cbor:"15,keyasint,omitempty"` // of a Merge
+	Cut        *extent.Cut       `cbor:"16,keyasint,omitempty"` // of a MakeCut
 	Source     Source            `cbor:"14,keyasint"`           // what Floor and Segments speak of
 	// Prev and PrevID are the sequence and the ID of the record that this one follows; 0 and "" for the first. End and
 	// EndID are those of the message directly before it, when that is not Prev because it counts for nothing. Append sets
@@ -75,6 +77,9 @@ func (r Record) before() (seq uint64, id string) {
 	return r.Prev, r.PrevID
 }
 
+// ChangesTree reports whether the record makes another tree: what is live, or what is cut.
+func (r Record) ChangesTree() bool { return r.Kind == Commit || r.Kind == Merge || r.Kind == MakeCut }
+
 // Apply returns the tree that t becomes by the record, which is at seq, and the segments that are live no more.
 func (r Record) Apply(t tree.Tree, seq uint64) (next tree.Tree, replaced []extent.Summary, err error) {
 	next = t
@@ -83,7 +88,10 @@ func (r Record) Apply(t tree.Tree, seq uint64) (next tree.Tree, replaced []exten
 		next, err = t.Commit(seq, r.Segments)
 	case r.Merge != nil:
 		next, replaced, err = t.Replace(*r.Merge)
+	case r.Cut != nil:
+		next, err = t.Cut(seq, *r.Cut)
 	}
+	next = next.Settle(r.Floor, r.Time)
 	if err != nil {
 		err = fmt.Errorf("%w: at %d: %w", ErrCorrupt, seq, err)
 	}
@@ -156,9 +164,15 @@ func Decode(data []byte) (Record, error) {
 	if err := codec.Decode(plain, &r); err != nil {
 		return r, fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
-	if r.Kind < Claim || r.Kind > Merge || r.Epoch == 0 || (r.Kind == TakeCheckpoint) != (r.Checkpoint != nil) ||
-		(r.Kind == Merge) != (r.Merge != nil) || r.Kind != Commit && len(r.Segments) > 0 {
+	if r.Kind < Claim || r.Kind > MakeCut || r.Epoch == 0 || (r.Kind == TakeCheckpoint) != (r.Checkpoint != nil) ||
+		(r.Kind == Merge) != (r.Merge != nil) || (r.Kind == MakeCut) != (r.Cut != nil) ||
+		r.Kind != Commit && len(r.Segments) > 0 {
 		return r, fmt.Errorf("%w: kind %d in epoch %d", ErrCorrupt, r.Kind, r.Epoch)
+	}
+	if r.Cut != nil {
+		if err := r.Cut.Validate(); err != nil {
+			return r, fmt.Errorf("%w: %w", ErrCorrupt, err)
+		}
 	}
 	segments := r.Segments
 	if r.Merge != nil {

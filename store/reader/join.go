@@ -48,6 +48,7 @@ func (w *walk) readHeld(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		w.cuts = held.Cuts
 		err = w.readPieces(ctx, held.Pieces)
 		if errors.Is(err, bucket.ErrNotFound) {
 			if err := gone.again(ctx, err); err != nil {

@@ -210,13 +210,19 @@ func (p *page) archivedTo(ctx context.Context, to string) error {
 
 // walk goes through the tables of contents from where the list is.
 func (p *page) walk(ctx context.Context, to string) error {
-	pieces, _, err := p.client.Pieces(ctx, p.shard, wire.SegmentsRequest{From: p.from, To: to})
+	live, err := p.client.Live(ctx, p.shard, wire.SegmentsRequest{From: p.from, To: to})
 	if err != nil {
 		return err
 	}
-	for log, err := range contents.Walk(ctx, p.open, pieces, p.from, to) {
+	for log, err := range contents.Walk(ctx, p.open, live.Pieces, p.from, to) {
+		if err == nil && len(live.Cuts) > 0 {
+			log.Extents, err = contents.Uncut(ctx, p.open, live.Cuts, log.Extents)
+		}
 		if err != nil {
 			return err
+		}
+		if len(log.Extents) == 0 {
+			continue
 		}
 		if err := p.bufferedTo(log.Log); err != nil {
 			return err

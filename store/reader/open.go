@@ -132,8 +132,8 @@ func inStream(ctx context.Context, c *client.Client, source topology.Source, log
 
 // isArchived reports whether a shard's archive has a log. Only the segments' tables of contents tell.
 func isArchived(ctx context.Context, c *client.Client, open Archive, at Located, log string) (bool, error) {
-	pieces, _, err := c.Pieces(ctx, at.Source.Shard, wire.SegmentsRequest{From: log, To: log + "\x00"})
-	if err != nil || len(pieces) == 0 {
+	live, err := c.Live(ctx, at.Source.Shard, wire.SegmentsRequest{From: log, To: log + "\x00"})
+	if err != nil || len(live.Pieces) == 0 {
 		return false, err
 	}
 	b, err := open(ctx, at.Archive)

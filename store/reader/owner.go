@@ -34,6 +34,7 @@ type Held struct {
 	Entries []entry.Entry // buffered
 	More    bool
 	Applied uint64
+	Cuts    extent.Cuts // of the log
 }
 
 // checkTimeout bounds one question whether a batch is complete. The stream itself may tell, if the owner does not.
@@ -111,7 +112,7 @@ var errReply = errors.New("the owner's answer makes no sense")
 
 // heldOf checks an answer: entries that do not come from the stream are held to no less.
 func heldOf(log string, at Place, reply wire.HeldReply) (Held, error) {
-	held := Held{Pieces: reply.Pieces, More: reply.More, Applied: reply.Applied}
+	held := Held{Pieces: reply.Pieces, More: reply.More, Applied: reply.Applied, Cuts: reply.Cuts}
 	newest := at.Since
 	for i, p := range reply.Pieces {
 		if err := p.Segment.Validate(); err != nil || !p.Segment.MayHold(log) || p.Newest < newest ||

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"dormouse/internal/extent"
@@ -25,7 +26,8 @@ type opening struct {
 func (w *walk) readPieces(ctx context.Context, pieces []extent.Piece) (err error) {
 	var wanted []extent.Summary
 	for _, p := range pieces {
-		if p.Segment.MaxSeq > w.position && !w.outside(p.Segment) {
+		gone := slices.ContainsFunc(w.cuts, func(c extent.Cut) bool { return c.Has(p.Segment.MaxSeq, p.Segment.MaxTime) })
+		if p.Segment.MaxSeq > w.position && !gone && !w.outside(p.Segment) {
 			wanted = append(wanted, p.Segment)
 		}
 	}

@@ -91,11 +91,12 @@ type walk struct {
 	query    Query
 	emit     func(entry.Entry) error
 	position uint64
-	known    uint64    // may be below position
-	end      uint64    // without Follow, nothing above is wanted
-	lagging  time.Time // until then the owner is taken to be far behind, or gone
-	late     bool      // an entry later than the query's ToTime has shown
-	since    uint64    // all segments up to this manifest record were read
+	known    uint64      // may be below position
+	end      uint64      // without Follow, nothing above is wanted
+	lagging  time.Time   // until then the owner is taken to be far behind, or gone
+	late     bool        // an entry later than the query's ToTime has shown
+	since    uint64      // all segments up to this manifest record were read
+	cuts     extent.Cuts // of the log, as the owner told last
 }
 
 // place is how far the log was read.
@@ -153,7 +154,7 @@ func (w *walk) take(e entry.Entry) error {
 	q := w.query
 	early := !q.FromTime.IsZero() && e.Time.Before(q.FromTime)
 	late := !q.ToTime.IsZero() && e.Time.After(q.ToTime)
-	if !early && !late {
+	if !early && !late && !w.cuts.Have(q.Log, e.Seq, e.Time.UnixNano()) {
 		if err := w.emit(e); err != nil {
 			return err
 		}

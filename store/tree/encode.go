@@ -7,14 +7,20 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"dormouse/internal/codec"
+	"dormouse/internal/extent"
 )
 
 // A tree's bytes, as a checkpoint has them:
 //
-//	+--------------+------------------------------------------------------------------------+
-//	| version 0x01 | zstd frame, with a checksum, of the runs as CBOR, one behind the other |
-//	+--------------+------------------------------------------------------------------------+
-const treeVersion = 1
+//	+--------------+-------------------------------------------------------------------------------+
+//	| version 0x02 | zstd frame, with a checksum, of CBOR: the cuts, an array, then run after run  |
+//	+--------------+-------------------------------------------------------------------------------+
+//
+// Version 1 had no cuts.
+const (
+	treeVersion    = 2
+	versionOfNoCut = 1
+)
 
 // maxDecoded bounds what a damaged tree can make the decoder allocate: some 200 bytes for each of a few million
 // segments, each of which is 64 MiB as a rule.
@@ -36,7 +42,10 @@ var zstdCodec = sync.OnceValues(func() (*zstd.Encoder, *zstd.Decoder) {
 
 // Encode returns the tree's bytes.
 func (t Tree) Encode() ([]byte, error) {
-	var plain []byte
+	plain, err := codec.Encode(append(extent.Cuts{}, t.cuts...))
+	if err != nil {
+		return nil, fmt.Errorf("encoding a tree: %w", err)
+	}
 	for _, r := range t.runs {
 		run, err := codec.Encode(r)
 		if err != nil {
@@ -50,12 +59,17 @@ func (t Tree) Encode() ([]byte, error) {
 
 // Decode reads a tree. Its error wraps ErrInvalid.
 func Decode(data []byte) (Tree, error) {
-	if len(data) == 0 || data[0] != treeVersion {
+	if len(data) == 0 || data[0] != treeVersion && data[0] != versionOfNoCut {
 		return Tree{}, fmt.Errorf("%w: unknown version", ErrInvalid)
 	}
 	_, dec := zstdCodec()
 	plain, err := dec.DecodeAll(data[1:], nil)
 	var t Tree
+	if err == nil && data[0] == treeVersion {
+		if plain, err = codec.DecodeFirst(plain, &t.cuts); len(t.cuts) == 0 {
+			t.cuts = nil
+		}
+	}
 	for err == nil && len(plain) > 0 {
 		var r Run
 		if plain, err = codec.DecodeFirst(plain, &r); err != nil {
@@ -74,6 +88,14 @@ func Decode(data []byte) (Tree, error) {
 
 // Validate reports which part of the invariant does not hold.
 func (t Tree) Validate() error {
+	var record uint64
+	for _, c := range t.cuts {
+		if err := c.Validate(); err != nil || c.Record <= record || len(t.cuts) > MaxCuts {
+			return fmt.Errorf("%w: a cut by record %d after record %d, of %d: %w", ErrInvalid, c.Record, record, len(t.cuts),
+				err)
+		}
+		record = c.Record
+	}
 	keys := make(map[string]bool)
 	for i, r := range t.runs {
 		if err := r.validate(); err != nil {

@@ -43,12 +43,18 @@ func sample(t testing.TB) Tree {
 
 // TestGoldenTree: a checkpoint is read as it was put, whichever version did, and one of an unknown version is refused.
 func TestGoldenTree(t *testing.T) {
-	want := sample(t)
+	if got, err := Decode(golden.Kept(t, "tree")); err != nil || !reflect.DeepEqual(got, sample(t)) {
+		t.Errorf("of version 1: read as %+v, %v", got, err)
+	}
+	want, err := sample(t).Cut(6, extent.Cut{Logs: "a.>", UpTo: 3, Before: 4, ID: "b", Made: 5, By: "c"})
+	if err != nil {
+		t.Fatal(err)
+	}
 	today, err := want.Encode()
 	if err != nil {
 		t.Fatal(err)
 	}
-	kept := golden.Bytes(t, "tree", today)
+	kept := golden.Bytes(t, "tree2", today)
 	if got, err := Decode(kept); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("read as %+v, %v, want %+v", got, err, want)
 	}
@@ -75,7 +81,7 @@ func TestTreesThatCannotBe(t *testing.T) {
 		"a segment twice":       {fresh("a", 1), fresh("a", 2)},
 		"a segment of no entry": {{Newest: 1, Segments: []extent.Summary{{}}}},
 	} {
-		data, err := Tree{runs}.Encode()
+		data, err := Tree{runs: runs}.Encode()
 		if err != nil {
 			t.Fatal(err)
 		}

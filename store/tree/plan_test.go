@@ -156,14 +156,14 @@ func TestPlanBounds(t *testing.T) {
 	if runs := live.Plan(limits, false, none)[0]; !slices.Equal(Inputs(runs), Inputs(live.Runs()[:20])) {
 		t.Errorf("planned are %v, want the oldest", Inputs(runs))
 	}
-	few := Tree{live.Runs()[:2]}
+	few := Tree{runs: live.Runs()[:2]}
 	if plans := few.Plan(limits, false, none); len(plans) > 0 {
 		t.Errorf("two are planned %+v", plans)
 	}
 	if plans := few.Plan(limits, true, none); len(plans) != 1 || len(plans[0]) != 2 {
 		t.Errorf("at rest are planned %+v", plans)
 	}
-	if plans := (Tree{live.Runs()[:1]}).Plan(limits, true, none); len(plans) > 0 {
+	if plans := (Tree{runs: live.Runs()[:1]}).Plan(limits, true, none); len(plans) > 0 {
 		t.Errorf("one alone is planned %+v", plans)
 	}
 }
@@ -222,7 +222,7 @@ func TestPlanOfLargeRuns(t *testing.T) {
 		return r
 	}
 	for segments, want := range map[int]int{wire.MaxMergeInputs / 2: 1, wire.MaxMergeInputs/2 + 1: 0} {
-		live := Tree{[]Run{large("a", 1, segments), large("b", 2, segments), large("c", 3, segments)}}
+		live := Tree{runs: []Run{large("a", 1, segments), large("b", 2, segments), large("c", 3, segments)}}
 		plans := live.Plan(Limits{Fresh: 2, Runs: []int{3}, Inputs: 64, Bytes: 1 << 30}, false,
 			func(uint8) bool { return false })
 		if len(plans) != want || want > 0 && len(plans[0]) != 2 {

@@ -69,6 +69,7 @@ func (r Run) validate() error {
 // Invariant: the runs' Newest and, backwards, their levels never fall from one run to the next; no key occurs twice.
 type Tree struct {
 	runs []Run
+	cuts extent.Cuts // see cuts.go
 }
 
 // Runs returns the runs, oldest first. They are not to be changed.
@@ -115,7 +116,7 @@ func (t Tree) Commit(record uint64, segments []extent.Summary) (Tree, error) {
 		}
 		runs = append(runs, run)
 	}
-	return Tree{runs}, nil
+	return Tree{runs, t.cuts}, nil
 }
 
 // ErrNotLive is wrapped by what Replace returns when the inputs are not live, or no neighbours: somebody else has
@@ -128,9 +129,13 @@ type Replacement struct {
 	Outputs []extent.Summary `cbor:"2,keyasint"` // none when all that was merged is cut; none of them is live already
 }
 
-// Replace returns the tree with the outputs of a merge in the place of its inputs, and those. The error wraps
-// ErrNotLive when these are not live neighbours, and ErrInvalid when the outputs, or their place, cannot be.
+// Replace returns the tree with the outputs of a merge in the place of its inputs, and those. A single input is written
+// anew, or dropped, in its place, and has one output at most. The error wraps ErrNotLive when these are not live
+// neighbours, and ErrInvalid when the outputs, or their place, cannot be.
 func (t Tree) Replace(r Replacement) (Tree, []extent.Summary, error) {
+	if len(r.Inputs) == 1 {
+		return t.rewrite(r.Inputs[0], r.Outputs)
+	}
 	from, to, err := t.find(r.Inputs)
 	if err != nil {
 		return t, nil, err
@@ -157,7 +162,7 @@ func (t Tree) Replace(r Replacement) (Tree, []extent.Summary, error) {
 		}
 		runs = append(runs, merged)
 	}
-	return Tree{append(runs, t.runs[to:]...)}, inputs, nil
+	return Tree{append(runs, t.runs[to:]...), t.cuts}, inputs, nil
 }
 
 // find returns the runs whose segments the keys are, all of them and in order.

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"dormouse/internal/extent"
 )
@@ -126,6 +127,9 @@ func (m *model) become(next Tree, err error) error {
 				return fmt.Errorf("segment %s is not known to be live, or one that is none is", s.Object.Key)
 			}
 		}
+	}
+	if err := m.uncut(); err != nil {
+		return err
 	}
 	if n, size := next.Segments(); n != count || size != bytes || next.Highest() != highest || next.Fresh() != fresh {
 		return fmt.Errorf("%d segments with %d bytes up to %d, %d fresh, want %d, %d, %d and %d", n, size, next.Highest(),
@@ -250,6 +254,86 @@ func (m *model) any() error {
 	return nil
 }
 
+// delete cuts a log or some, up to anything that there is.
+func (m *model) delete() error {
+	if m.seq == 0 {
+		return nil
+	}
+	m.record++
+	which := append(slices.Clone(logs), "a.>", ">")
+	c := extent.Cut{Logs: which[m.rand.IntN(len(which))], UpTo: 1 + m.rand.Uint64N(m.seq), ID: fmt.Sprint(m.record)}
+	if m.rand.IntN(3) == 0 {
+		c.Before = 1 + int64(m.rand.Uint64N(m.seq+1))
+	}
+	m.note("record %d cuts %s up to %d before %d", m.record, c.Logs, c.UpTo, c.Before)
+	for log, seqs := range m.logs {
+		for _, seq := range seqs {
+			if (extent.Cuts{c}).Have(log, seq, int64(seq)) {
+				m.cut[seq] = true
+			}
+		}
+	}
+	for log := range m.logs {
+		m.logs[log] = m.left(m.logs[log], 0)
+	}
+	return m.become(m.tree.Cut(m.record, c))
+}
+
+// rewrite writes a segment anew that may have something of a cut, or drops it unread.
+func (m *model) rewrite() error {
+	for u := range m.tree.Uncut() {
+		if m.rand.IntN(2) == 0 {
+			continue
+		}
+		m.record++
+		outputs := m.merged([]Run{{Segments: []extent.Summary{u.Segment}}})
+		if u.Whole && len(outputs) > 0 {
+			return fmt.Errorf("all of %s is to be cut, and has %+v left", u.Segment.Object.Key, outputs)
+		}
+		if len(outputs) > 1 {
+			return nil
+		}
+		m.note("record %d writes %s anew", m.record, u.Segment.Object.Key)
+		next, replaced, err := m.tree.Replace(Replacement{Inputs: []string{u.Segment.Object.Key}, Outputs: outputs})
+		if err == nil && (len(replaced) != 1 || !reflect.DeepEqual(replaced[0], u.Segment)) {
+			err = fmt.Errorf("%+v is replaced", replaced)
+		}
+		return m.become(next, err)
+	}
+	return nil
+}
+
+// uncut holds that an object has nothing of a cut, unless it is known that it may, and that what is settled is gone.
+func (m *model) uncut() error {
+	for _, c := range m.tree.Cuts() {
+		var left uint64
+		for _, r := range m.tree.Runs() {
+			for _, s := range r.Segments {
+				if r.mayHave(s, c) {
+					left++
+					continue
+				}
+				for log, seqs := range m.holds[s.Object.Key] {
+					for _, seq := range seqs {
+						if (extent.Cuts{c}).Have(log, seq, int64(seq)) {
+							return fmt.Errorf("%s has %d of %s, which record %d has cut", s.Object.Key, seq, log, c.Record)
+						}
+					}
+				}
+			}
+		}
+		if n, _ := m.tree.Left(c); n != left {
+			return fmt.Errorf("%d segments are left of the cut of record %d, want %d", n, c.Record, left)
+		}
+		settled := !slices.ContainsFunc(m.tree.Settle(c.UpTo, time.Unix(0, c.Made).Add(cutLife+1)).Cuts(),
+			func(one extent.Cut) bool { return one.Record == c.Record })
+		if settled != (left == 0) {
+			return fmt.Errorf("the cut of record %d is settled: %v, with %d segments left", c.Record, settled, left)
+		}
+	}
+	return nil
+}
+
 // merged makes the outputs of a merge, which are cut anywhere, also within a log.
 func (m *model) merged(runs []Run) (outputs []extent.Summary) {
 	type entry struct {
@@ -264,7 +348,9 @@ func (m *model) merged(runs []Run) (outputs []extent.Summary) {
 					continue
 				}
 				for _, seq := range m.holds[s.Object.Key][log] {
-					all = append(all, entry{log, seq})
+					if !m.tree.Cuts().Have(log, seq, int64(seq)) {
+						all = append(all, entry{log, seq})
+					}
 				}
 			}
 		}
@@ -275,7 +361,9 @@ func (m *model) merged(runs []Run) (outputs []extent.Summary) {
 			of[all[0].log] = append(of[all[0].log], all[0].seq)
 			all = all[1:]
 		}
-		outputs = append(outputs, m.segment(fmt.Sprintf("m%d-%d", m.record, n), of))
+		s := m.segment(fmt.Sprintf("m%d-%d", m.record, n), of)
+		s.Cut = m.tree.NewestCut().Record
+		outputs = append(outputs, s)
 	}
 	return outputs
 }
@@ -342,7 +430,7 @@ func (m *model) check() error {
 		for p := range m.tree.ForLog(log, 0, 0) {
 			got = append(got, m.holds[p.Segment.Object.Key][log]...)
 		}
-		if !slices.Equal(got, m.logs[log]) {
+		if got = m.left(got, 0); !slices.Equal(got, m.logs[log]) {
 			return fmt.Errorf("%s: the segments have %v, committed %v", log, got, m.logs[log])
 		}
 		var want, pieces []extent.Piece
@@ -377,7 +465,11 @@ func (m *model) reads() error {
 }
 
 func (m *model) step() error {
-	switch m.rand.IntN(9) {
+	switch m.rand.IntN(12) {
+	case 7:
+		return m.delete()
+	case 8, 9:
+		return m.rewrite()
 	case 0, 1, 2, 3:
 		return m.commit()
 	case 4, 5:
@@ -533,7 +625,7 @@ func TestReplaceRefuses(t *testing.T) {
 
 // TestLevelsEnd: what was merged as often as a level can say is merged on, and never fresh again.
 func TestLevelsEnd(t *testing.T) {
-	live := Tree{[]Run{
+	live := Tree{runs: []Run{
 		{Level: math.MaxUint8, Newest: 1, Segments: []extent.Summary{segmentOf("a", 1, 1)}},
 		{Level: math.MaxUint8, Newest: 2, Segments: []extent.Summary{segmentOf("b", 2, 2)}},
 		{Level: math.MaxUint8, Newest: 3, Segments: []extent.Summary{segmentOf("c", 3, 3)}},

@@ -117,12 +117,12 @@ func isUnread(err error) bool {
 // verifyLog checks the segments that have a log, and the order of its extents.
 func (v *Verifier) verifyLog(ctx context.Context, shard shardid.Shard, log string, r *Report) error {
 	request := wire.SegmentsRequest{From: log, To: log + "\x00"}
-	pieces, _, err := v.Client.Pieces(ctx, shard, request)
+	live, err := v.Client.Live(ctx, shard, request)
 	if err != nil {
 		return err
 	}
 	var last extent.Located
-	for _, p := range pieces {
+	for _, p := range live.Pieces {
 		if !p.Segment.MayHold(log) {
 			continue
 		}
@@ -200,10 +200,11 @@ func (v *Verifier) compareTrees(ctx context.Context, shard shardid.Shard, r *Rep
 		if err != nil && !damaged {
 			return nil, err
 		}
-		pieces, version, err2 := v.Client.Pieces(ctx, shard, wire.SegmentsRequest{MinManifest: head})
+		live, err2 := v.Client.Live(ctx, shard, wire.SegmentsRequest{MinManifest: head})
 		if err2 != nil {
 			return nil, err2
 		}
+		pieces, version := live.Pieces, live.Version
 		if damaged {
 			v.bad(r, fmt.Errorf("the checkpoint of shard %s: %w", shard, err))
 			return pieces, nil
@@ -289,9 +290,8 @@ func (v *Verifier) verifySegment(ctx context.Context, shard shardid.Shard, p ext
 
 // isLive reports whether a segment is live still.
 func (v *Verifier) isLive(ctx context.Context, shard shardid.Shard, p extent.Piece) (bool, error) {
-	pieces, _, err := v.Client.Pieces(ctx, shard, wire.SegmentsRequest{From: p.Segment.First,
-		To: p.Segment.First + "\x00"})
-	return slices.ContainsFunc(pieces, func(now extent.Piece) bool {
+	live, err := v.Client.Live(ctx, shard, wire.SegmentsRequest{From: p.Segment.First, To: p.Segment.First + "\x00"})
+	return slices.ContainsFunc(live.Pieces, func(now extent.Piece) bool {
 		return now.Segment.Object == p.Segment.Object
 	}), err
 }
@@ -318,7 +318,7 @@ func (v *Verifier) readSegment(ctx context.Context, s extent.Summary) ([]extent.
 		return nil, wrongf("it has nothing of what was committed of it")
 	}
 	have := extent.Summarize(s.Object, holds)
-	have.Refused = s.Refused
+	have.Refused, have.Cut = s.Refused, s.Cut
 	if !reflect.DeepEqual(have, s) {
 		return nil, wrongf("it has %d logs from %s to %s with %d entries of %d bytes from %d to %d, and %d logs from %s to "+
 			"%s with %d entries of %d bytes from %d to %d were committed of it", have.Logs, have.First, have.Last, have.Entries,
