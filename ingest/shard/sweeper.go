@@ -47,7 +47,7 @@ type sweeper struct {
 	chain   *appender
 	clock   *clock
 	dead    func(ctx context.Context, keys []string) (dead []string, err error) // which of these nothing names
-	asked   chan bool // cap 1; at once, and whether the young ones as well
+	asked   chan bool                                                           // cap 1; at once, and whether the young ones as well
 	count   prometheus.Counter
 	bytes   prometheus.Counter
 	failing *outage.Log

@@ -1,0 +1,346 @@
+package shard
+
+import (
+	"bytes"
+	"context"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"dormouse/internal/extent"
+	"dormouse/internal/jsapi"
+	"dormouse/internal/streamreader"
+	"dormouse/internal/wire"
+	"dormouse/store/manifest"
+	"dormouse/store/tree"
+)
+
+// ask asks an owner that serves for a cut.
+func (o *trial) ask(t *testing.T, req wire.CutRequest) wire.CutReply {
+	t.Helper()
+	data, err := wire.Encode(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reply, err := o.cutter.answer(t.Context(), &nats.Msg{Data: data})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return reply
+}
+
+// offered is what a commit of extents is answered.
+func (o *trial) offered(t *testing.T, key string, extents []extent.Extent) (refused []string) {
+	t.Helper()
+	o.on.Archive.Has(key, extents)
+	data, err := wire.Encode(wire.CommitRequest{Segment: extent.Segment{Key: key, Size: 1}, Extents: extents})
+	if err != nil {
+		t.Fatal(err)
+	}
+	msg, err := o.on.NC.Request(wire.OwnerSubject(0, o.epoch, wire.OpCommit), data, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var reply wire.CommitReply
+	if err := wire.Decode(msg.Data, &reply); err != nil || reply.Err() != nil {
+		t.Fatal(err, reply.Err())
+	}
+	for _, r := range reply.Refused {
+		refused = append(refused, r.Log)
+	}
+	return refused
+}
+
+// TestCut: what is cut leaves the buffer, a worker that drained it before is refused, a log begins again, others stay,
+// and the checkpoint that is taken before the answer has it.
+func TestCut(t *testing.T) {
+	o := claimed(t)
+	extents := fill(t, o, []string{"acme.a", "acme.b", "b.a"}, 2)
+	o.serve(t)
+	wanted := extent.Cut{Logs: "acme.>", ID: "x", By: "somebody"}
+	if reply := o.ask(t, wire.CutRequest{Cut: wanted, Look: true}); reply.Cut.Record != 0 {
+		t.Errorf("before it was asked for it is %+v", reply)
+	}
+	reply := o.ask(t, wire.CutRequest{Cut: wanted})
+	if c := reply.Cut; c.Record == 0 || c.UpTo != 6 || c.Logs != "acme.>" || c.By != "somebody" || reply.Segments > 0 {
+		t.Fatalf("answered %+v", reply)
+	}
+	if stats := o.sched.Stats(); stats.Active != 1 || stats.Entries != 2 {
+		t.Errorf("buffered are %+v", stats)
+	}
+	m, err := manifest.Open(t.Context(), o.site.JS, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at, err := m.Checkpoint(t.Context())
+	if err != nil || at == nil {
+		t.Fatal(at, err)
+	}
+	data, err := o.site.Bucket.Get(t.Context(), at.Object)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if kept, err := tree.Decode(data); err != nil || len(kept.Cuts()) != 1 || kept.Cuts()[0] != reply.Cut {
+		t.Errorf("the checkpoint has %+v, %v", kept.Cuts(), err)
+	}
+	if again := o.ask(t, wire.CutRequest{Cut: wanted}); again.Cut != reply.Cut {
+		t.Errorf("asked again: %+v, want %+v", again.Cut, reply.Cut)
+	}
+	if refused := o.offered(t, "0/1.sst", extents); !slices.Equal(refused, []string{"acme.a", "acme.b"}) {
+		t.Errorf("refused are %q", refused)
+	}
+	later := fill(t, o, []string{"acme.a"}, 1)
+	if refused := o.offered(t, "0/2.sst", later); len(refused) > 0 {
+		t.Errorf("refused are %q, which came later", refused)
+	}
+	live, _ := o.ledger.live()
+	var left []string
+	for u := range live.Uncut() {
+		left = append(left, u.Segment.Object.Key)
+	}
+	if !slices.Equal(left, []string{"0/1.sst"}) { // with what was refused
+		t.Errorf("left are %q", left)
+	}
+}
+
+// TestCutIsKeptAsARecord for people, in the bucket.
+func TestCutIsKeptAsARecord(t *testing.T) {
+	o := claimed(t)
+	fill(t, o, []string{"acme.a"}, 1)
+	s, _ := o.serve(t)
+	o.ask(t, wire.CutRequest{Cut: extent.Cut{Logs: "acme.a", ID: "the-id", By: "jane", Before: 1}})
+	var records int
+	for object, err := range s.Bucket.List(t.Context(), "0/deleted/") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := s.Bucket.Get(t.Context(), object)
+		if err != nil || !bytes.Contains(data, []byte(`"by":"jane"`)) || !bytes.Contains(data, []byte(`"id":"the-id"`)) ||
+			!bytes.Contains(data, []byte(`"logs":"acme.a"`)) || !bytes.Contains(data, []byte(`"before":"1970-01-01`)) {
+			t.Errorf("%s, %v", data, err)
+		}
+		records++
+	}
+	if records != 1 {
+		t.Errorf("there are %d records", records)
+	}
+}
+
+// TestCutsThatAreRefused: no log, no ID, and more than an owner looks at for each question.
+func TestCutsThatAreRefused(t *testing.T) {
+	o := claimed(t)
+	fill(t, o, []string{"a.b"}, 1)
+	for name, c := range map[string]extent.Cut{
+		"no log": {Logs: "a", ID: "x"}, "no ID": {Logs: "a.b"},
+		"a long name": {Logs: "a.b", ID: "x", By: strings.Repeat("x", wire.MaxCutText+1)},
+	} {
+		data, err := wire.Encode(wire.CutRequest{Cut: c})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := o.cutter.answer(t.Context(), &nats.Msg{Data: data}); wire.StatusOf(err).Code != wire.BadRequest {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	live := o.ledger.mu.tree
+	for i := range uint64(tree.MaxCuts) {
+		var err error
+		if live, err = live.Cut(1000+i, extent.Cut{Logs: "a.b", UpTo: 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	o.ledger.mu.tree = live
+	if err := o.cutter.cut(t.Context(), extent.Cut{Logs: "a.b", ID: "x"}); wire.StatusOf(err).Code != wire.BadRequest {
+		t.Errorf("too many: %v", err)
+	}
+}
+
+// record makes a cut a record of the manifest, and applies it.
+func (o *trial) record(t *testing.T, c extent.Cut) {
+	t.Helper()
+	done := make(chan error, 1)
+	if err := o.committer.commit(t.Context(), []appendRequest{{cut: &c, done: done}}); err != nil || <-done != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestCutWhileABatchIsTakenIn: what the batch has of it does not stay in the buffer, and what a later one has is
+// stepped over.
+func TestCutWhileABatchIsTakenIn(t *testing.T) {
+	o := claimed(t)
+	fill(t, o, []string{"acme.a", "b.a"}, 1)
+	batchOf := func(from uint64, logs ...string) *batch {
+		t.Helper()
+		in := o.intake.newBatch()
+		for i, log := range logs {
+			if err := in.take(streamreader.Message{Subject: "logs." + log, Sequence: from + uint64(i),
+				Time: time.Now()}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return in
+	}
+	before := batchOf(3, "acme.a", "b.a", "acme.b")
+	o.record(t, extent.Cut{Logs: "acme.>", UpTo: 6, ID: "x", Made: 1})
+	if err := o.intake.apply(t.Context(), before); err != nil {
+		t.Fatal(err)
+	}
+	if err := o.intake.apply(t.Context(), batchOf(6, "acme.b", "acme.b")); err != nil {
+		t.Fatal(err)
+	}
+	if stats := o.sched.Stats(); stats.Active != 2 || stats.Entries != 3 {
+		t.Errorf("buffered are %+v", stats)
+	}
+	if p, _ := o.ledger.pending("acme.b"); p.First != 7 || p.Count != 1 {
+		t.Errorf("of the log that began again %+v", p)
+	}
+	if applied := o.ledger.applied(); applied != 7 {
+		t.Errorf("taken in up to %d", applied)
+	}
+}
+
+// TestCutByTime removes what comes before the first entry that is not cut.
+func TestCutByTime(t *testing.T) {
+	o := claimed(t)
+	in := o.intake.newBatch()
+	for i, at := range []int64{10, 30, 20} {
+		if err := in.take(streamreader.Message{Subject: "logs.a.b", Sequence: uint64(i) + 1, Time: time.Unix(at, 0)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := o.intake.apply(t.Context(), in); err != nil {
+		t.Fatal(err)
+	}
+	o.record(t, extent.Cut{Logs: "a.b", UpTo: 3, Before: time.Unix(25, 0).UnixNano(), ID: "x", Made: 1})
+	if p, _ := o.ledger.pending("a.b"); p.First != 2 || p.Count != 2 {
+		t.Errorf("left is %+v", p)
+	}
+}
+
+// TestCutIsFoundByTheNextOwner: a crash between the record and the local state leaves entries in the buffer that the
+// next claim removes.
+func TestCutIsFoundByTheNextOwner(t *testing.T) {
+	o := claimed(t)
+	s := o.system(t)
+	in := o.intake.newBatch()
+	for i, log := range []string{"acme.a", "b.a", "acme.a", "acme.a"} {
+		if _, err := s.JS.Publish(t.Context(), "logs."+log, nil); err != nil {
+			t.Fatal(err)
+		}
+		msg, err := jsapi.Get(t.Context(), s.JS, o.site.Source.Stream, uint64(i)+1)
+		if err == nil {
+			err = in.take(streamreader.Message{Subject: msg.Subject, Sequence: msg.Sequence, Time: msg.Time})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := o.intake.apply(t.Context(), in); err != nil {
+		t.Fatal(err)
+	}
+	c := extent.Cut{Logs: "acme.a", UpTo: 3, ID: "x", Made: 1}
+	if _, err := o.claim.chain.manifest.Append(t.Context(), manifest.Record{Kind: manifest.MakeCut, Epoch: o.epoch,
+		Owner: "a", Cut: &c, Source: o.ledger.source(manifest.Source{})}); err != nil {
+		t.Fatal(err)
+	}
+	next, err := Claim(t.Context(), *o.site)
+	if err != nil {
+		t.Fatal(err)
+	}
+	live, _ := next.ledger.live()
+	if len(live.Cuts()) != 1 || next.Applied() != 4 {
+		t.Errorf("the cuts are %+v, taken in are %d", live.Cuts(), next.Applied())
+	}
+	if p, _ := next.ledger.pending("acme.a"); p.First != 4 || p.Count != 1 {
+		t.Errorf("of the log is left %+v", p)
+	}
+	if p, _ := next.ledger.pending("b.a"); p.Count != 1 {
+		t.Errorf("of another one is left %+v", p)
+	}
+}
+
+// TestMergeUnderACut: less than the inputs have is accepted only for what was said to be left out, and only under a cut
+// that touches them.
+func TestMergeUnderACut(t *testing.T) {
+	o := claimed(t)
+	commits(t, o, 3)
+	left := extent.Size{Entries: 2, Bytes: 512}
+	request := wire.ReplaceRequest{Inputs: []string{"0/1.sst", "0/2.sst"}, Left: left}
+	o.replace(t, wire.ErrBadRequest, request) // nothing is cut
+	o.record(t, extent.Cut{Logs: "t.a", UpTo: 2, ID: "x", Made: 1})
+	cut := o.ledger.mu.tree.NewestCut().Record
+	request.Cut = cut + 1
+	o.replace(t, wire.ErrBadRequest, request) // of the future
+	request.Cut, request.Left = cut, extent.Size{Entries: 1, Bytes: 256}
+	o.replace(t, wire.ErrBadRequest, request) // one is missing
+	request.Left, request.Cut = left, 0
+	o.replace(t, wire.ErrBadRequest, request) // planned before it
+	request.Cut = cut
+	o.replace(t, nil, request)
+	if live, _ := o.ledger.live(); live.Has("0/1.sst") || live.Has("0/2.sst") || !live.Has("0/3.sst") {
+		t.Errorf("live is %+v", live)
+	}
+}
+
+// TestCutLeavesTheSegments: what is wholly cut is dropped at once, the others are queued, each once.
+func TestCutLeavesTheSegments(t *testing.T) {
+	o := claimed(t)
+	s := o.system(t)
+	commits(t, o, 2)
+	extents := fill(t, o, []string{"t.a", "t.b"}, 1)
+	o.commit(t, "0/mixed.sst", extents...)
+	o.record(t, extent.Cut{Logs: "t.a", UpTo: 9, ID: "x", Made: 1})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- o.committer.run(ctx) }()
+	for range 2 {
+		live, _ := o.ledger.live()
+		if err := o.merger.plan(t.Context(), live, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cancel()
+	<-ended
+	live, _ := o.ledger.live()
+	if got := tree.Inputs(live.Runs()); !slices.Equal(got, []string{"0/mixed.sst"}) {
+		t.Errorf("live are %q", got)
+	}
+	items := s.queued()
+	if len(items) != 1 || !slices.Equal(items[0].Inputs(), []string{"0/mixed.sst"}) || len(items[0].Cuts) != 1 ||
+		items[0].Cut != live.NewestCut().Record {
+		t.Errorf("queued are %+v", items)
+	}
+	if n := o.claim.chain.garbage.left(); n != 2 {
+		t.Errorf("%d objects are garbage, want 2", n)
+	}
+}
+
+// TestYoungGarbage goes at once when something was cut, and no commit may name it any more.
+func TestYoungGarbage(t *testing.T) {
+	o := claimed(t)
+	extents := fill(t, o, []string{"t.a"}, 1)
+	young := "0/" + nameOf(0) + ".sst"
+	if err := o.site.Bucket.Put(t.Context(), young, []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	o.sweeper.delay = 0
+	s, _ := o.serve(t)
+	there := func() bool {
+		_, err := s.Bucket.Object(t.Context(), young)
+		return err == nil
+	}
+	o.sweeper.ask(true)
+	reply := o.ask(t, wire.CutRequest{Cut: extent.Cut{Logs: "b.c", ID: "x"}})
+	if reply.Cut.Record == 0 {
+		t.Fatal("not cut")
+	}
+	for there() {
+		time.Sleep(time.Millisecond)
+	}
+	if refused := o.offered(t, young, extents); !slices.Equal(refused, []string{"t.a"}) {
+		t.Errorf("a commit of a deleted object has refused %q", refused)
+	}
+}
