@@ -46,7 +46,11 @@ func loadConfig(cmd *cobra.Command) error {
 		}
 	}
 	var failed error
+	alone := cmd.Flags().Changed("no-nats") // on the command line, which wins over a NATS in the environment
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if alone && slices.Contains(natsFlags, f.Name) {
+			return
+		}
 		if failed != nil || f.Changed || !v.IsSet(f.Name) || f.Name == "help" || f.Name == "config" {
 			return
 		}
