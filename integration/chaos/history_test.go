@@ -120,6 +120,7 @@ func (h *history) take(seq uint64, msg jetstream.Msg) {
 	}
 	for _, s := range segments {
 		h.named(seq, r, s.Object.Key)
+		h.uncut(seq, s, live.Cuts(), r.Merge != nil)
 	}
 	for _, s := range r.Segments {
 		h.commits++
@@ -145,6 +146,25 @@ func (h *history) named(seq uint64, r manifest.Record, key string) {
 	}
 	if h.oldest = max(h.oldest, age); age > orphanGrace {
 		h.bad("manifest record %d refers to segment %s, which was named %s before", seq, key, age)
+	}
+}
+
+// uncut holds that nothing is archived, or merged, that was cut before.
+func (h *history) uncut(seq uint64, s extent.Summary, cuts extent.Cuts, merged bool) {
+	if len(cuts) == 0 {
+		return
+	}
+	extents, err := h.contents(s)
+	if err != nil {
+		return // it is read again, or deleted already
+	}
+	for _, e := range extents {
+		for _, c := range cuts {
+			if s.MayHold(e.Log) && c.Covers(e.Log) && c.Has(e.First, e.MinTime) && (!merged || c.Record <= s.Cut) {
+				h.bad("manifest record %d archives %s from %d, which record %d has cut up to %d", seq, e.Log, e.First, c.Record,
+					c.UpTo)
+			}
+		}
 	}
 }
 
