@@ -78,6 +78,11 @@ func validatePattern(pattern string) error {
 	if prefix, ok := strings.CutSuffix(pattern, ".>"); ok {
 		pattern = prefix + ".x"
 	}
+	for token := range strings.SplitSeq(pattern, ".") {
+		if token == "*" || token == ">" {
+			return fmt.Errorf("%s: the only wildcard is a > at the end, as in 'acme.>'", pattern)
+		}
+	}
 	if err := logid.Validate(pattern); err != nil {
 		return fmt.Errorf("want a LogID like acme.web, or a prefix like 'acme.>': %w", err)
 	}
