@@ -58,8 +58,8 @@ func (d *deleting) absent(when, pattern string, want bool) {
 	}
 }
 
-// TestDelete: a tenant is gone from reads when delete returns and from the bucket when --wait does, also through kill -9
-// and the loss of the local disk right behind it; others stay, and the tenant can begin again.
+// TestDelete: a tenant is gone from reads when delete returns and from the bucket when --wait does, also through kill
+// -9 and the loss of the local disk right behind it; others stay, and the tenant can begin again.
 func TestDelete(t *testing.T) {
 	for name, bucket := range map[string]func(t *testing.T) string{
 		"file": func(t *testing.T) string { return "file://" + filepath.Join(t.TempDir(), "archive") },

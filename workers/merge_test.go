@@ -214,8 +214,8 @@ func TestMerge(t *testing.T) {
 	}
 }
 
-// TestMergeUnderCuts: what is cut is left out, and said to be; one segment may be written anew, in one piece, and nothing
-// may be left of it.
+// TestMergeUnderCuts: what is cut is left out, and said to be; one segment may be written anew, in one piece, and
+// nothing may be left of it.
 func TestMergeUnderCuts(t *testing.T) {
 	for name, tc := range map[string]struct {
 		cuts   extent.Cuts

@@ -43,7 +43,8 @@ func (x *expiry) become(next tree.Tree, err error) {
 func hours(key string, from, to time.Time) extent.Summary {
 	long := to.Sub(from).Hours()
 	s := extent.Summarize(extent.Segment{Key: key, Size: uint64(long * hourly)}, []extent.Extent{{Log: "a.b",
-		First: uint64(from.Unix()), Last: uint64(to.Unix()) - 1, Count: 2, MinTime: from.UnixNano(), MaxTime: to.UnixNano() - 1}})
+		First: uint64(from.Unix()), Last: uint64(to.Unix()) - 1, Count: 2, MinTime: from.UnixNano(),
+		MaxTime: to.UnixNano() - 1}})
 	s.Bytes = s.Object.Size
 	return s
 }
@@ -99,8 +100,8 @@ func (x *expiry) replace(inputs []string, segments []extent.Summary) {
 	x.become(next, err)
 }
 
-// TestExpiryLeavesTheBucket: what has expired is at most a quarter of what has not, what is read of it at most an hour's,
-// and it costs few bytes that are written again.
+// TestExpiryLeavesTheBucket: what has expired is at most a quarter of what has not, what is read of it at most an
+// hour's, and it costs few bytes that are written again.
 func TestExpiryLeavesTheBucket(t *testing.T) {
 	const keep = 7 * 24 * time.Hour
 	x := newExpiry(t, keep)

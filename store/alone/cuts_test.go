@@ -39,7 +39,8 @@ func TestCutsOfTheCheckpoint(t *testing.T) {
 	if got := s.list(""); got != "a.b=1:6..6 a.c=1:3..3 b.a=1:4..4" {
 		t.Errorf("listed %s", got)
 	}
-	if info, err := s.open().Log(t.Context(), "a.b"); err != nil || info.Archived.Entries != 1 || info.Archived.First != 6 {
+	info, err := s.open().Log(t.Context(), "a.b")
+	if err != nil || info.Archived.Entries != 1 || info.Archived.First != 6 {
 		t.Errorf("of a part is told %+v, %v", info, err)
 	}
 	s.cut(extent.Cut{Logs: ">", UpTo: math.MaxUint64})
