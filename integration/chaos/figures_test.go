@@ -145,8 +145,8 @@ func (f *figures) String() string {
 	line("%d deletes, of which %d failed", f.deleter.deletes, f.deleter.failed)
 	line("%d segments committed, %d merges; %d were deleted before the judge had read them", f.history.commits,
 		f.history.merges, f.history.unread)
-	line("a segment was committed %s after it was named at most; %d manifest records were gone before they were seen",
-		round(f.history.oldest), f.history.missed)
+	line("a segment was committed %s after it was named at most; %d manifest records were gone before they were seen, "+
+		"and %d not judged for want of them", round(f.history.oldest), f.history.missed, f.history.unjudged)
 	for _, message := range slices.Sorted(maps.Keys(f.remarks.errors)) {
 		line("logged as an error %d times: %s", f.remarks.errors[message], message)
 	}
