@@ -23,6 +23,7 @@ type ledger struct {
 	disk    *disk
 	sched   *scheduler.Scheduler
 	metrics *Metrics
+	filters *filters
 
 	mu struct {
 		sync.Mutex
@@ -39,7 +40,7 @@ type ledger struct {
 }
 
 func newLedger(d *disk, sched *scheduler.Scheduler, m *Metrics) *ledger {
-	l := &ledger{disk: d, sched: sched, metrics: m}
+	l := &ledger{disk: d, sched: sched, metrics: m, filters: newFilters()}
 	l.mu.changed = make(chan struct{})
 	return l
 }
@@ -179,6 +180,7 @@ func (l *ledger) apply(seq uint64, record manifest.Record, committed accepted) (
 	now := time.Now()
 	for i, s := range committed.segments {
 		l.mu.segments.add(s.Object.Key, committed.offers[i])
+		l.filters.add(s.Object.Key, committed.extents[i])
 		for _, e := range committed.extents[i] {
 			commits = append(commits, scheduler.Commit{Log: e.Log, Last: e.Last, Count: e.Count, Bytes: e.Bytes})
 			l.metrics.archived(e, now)
@@ -190,6 +192,7 @@ func (l *ledger) apply(seq uint64, record manifest.Record, committed accepted) (
 	if record.Kind == manifest.Commit || record.Kind == manifest.Merge {
 		l.mu.tree, l.mu.version = next, seq
 	}
+	l.filters.drop(replaced)
 	l.mu.tail++
 	if record.Checkpoint != nil {
 		l.mu.kept = record.Checkpoint.Object.Key
@@ -316,6 +319,7 @@ func (l *ledger) drain(req wire.DrainRequest, reply func(wire.DrainReply)) error
 type view struct {
 	buffered *buffer.Cursor
 	tree     tree.Tree
+	filters  *filters
 	version  uint64 // of the tree
 	applied  uint64
 }
@@ -324,7 +328,7 @@ type view struct {
 func (l *ledger) view() (v view, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	v.applied, v.tree, v.version = l.mu.pos.Applied, l.mu.tree, l.mu.version
+	v.applied, v.tree, v.version, v.filters = l.mu.pos.Applied, l.mu.tree, l.mu.version, l.filters
 	v.buffered, err = l.disk.buffer.Iter()
 	return v, err
 }
