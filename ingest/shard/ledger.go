@@ -1,6 +1,7 @@
 package shard
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -177,6 +178,7 @@ func (l *ledger) apply(seq uint64, record manifest.Record, committed accepted) (
 	pos := l.mu.pos
 	pos.ManifestSeq, pos.ManifestID, pos.Floor = seq, record.ID, record.Floor
 	var commits []scheduler.Commit
+	var removed uint64 // bytes
 	now := time.Now()
 	for i, s := range committed.segments {
 		l.mu.segments.add(s.Object.Key, committed.offers[i])
@@ -184,6 +186,7 @@ func (l *ledger) apply(seq uint64, record manifest.Record, committed accepted) (
 		for _, e := range committed.extents[i] {
 			commits = append(commits, scheduler.Commit{Log: e.Log, Last: e.Last, Count: e.Count, Bytes: e.Bytes})
 			l.metrics.archived(e, now)
+			removed += e.Bytes + e.Count*(uint64(len(e.Log))+keyCost)
 		}
 		if err := l.disk.buffer.Remove(batch, committed.extents[i]); err != nil {
 			return nil, err
@@ -204,8 +207,11 @@ func (l *ledger) apply(seq uint64, record manifest.Record, committed accepted) (
 		return replaced, nil
 	}
 	l.metrics.segments.Add(float64(len(record.Segments)))
-	return replaced, l.settleLocked(commits)
+	return replaced, errors.Join(l.settleLocked(commits), l.disk.db.Removed(removed))
 }
+
+// keyCost is about what a buffered entry takes besides its Bytes and its LogID.
+const keyCost = 32
 
 // settleLocked moves the states of committed logs: asleep when nothing is left, armed again for what came meanwhile. mu
 // must be held.
