@@ -17,6 +17,7 @@ func Get(ctx context.Context, url string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	request.Header.Set("Accept-Encoding", "identity") // to compress would cost the process more than all the rest of it
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		return "", err
