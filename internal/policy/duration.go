@@ -42,14 +42,14 @@ func ParseDuration(s string) (time.Duration, error) {
 	return sum + d, nil
 }
 
-// FormatDuration writes a duration that is not negative as people would: without what is zero in it, in days from two
-// days on. ParseDuration reads it back, but for Forever.
+// FormatDuration writes a duration that is not negative as people would: without what is zero in it, in days from one
+// day on. ParseDuration reads it back, but for Forever.
 func FormatDuration(d time.Duration) string {
 	if d == Forever {
 		return forever
 	}
 	text := ""
-	if d >= 2*day {
+	if d >= day {
 		text = strconv.FormatInt(int64(d/day), 10) + "d"
 		if d %= day; d == 0 {
 			return text

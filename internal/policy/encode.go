@@ -40,9 +40,13 @@ func Encode(r Rule, by string) ([]byte, error) {
 	if err := r.Policy.Validate(); err != nil {
 		return nil, err
 	}
-	return json.Marshal(stored{Version: Version, Pattern: string(r.Pattern), Keep: encodeDuration(r.Policy.Keep),
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false) // patterns have >
+	err := enc.Encode(stored{Version: Version, Pattern: string(r.Pattern), Keep: encodeDuration(r.Policy.Keep),
 		KeepBytes: r.Policy.KeepBytes, MaxDelay: encodeDuration(r.Policy.MaxDelay), MaxBytes: r.Policy.MaxBytes,
 		Rate: r.Policy.Rate, By: by[:min(len(by), maxBy)]})
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
 }
 
 // Decode reads what Encode wrote for a pattern. Another version and a setting that it does not know are refused, since

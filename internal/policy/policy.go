@@ -38,7 +38,7 @@ const (
 )
 
 // ErrInvalid is wrapped by the errors of patterns and policies that are none.
-var ErrInvalid = errors.New("not valid")
+var ErrInvalid = errors.New("invalid")
 
 // Validate reports what is wrong with a policy, or nil.
 func (p Policy) Validate() error {

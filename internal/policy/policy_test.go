@@ -78,7 +78,7 @@ func TestDurations(t *testing.T) {
 		}
 	}
 	for want, d := range map[string]time.Duration{
-		"30d": 30 * day, "24h": day, "2d12h": 60 * time.Hour, "1m": time.Minute, "1h": time.Hour, "1m30s": 90 * time.Second,
+		"30d": 30 * day, "1d": day, "2d12h": 60 * time.Hour, "1m": time.Minute, "1h": time.Hour, "1m30s": 90 * time.Second,
 		"1h0m5s": time.Hour + 5*time.Second, "10ms": 10 * time.Millisecond, "forever": Forever, "0s": 0,
 		"2d1m": 2*day + time.Minute,
 	} {

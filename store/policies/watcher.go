@@ -220,7 +220,7 @@ func (w *Watcher) obey(heard map[string]Kept) error {
 	if set.Equal(w.set.Load()) {
 		return nil
 	}
-	w.log.Info("other policies are in force", "policies", set.Len())
+	w.log.Info("policies are in force", "policies", set.Len())
 	w.set.Store(set)
 	close(w.mu.changed)
 	w.mu.changed = make(chan struct{})
