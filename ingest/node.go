@@ -115,8 +115,8 @@ func (n *Node) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
-// policiesWait is how long a node waits for the policies before it takes shards over: without them, what may wait longer
-// would all be due. They are where the leases are, so that an answer is near.
+// policiesWait is how long a node waits for the policies before it takes shards over: without them, what may wait
+// longer would all be due. They are where the leases are, so that an answer is near.
 const policiesWait = 5 * time.Second
 
 // begin finds the source streams and the lease bucket, which may have no leader for a while.

@@ -156,7 +156,8 @@ func TestChangesHoldForArmedLogs(t *testing.T) {
 		}
 		time.Sleep(10 * time.Minute)
 		g.settle(policies{"t.shorter": {MaxDelay: 15 * time.Minute}, "t.overdue": {MaxDelay: time.Minute},
-			"t.smaller": {MaxBytes: 10, MaxDelay: time.Hour}, "t.same": {MaxDelay: time.Hour}, "t.back": {MaxDelay: 2 * time.Hour}})
+			"t.smaller": {MaxBytes: 10, MaxDelay: time.Hour}, "t.same": {MaxDelay: time.Hour},
+			"t.back": {MaxDelay: 2 * time.Hour}})
 		time.Sleep(2 * DefaultTick)
 		if !g.queued("t.overdue") || !g.queued("t.smaller") {
 			t.Fatal("what is overdue or full by the new policies is not queued at once")

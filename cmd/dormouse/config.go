@@ -96,8 +96,8 @@ func checkKeys(root *cobra.Command, path string, keys []string) error {
 // lineOnly is the annotation of flags that are taken from the command line alone.
 const lineOnly = "dormouse_line_only"
 
-// onlyOnLine has flags of a command taken from the command line alone: those that say what to do this time, or that have
-// another meaning than the flags of that name of another command.
+// onlyOnLine has flags of a command taken from the command line alone: those that say what to do this time, or that
+// have another meaning than the flags of that name of another command.
 func onlyOnLine(cmd *cobra.Command, names ...string) {
 	for _, name := range names {
 		if err := cmd.Flags().SetAnnotation(name, lineOnly, nil); err != nil {

@@ -22,17 +22,17 @@ import (
 )
 
 // patternHelp is what the commands say of patterns.
-const patternHelp = `A PATTERN is a LogID in which the token * stands for any one token, and a last token > for all the rest. Patterns are
-compared token by token from the left: a literal token fits better than *, and that better than >. Each setting of a log
-is that of the best pattern which has it, so what 'iot.>' does not settle is as '>' has it; what none settles is as the
-flags of serve say.`
+const patternHelp = `A PATTERN is a LogID in which the token * stands for any one token, and a last token > for all
+the rest. Patterns are compared token by token from the left: a literal token fits better than *, and that better than
+>. Each setting of a log is that of the best pattern which has it, so what 'iot.>' does not settle is as '>' has it;
+what none settles is as the flags of serve say.`
 
 func newPolicyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "policy",
 		Short: "Settle how long entries are kept and may wait, by patterns of LogIDs",
-		Long: `Policy settles for many logs at once, while all runs, how long their entries are kept and how long they may wait for
-the archive. Every process obeys a change within seconds, and for what waits already too.
+		Long: `Policy settles for many logs at once, while all runs, how long their entries are kept and how long they may
+wait for the archive. Every process obeys a change within seconds, and for what waits already too.
 
 ` + patternHelp,
 		Example: `  dormouse policy set 'iot.*.>' --keep 30d --max-delay 1m
@@ -71,8 +71,8 @@ func newPolicySetCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "set PATTERN",
 		Short: "Settle something for the logs that a pattern matches",
-		Long: `Set changes what a pattern settles: what is given. What is not given stays as it was; "default" takes it out, so that
-a wider pattern or the flags of serve say it again.
+		Long: `Set changes what a pattern settles: what is given. What is not given stays as it was; "default" takes it out,
+so that a wider pattern or the flags of serve say it again.
 
 Entries that are older than --keep are not read any more, and leave the bucket later. So a --keep that is shorter than
 it was needs --yes, or your word. "forever" keeps all, whatever a wider pattern says. --rate, in entries a second, is
@@ -91,8 +91,8 @@ the flags of serve.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&c.keep, "keep", "", "`TIME` after which entries expire, like 30d, 2w or 12h; or forever")
-	f.StringVar(&c.maxDelay, "max-delay", "", "`TIME` from the arrival of a log's first entry to its archive commit being "+
-		"due, instead of serve's")
+	f.StringVar(&c.maxDelay, "max-delay", "", "`TIME` from the arrival of a log's first entry to its archive commit "+
+		"being due, instead of serve's")
 	f.StringVar(&c.maxBytes, "max-bytes", "", "a log with this `SIZE` buffered is ready at once, instead of serve's")
 	f.StringVar(&c.rate, "rate", "", "`N` entries a second; not enforced yet")
 	f.BoolVar(&yes, "yes", false, "do not ask")
@@ -195,7 +195,8 @@ func setPolicy(cmd *cobra.Command, arg string, c change, yes bool) error {
 			return err
 		}
 	}
-	if err := bucket.Set(cmd.Context(), policy.Rule{Pattern: pattern, Policy: now}, whoAsks(), before.Revision); err != nil {
+	rule := policy.Rule{Pattern: pattern, Policy: now}
+	if err := bucket.Set(cmd.Context(), rule, whoAsks(), before.Revision); err != nil {
 		return fmt.Errorf("setting the policy of %s: %w", pattern, err)
 	}
 	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n", wire.Printable(string(pattern)), wordsOf(now))
@@ -327,8 +328,8 @@ func newPolicyRmCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rm PATTERN",
 		Short: "Remove the policy of a pattern",
-		Long: `Rm removes what a pattern settles: a wider pattern, or the flags of serve, say it again. What it was can be seen for a
-while with 'dormouse policy ls --history'.`,
+		Long: `Rm removes what a pattern settles: a wider pattern, or the flags of serve, say it again. What it was can be
+seen for a while with 'dormouse policy ls --history'.`,
 		Example:           `  dormouse policy rm 'iot.*.>'`,
 		Args:              usageArgs(cobra.ExactArgs(1)),
 		ValidArgsFunction: completePattern,
@@ -409,8 +410,8 @@ func newPolicyLsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ls [LOGID]",
 		Short: "List policies, or those of one log",
-		Long: `Ls lists the policies, those that fit best first. With a LOGID it lists those that match, and what comes of them: for
-each setting the first that has it. --history shows the last few policies of each pattern, also of those that were
+		Long: `Ls lists the policies, those that fit best first. With a LOGID it lists those that match, and what comes of
+them: for each setting the first that has it. --history shows the last few policies of each pattern, also of those that were
 removed, so that a mistake can be taken back with 'dormouse policy set'.
 
 ` + patternHelp,
@@ -515,8 +516,9 @@ func (r policyReport) print(w io.Writer) error {
 		case p.KeepBytes > 0:
 			note = "keep-bytes " + sizeWord(p.KeepBytes)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", dash(wire.Printable(p.Pattern)), dash(p.Keep), dash(p.MaxDelay),
-			dash(sizeWord(p.MaxBytes)), dash(numberWord(p.Rate)), p.At.Format(time.DateTime), dash(wire.Printable(p.By)), note)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", dash(wire.Printable(p.Pattern)), dash(p.Keep),
+			dash(p.MaxDelay), dash(sizeWord(p.MaxBytes)), dash(numberWord(p.Rate)), p.At.Format(time.DateTime),
+			dash(wire.Printable(p.By)), note)
 	}
 	if err := t.Flush(); err != nil || r.Effective == nil { // tabwriter reports the errors of the writes here
 		return err

@@ -28,6 +28,9 @@ var Groups = []Group{
 		{Name: "dormouse_entries_lost_total", Type: counter, Role: ingest,
 			Question: "Did a source stream's own limits, or a purge, drop entries before they were archived? " +
 				"Above 0: raise the limits."},
+		{Name: "dormouse_policies", Type: gauge, Role: ingest,
+			Question: "Does every process go by the same policies? Different for more than some seconds: the one with the " +
+				"older number cannot read them, see its `/readyz` and log."},
 		{Name: "dormouse_puts_failing", Type: gauge,
 			Question: "Does the bucket take nothing from this process? `/readyz` and `dormouse status` say why; entries wait."},
 		{Name: "dormouse_put_failures_total", Type: counter,

@@ -30,10 +30,12 @@ func TestDecodeRefuses(t *testing.T) {
 		"invalid character": `{x`, "unexpected end": ``, "never was": `{"pattern":"a.>","rate":1}`,
 		"version 2": `{"version":2,"pattern":"a.>","colour":"red"}`, "colour": `{"version":1,"pattern":"a.>","colour":"red"}`,
 		`one of "b.>"`: `{"version":1,"pattern":"b.>","rate":1}`, "settles nothing": `{"version":1,"pattern":"a.>"}`,
-		`"30"`: `{"version":1,"pattern":"a.>","keep":"30"}`, `"forever"`: `{"version":1,"pattern":"a.>","max_delay":"forever"}`,
-		"max-delay is 60d": `{"version":1,"pattern":"a.>","max_delay":"60d"}`, `"0s"`: `{"version":1,"pattern":"a.>","keep":"0s"}`,
-		"limit": `{"version":1,"pattern":"a.>","by":"` + strings.Repeat("x", MaxValue) + `"}`,
-		"after": `{"version":1,"pattern":"a.>","rate":1}{}`,
+		`"30"`:             `{"version":1,"pattern":"a.>","keep":"30"}`,
+		`"forever"`:        `{"version":1,"pattern":"a.>","max_delay":"forever"}`,
+		"max-delay is 60d": `{"version":1,"pattern":"a.>","max_delay":"60d"}`,
+		`"0s"`:             `{"version":1,"pattern":"a.>","keep":"0s"}`,
+		"limit":            `{"version":1,"pattern":"a.>","by":"` + strings.Repeat("x", MaxValue) + `"}`,
+		"after":            `{"version":1,"pattern":"a.>","rate":1}{}`,
 	} {
 		p, _, err := Decode("a.>", []byte(data))
 		if err == nil || !strings.Contains(err.Error(), text) || p != (Policy{}) {

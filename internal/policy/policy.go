@@ -1,8 +1,8 @@
 // Package policy knows what users may settle for many logs at once, by a pattern of their LogIDs: how long entries are
 // kept, how long they may wait for the archive, and how much may wait.
 //
-// It is pure: it keeps and watches nothing. Pattern (pattern.go) says which logs a policy is for, Set (set.go) finds the
-// policy of a log, encode.go has the form in which policies are kept. Open store/policies next for where they are.
+// It is pure: it keeps and watches nothing. Pattern (pattern.go) says which logs a policy is for, Set (set.go) finds
+// the policy of a log, encode.go has the form in which policies are kept. Open store/policies next for where they are.
 package policy
 
 import (

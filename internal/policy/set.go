@@ -11,8 +11,8 @@ const MaxPatterns = 10_000
 
 // Set is the policies in force. It does not change, so that it may be used from any goroutine; nil is an empty one.
 //
-// Each setting of a log is that of the best matching pattern which has it, see Compare: what `acme.>` does not settle is
-// as `>` has it.
+// Each setting of a log is that of the best matching pattern which has it, see Compare: what `acme.>` does not settle
+// is as `>` has it.
 type Set struct {
 	rules []Rule // the one that fits best first
 	root  node

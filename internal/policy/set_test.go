@@ -36,8 +36,8 @@ func TestBestMatch(t *testing.T) {
 	}
 }
 
-// TestSettingsComeFromTheBestMatchThatHasThem: what a narrow pattern leaves open is as a wider one has it, and Forever is
-// how it says no.
+// TestSettingsComeFromTheBestMatchThatHasThem: what a narrow pattern leaves open is as a wider one has it, and Forever
+// is how it says no.
 func TestSettingsComeFromTheBestMatchThatHasThem(t *testing.T) {
 	s := newSet(t, map[Pattern]Policy{
 		">": {Keep: 365 * day, MaxDelay: time.Minute, MaxBytes: 7}, "iot.>": {MaxDelay: time.Hour, Rate: 5},

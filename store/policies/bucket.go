@@ -24,7 +24,8 @@ type Bucket struct{ kv jetstream.KeyValue }
 
 var (
 	// ErrNoBucket is wrapped when there is no bucket.
-	ErrNoBucket = errors.New("there is no bucket " + wire.PolicyBucket + ": start dormouse serve, or run dormouse provision")
+	ErrNoBucket = errors.New("there is no bucket " + wire.PolicyBucket + ": start dormouse serve, or run dormouse " +
+		"provision")
 	// ErrChanged is wrapped when somebody else was faster.
 	ErrChanged = errors.New("somebody else has changed it meanwhile: look at it with dormouse policy ls, and try again")
 	// ErrTooMany is wrapped when there would be more than policy.MaxPatterns.

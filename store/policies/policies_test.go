@@ -95,8 +95,8 @@ func TestBucket(t *testing.T) {
 	s.set(">", policy.Policy{Keep: time.Hour}, 0)
 	s.set("iot.*.ö/x", policy.Policy{MaxDelay: time.Minute}, 0)
 	all := s.list()
-	if len(all) != 2 || all[0].Pattern != "iot.*.ö/x" || all[0].Policy.MaxDelay != time.Minute || all[0].By != "ann@host" ||
-		all[1].Pattern != ">" || time.Since(all[1].At) > time.Minute {
+	if len(all) != 2 || all[0].Pattern != "iot.*.ö/x" || all[0].Policy.MaxDelay != time.Minute ||
+		all[0].By != "ann@host" || all[1].Pattern != ">" || time.Since(all[1].At) > time.Minute {
 		t.Fatalf("%+v", all)
 	}
 	ctx, wide := t.Context(), policy.Rule{Pattern: ">", Policy: policy.Policy{Keep: 2 * time.Hour}}
@@ -281,7 +281,8 @@ func TestWatcherWithoutBucket(t *testing.T) {
 	}
 }
 
-// TestWatcherIsBounded: with more policies than there may be, those that are known stay in force, until there are fewer.
+// TestWatcherIsBounded: with more policies than there may be, those that are known stay in force, until there are
+// fewer.
 func TestWatcherIsBounded(t *testing.T) {
 	s := newSystem(t)
 	s.set("first.>", policy.Policy{Rate: 1}, 0)
