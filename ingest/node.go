@@ -23,6 +23,7 @@ import (
 	"dormouse/ingest/membership"
 	"dormouse/ingest/shard"
 	"dormouse/internal/outage"
+	"dormouse/internal/policy"
 	"dormouse/internal/shardid"
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
@@ -118,6 +119,21 @@ func (n *Node) Run(ctx context.Context) error {
 // policiesWait is how long a node waits for the policies before it takes shards over: without them, what may wait
 // longer would all be due. They are where the leases are, so that an answer is near.
 const policiesWait = 5 * time.Second
+
+// keeps says how long entries are kept by the policies in force.
+func (n *Node) keeps() (keeps []shard.Keep) {
+	for _, k := range n.policies.Current().Keeps() {
+		if k.Keep == policy.Forever {
+			continue
+		}
+		keep := shard.Keep{Logs: string(k.Pattern), For: k.Keep}
+		for _, pattern := range k.Except {
+			keep.Except = append(keep.Except, string(pattern))
+		}
+		keeps = append(keeps, keep)
+	}
+	return keeps
+}
 
 // begin finds the source streams and the lease bucket, which may have no leader for a while.
 func (n *Node) begin(ctx context.Context) (sources []topology.Source, leases *membership.Leases, err error) {

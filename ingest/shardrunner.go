@@ -230,5 +230,8 @@ func (r *shardRunner) site(progress *shard.Progress, fresh func() bool) shard.Si
 		Policies: n.policies,
 	}
 	site.Logger = r.log
+	if site.Keeps == nil {
+		site.Keeps = n.keeps
+	}
 	return site
 }

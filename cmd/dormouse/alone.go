@@ -31,13 +31,16 @@ func aloneOf(cmd *cobra.Command) (a *alone.Archive, shut func(), err error) {
 	return a, shut, nil
 }
 
+// natsFlags say which NATS to talk to.
+var natsFlags = []string{"nats-url", "nats-context", "nats-creds"}
+
 // aloneURL returns the URL of --archive when --no-nats is given.
 func aloneURL(cmd *cobra.Command) (url string, wanted bool, err error) {
 	wanted, err = cmd.Flags().GetBool("no-nats")
 	if err != nil || !wanted {
 		return "", false, err
 	}
-	for _, name := range []string{"nats-url", "nats-context", "nats-creds"} {
+	for _, name := range natsFlags {
 		if cmd.Flags().Changed(name) {
 			return "", false, usageErrorf("give either --no-nats or --%s, not both", name)
 		}

@@ -46,8 +46,12 @@ func loadConfig(cmd *cobra.Command) error {
 		}
 	}
 	var failed error
+	alone := cmd.Flags().Changed("no-nats") // on the command line, which wins over a NATS in the environment
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		if failed != nil || f.Changed || !v.IsSet(f.Name) || f.Name == "help" || f.Name == "config" || isOnlyOnLine(f) {
+		if alone && slices.Contains(natsFlags, f.Name) || isOnlyOnLine(f) {
+			return
+		}
+		if failed != nil || f.Changed || !v.IsSet(f.Name) || f.Name == "help" || f.Name == "config" {
 			return
 		}
 		switch v.Get(f.Name).(type) {

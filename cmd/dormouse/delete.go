@@ -15,6 +15,7 @@ import (
 
 	"dormouse/internal/extent"
 	"dormouse/internal/logid"
+	"dormouse/internal/shardid"
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
 	"dormouse/store/alone"
@@ -76,6 +77,11 @@ func validatePattern(pattern string) error {
 	}
 	if prefix, ok := strings.CutSuffix(pattern, ".>"); ok {
 		pattern = prefix + ".x"
+	}
+	for token := range strings.SplitSeq(pattern, ".") {
+		if token == "*" || token == ">" {
+			return fmt.Errorf("%s: the only wildcard is a > at the end, as in 'acme.>'", pattern)
+		}
 	}
 	if err := logid.Validate(pattern); err != nil {
 		return fmt.Errorf("want a LogID like acme.web, or a prefix like 'acme.>': %w", err)
@@ -166,9 +172,20 @@ type deletion struct {
 	archive string       // as they name it
 }
 
-// cut has each shard cut.
+// cut has each shard cut: up to what its stream has now, also when the owner hears of it only later.
 func (d *deletion) cut(ctx context.Context, sources []topology.Source, c extent.Cut) error {
+	upTo := make(map[shardid.Shard]uint64)
 	for _, source := range sources {
+		stream, err := d.owners.JS().Stream(ctx, source.Stream)
+		if err != nil {
+			return fmt.Errorf("opening stream %s: %w", source.Stream, err)
+		}
+		if upTo[source.Shard] = stream.CachedInfo().State.LastSeq; c.UpTo > 0 {
+			upTo[source.Shard] = c.UpTo
+		}
+	}
+	for _, source := range sources {
+		c.UpTo = upTo[source.Shard]
 		reply, err := d.owners.Cut(ctx, source.Shard, wire.CutRequest{Cut: c})
 		if err != nil {
 			return fmt.Errorf("deleting %s in shard %s: %w (run it again: what is done stays done)", c.Logs, source.Shard, err)

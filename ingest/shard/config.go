@@ -74,6 +74,7 @@ type Config struct {
 	Trim         Trim
 	TrimDelay    time.Duration // how far trimming trails the manifest; above NATS's sync interval
 	GCGrace      time.Duration // how long what merges have replaced stays, at most a minute
+	Keeps        func() []Keep // how long entries are kept, as of now; nil: for ever
 
 	Logger *slog.Logger // nil: slog.Default()
 }

@@ -110,6 +110,9 @@ const cutAtOnce = 4096
 
 // cut removes from the buffer what is cut of it, and has each batch committed, with the extents that are in it.
 func (d *disk) cut(c extent.Cut, commit func(*cache.Batch, []extent.Extent) error) error {
+	if c.Kept { // what is not kept any longer is hardly in the buffer, and is left out later
+		return nil
+	}
 	from, to := c.Range()
 	for more := true; more; {
 		var extents []extent.Extent
@@ -158,6 +161,9 @@ func (d *disk) cuttable(c extent.Cut, from, to string) (extents []extent.Extent,
 			return extents, from, err
 		}
 		from = log + "\x01" // the smallest key after all of the log's
+		if !c.Covers(log) {
+			continue
+		}
 		e, err := cursor.Prefix(log, c.Has)
 		if err != nil {
 			return nil, from, err

@@ -2,6 +2,7 @@ package shard
 
 import (
 	"errors"
+	"iter"
 	"math"
 
 	"github.com/nats-io/nats.go"
@@ -72,7 +73,7 @@ func (v view) answer(req wire.HeldRequest, room int) (reply wire.HeldReply, err 
 	if err != nil {
 		return reply, err
 	}
-	for p := range v.tree.ForLog(req.Log, req.After, req.Since) {
+	for p := range v.segments(req) {
 		p.Segment.Refused = nil // this log is not among them
 		n := len(reply.Pieces)
 		if room -= sizeOf(p); room < 0 && n > 0 && reply.Pieces[n-1].Newest < p.Newest {
@@ -90,9 +91,20 @@ func (v view) answer(req wire.HeldRequest, room int) (reply wire.HeldReply, err 
 	return reply, err
 }
 
+// segments yields the segments that can have what is asked for, in the tree's order.
+func (v view) segments(req wire.HeldRequest) iter.Seq[extent.Piece] {
+	return func(yield func(extent.Piece) bool) {
+		for p := range v.tree.ForLog(req.Log, req.After, req.Since) {
+			if v.filters.mayHold(p.Segment.Object.Key, req.Log) && !yield(p) {
+				return
+			}
+		}
+	}
+}
+
 // has reports whether a log has just the entries of the request, none of them in a segment that the asker has not read.
 func (v view) has(req wire.HeldRequest) (bool, error) {
-	for p := range v.tree.ForLog(req.Log, req.After, req.Since) {
+	for p := range v.segments(req) {
 		if p.Segment.MinSeq <= req.UpTo {
 			return false, nil
 		}

@@ -160,8 +160,8 @@ const followWait = 250 * time.Millisecond
 // firstWait is how long a batch waits for its first message. Then it is looked whether there is one to wait for.
 const firstWait = 2 * time.Second
 
-// readBatch waits for one message and takes those that follow at once: until the server has none pending or a bound is
-// met. It returns an empty batch when none comes.
+// readBatch waits for one message and takes those that follow at once: until the server has none pending, also not a
+// moment later, or a bound is met. It returns an empty batch when none comes.
 func (t *intake) readBatch(ctx context.Context, consumer source) (in *batch, err error) {
 	in = t.newBatch()
 	defer func() {
@@ -177,9 +177,22 @@ func (t *intake) readBatch(ctx context.Context, consumer source) (in *batch, err
 	case err != nil || in.full():
 		return in, err
 	}
+	if in.pending == 0 {
+		select { // without a look at what comes meanwhile, or each message would wake this goroutine
+		case <-ctx.Done():
+			return in, ctx.Err()
+		case <-time.After(gatherWait):
+		}
+	}
 	rest, cancel := context.WithTimeout(ctx, followWait) // one for the batch: a timer for each message would cost more
 	defer cancel()
 	for !in.full() {
+		if in.pending == 0 {
+			if more, err := in.try(consumer); err != nil || !more {
+				return in, err
+			}
+			continue
+		}
 		switch err := in.next(rest, consumer); {
 		case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
 			in.pending = 0 // as far as is known: who waits for the end of a backlog must not wait for them
@@ -191,9 +204,14 @@ func (t *intake) readBatch(ctx context.Context, consumer source) (in *batch, err
 	return in, nil
 }
 
-// source is an streamreader.Consumer.
+// gatherWait is how long a batch that has all there is waits for what is being published. What comes one by one would
+// be a Pebble batch each, at many times the cost of one more entry in a batch.
+const gatherWait = 2 * time.Millisecond
+
+// source is a streamreader.Consumer.
 type source interface {
 	Next(ctx context.Context) (streamreader.Message, error)
+	Try() (streamreader.Message, bool, error)
 }
 
 // next takes the next message.
@@ -202,6 +220,23 @@ func (in *batch) next(ctx context.Context, consumer source) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", errSource, err)
 	}
+	return in.add(msg)
+}
+
+// try takes the next message, if it has come.
+func (in *batch) try(consumer source) (more bool, err error) {
+	msg, more, err := consumer.Try()
+	if err != nil {
+		return false, fmt.Errorf("%w: %w", errSource, err)
+	}
+	if more {
+		err = in.add(msg)
+	}
+	return more, err
+}
+
+// add adds a message to the batch.
+func (in *batch) add(msg streamreader.Message) error {
 	if err := in.take(msg); err != nil {
 		return fmt.Errorf("taking in a message of %s: %w", in.intake.from.source.Stream, err)
 	}
@@ -211,9 +246,7 @@ func (in *batch) next(ctx context.Context, consumer source) error {
 }
 
 // full reports whether the batch is to be applied as it is.
-func (in *batch) full() bool {
-	return in.pending == 0 || in.messages >= batchMessages || in.bytes >= batchBytes
-}
+func (in *batch) full() bool { return in.messages >= batchMessages || in.bytes >= batchBytes }
 
 // notePending notes that the stream has, or has not, something above what was taken in.
 func (t *intake) notePending(pending uint64) {

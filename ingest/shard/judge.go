@@ -220,8 +220,10 @@ func (g *judge) merge(ctx context.Context, req wire.ReplaceRequest) error {
 			return err
 		}
 	}
-	if err := g.inOurBucket(ctx, req.Bucket, make(map[string]error)); err != nil {
-		return err
+	if len(req.Outputs) > 0 {
+		if err := g.inOurBucket(ctx, req.Bucket, make(map[string]error)); err != nil {
+			return err
+		}
 	}
 	live, _ := g.ledger.live()
 	next, inputs, err := live.Replace(tree.Replacement{Inputs: req.Inputs, Outputs: req.Outputs})

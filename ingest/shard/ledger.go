@@ -26,6 +26,7 @@ type ledger struct {
 	disk    *disk
 	sched   *scheduler.Scheduler
 	metrics *Metrics
+	filters *filters
 
 	mu struct {
 		sync.Mutex
@@ -44,7 +45,7 @@ type ledger struct {
 }
 
 func newLedger(d *disk, sched *scheduler.Scheduler, m *Metrics) *ledger {
-	l := &ledger{disk: d, sched: sched, metrics: m}
+	l := &ledger{disk: d, sched: sched, metrics: m, filters: newFilters()}
 	l.mu.changed = make(chan struct{})
 	return l
 }
@@ -190,12 +191,15 @@ func (l *ledger) apply(seq uint64, record manifest.Record, committed accepted) (
 	pos := l.mu.pos
 	pos.ManifestSeq, pos.ManifestID, pos.Floor = seq, record.ID, record.Floor
 	var commits []scheduler.Commit
+	var removed uint64 // bytes
 	now := time.Now()
 	for i, s := range committed.segments {
 		l.mu.segments.add(s.Object.Key, committed.offers[i])
+		l.filters.add(s.Object.Key, committed.extents[i])
 		for _, e := range committed.extents[i] {
 			commits = append(commits, scheduler.Commit{Log: e.Log, Last: e.Last, Count: e.Count, Bytes: e.Bytes})
 			l.metrics.archived(e, now)
+			removed += e.Bytes + e.Count*(uint64(len(e.Log))+keyCost)
 		}
 		if err := l.disk.buffer.Remove(batch, committed.extents[i]); err != nil {
 			return nil, err
@@ -209,6 +213,7 @@ func (l *ledger) apply(seq uint64, record manifest.Record, committed accepted) (
 			return nil, err
 		}
 	}
+	l.filters.drop(replaced)
 	l.mu.tail++
 	if record.Checkpoint != nil {
 		l.mu.kept = record.Checkpoint.Object.Key
@@ -220,8 +225,11 @@ func (l *ledger) apply(seq uint64, record manifest.Record, committed accepted) (
 		return replaced, nil
 	}
 	l.metrics.segments.Add(float64(len(record.Segments)))
-	return replaced, l.settleLocked(commits)
+	return replaced, errors.Join(l.settleLocked(commits), l.disk.db.Removed(removed))
 }
+
+// keyCost is about what a buffered entry takes besides its Bytes and its LogID.
+const keyCost = 32
 
 // settleLocked moves the states of committed logs: asleep when nothing is left, armed again for what came meanwhile. mu
 // must be held.
@@ -397,6 +405,7 @@ func (l *ledger) drain(req wire.DrainRequest, reply func(wire.DrainReply)) error
 type view struct {
 	buffered *buffer.Cursor
 	tree     tree.Tree
+	filters  *filters
 	version  uint64 // of the tree
 	applied  uint64
 }
@@ -405,7 +414,7 @@ type view struct {
 func (l *ledger) view() (v view, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	v.applied, v.tree, v.version = l.mu.pos.Applied, l.mu.tree, l.mu.version
+	v.applied, v.tree, v.version, v.filters = l.mu.pos.Applied, l.mu.tree, l.mu.version, l.filters
 	v.buffered, err = l.disk.buffer.Iter()
 	return v, err
 }

@@ -2,7 +2,6 @@ package shard
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"time"
 
@@ -141,7 +140,8 @@ func (m *merger) cut(ctx context.Context, live tree.Tree) (more bool, err error)
 	for u := range live.Uncut() {
 		key := u.Segment.Object.Key
 		if u.Whole {
-			if err := m.drop(ctx, u.Segment, live.NewestCut().Record); err != nil && !errors.Is(err, wire.ErrBadRequest) {
+			err := m.drop(ctx, u.Segment, live.NewestCut().Record)
+			if now, _ := m.ledger.live(); err != nil && now.Has(key) { // else a merge has replaced it
 				return true, err
 			}
 			continue

@@ -29,6 +29,7 @@ type Owner struct {
 	garbage     *garbage
 	sweeper     *sweeper
 	cutter      *cutter
+	expirer     *expirer
 	failing     Outages
 
 	// use is held for reading by who reads the database from outside of Run: when Run has returned it may be closed.
@@ -51,7 +52,7 @@ func (o *Owner) Run(ctx context.Context, listening func()) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for _, part := range []func(context.Context) error{
 		o.server.run, o.committer.run, o.sched.Run, o.trimmer.run, o.checkpoints.run, o.merger.run,
-		o.garbage.run, o.sweeper.run, o.cutter.run, o.intake.run, o.from.watch,
+		o.garbage.run, o.sweeper.run, o.cutter.run, o.expirer.run, o.intake.run, o.from.watch,
 	} {
 		group.Go(func() error { return part(ctx) })
 	}

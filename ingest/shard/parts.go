@@ -27,6 +27,7 @@ func (c *claim) owner() *Owner {
 	o.garbage = c.chain.garbage
 	o.sweeper = newSweeper(c.Site, c.chain, c.clock, o.committer.dead)
 	o.cutter = newCutter(c.Site, c.from, c.chain, o)
+	o.expirer = &expirer{keeps: c.Keeps, ledger: c.ledger, every: expireEvery, record: o.committer.recordCut}
 	o.server = newServer(c.Site, c.ledger, o)
 	return o
 }

@@ -93,11 +93,13 @@ func (c *claim) compare(ctx context.Context, t tree.Tree, before, pos cache.Posi
 		return err
 	}
 	var needed []extent.Summary
+	fresh := make(map[string]bool)
 	for _, run := range t.Runs() {
 		for _, s := range run.Segments {
 			buffered := before.Applied > 0 && run.Newest > before.ManifestSeq && s.MaxSeq > before.Floor
 			if s.MaxSeq > pos.Applied || buffered {
 				needed = append(needed, s)
+				fresh[s.Object.Key] = run.Fresh()
 			}
 		}
 	}
@@ -108,7 +110,10 @@ func (c *claim) compare(ctx context.Context, t tree.Tree, before, pos cache.Posi
 		if err != nil {
 			return err
 		}
-		for _, contents := range tables {
+		for i, contents := range tables {
+			if key := needed[i].Object.Key; fresh[key] {
+				c.ledger.filters.add(key, contents)
+			}
 			if err := c.disk.archived(contents, pos.Applied); err != nil {
 				return err
 			}

@@ -101,6 +101,8 @@ func (a *announcing) Next(ctx context.Context) (streamreader.Message, error) {
 	return streamreader.Message{Subject: "logs.t.a", Sequence: 1, Delivered: 1, Time: time.Now(), Pending: 1}, nil
 }
 
+func (a *announcing) Try() (m streamreader.Message, ok bool, err error) { return m, false, nil }
+
 // TestFollowersThatNeverCome: what was announced behind an entry does not come, and the entry does not wait for it.
 func TestFollowersThatNeverCome(t *testing.T) {
 	o := claimed(t)

@@ -40,14 +40,15 @@ const (
 // The rules of garbage hold besides: the manifest has what says that an object is no part of the archive, and it cannot
 // be lost any more.
 type sweeper struct {
-	shard   shardid.Shard
-	bucket  Bucket
-	grace   time.Duration // from an object's naming on
-	delay   time.Duration // from when an object was seen not to be live on
-	chain   *appender
-	clock   *clock
-	dead    func(ctx context.Context, keys []string) (dead []string, err error) // which of these nothing names
-	asked   chan bool                                                           // cap 1; at once, and whether the young ones as well
+	shard  shardid.Shard
+	bucket Bucket
+	grace  time.Duration // from an object's naming on
+	delay  time.Duration // from when an object was seen not to be live on
+	chain  *appender
+	clock  *clock
+	// which of these nothing names, nor ever will
+	dead    func(ctx context.Context, keys []string) (dead []string, err error)
+	asked   chan bool // cap 1; at once, and whether the young ones as well
 	count   prometheus.Counter
 	bytes   prometheus.Counter
 	failing *outage.Log

@@ -33,7 +33,8 @@ func merges(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
-	p, err := r.serve(ctx, "--max-delay", "100ms")
+	const delay = 100 * time.Millisecond
+	p, err := r.serve(ctx, "--max-delay", delay.String())
 	if err != nil {
 		return err
 	}
@@ -50,6 +51,7 @@ func merges(ctx context.Context, r *run) error {
 		}}); err != nil {
 			return err
 		}
+		time.Sleep(delay) // nothing is due before that, and each look is at the cost of who is looked at
 		if err := p.untilSynced(ctx, (round+1)*logs); err != nil {
 			return err
 		}

@@ -233,11 +233,11 @@ func (p *program) ready(ctx context.Context) bool {
 	return err == nil
 }
 
-// metrics returns the program's samples.
-func (p *program) metrics(ctx context.Context) (map[string]float64, error) {
+// metrics returns the program's samples: of these names, or all of them.
+func (p *program) metrics(ctx context.Context, names ...string) (map[string]float64, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	return proc.Scrape(ctx, p.http)
+	return proc.Scrape(ctx, p.http, names...)
 }
 
 // until polls a condition. A process that ends meanwhile is an error.
@@ -266,8 +266,9 @@ func (p *program) until(ctx context.Context, what string, every time.Duration, o
 // untilSynced waits until the process has committed n entries in its life.
 func (p *program) untilSynced(ctx context.Context, n int) error {
 	return p.until(ctx, fmt.Sprintf("%d entries to be committed", n), 100*time.Millisecond, func() (bool, error) {
-		m, err := p.metrics(ctx)
-		return m["dormouse_entries_synced_total"] >= float64(n), err
+		const synced = "dormouse_entries_synced_total"
+		m, err := p.metrics(ctx, synced)
+		return m[synced] >= float64(n), err
 	})
 }
 

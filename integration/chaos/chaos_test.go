@@ -85,6 +85,7 @@ func TestChaos(t *testing.T) {
 	load := startPublishers(c, f.oracle, seed, length)
 	f.reader = startReader(c, f.oracle, seed)
 	f.history = startHistory(c)
+	f.deleter = startDeleter(c, seed)
 	c.inflict(f.faults)
 	c.judge(f, load)
 	t.Logf("\n%s", f)
@@ -94,6 +95,7 @@ func TestChaos(t *testing.T) {
 func (c *cluster) judge(f *figures, load *programtest.Background) {
 	c.t.Helper()
 	f.reader.Stop()
+	f.deleter.Stop()
 	for _, err := range f.reader.wrong {
 		c.t.Errorf("read during the faults: %v", err)
 	}
@@ -108,6 +110,7 @@ func (c *cluster) judge(f *figures, load *programtest.Background) {
 	c.signalWorkers(syscall.SIGCONT)
 	f.archived = c.awaitArchived(f.oracle)
 	f.readAll = f.oracle.check(c, "archived")
+	f.deleter.judge(c)
 	f.verified, f.orphans = c.verify()
 	f.history.Stop()
 	for _, err := range f.history.wrong {

@@ -116,6 +116,7 @@ type figures struct {
 	sampler            *sampler
 	reader             *reader
 	history            *history
+	deleter            *deleter
 	remarks            remarks
 	healed, archived   time.Duration
 	readMixed, readAll time.Duration
@@ -141,10 +142,11 @@ func (f *figures) String() string {
 	line("ready %s after healing; archived %s after that", round(f.healed), round(f.archived))
 	line("reading all logs: %s directly after healing, %s from the archive", round(f.readMixed), round(f.readAll))
 	line("%s; %d orphans, %d unfinished puts", f.verified, f.orphans, f.temporary)
+	line("%d deletes, of which %d failed", f.deleter.deletes, f.deleter.failed)
 	line("%d segments committed, %d merges; %d were deleted before the judge had read them", f.history.commits,
 		f.history.merges, f.history.unread)
-	line("a segment was committed %s after it was named at most; %d manifest records were gone before they were seen",
-		round(f.history.oldest), f.history.missed)
+	line("a segment was committed %s after it was named at most; %d manifest records were gone before they were seen, "+
+		"and %d not judged for want of them", round(f.history.oldest), f.history.missed, f.history.unjudged)
 	for _, message := range slices.Sorted(maps.Keys(f.remarks.errors)) {
 		line("logged as an error %d times: %s", f.remarks.errors[message], message)
 	}

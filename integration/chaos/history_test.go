@@ -45,13 +45,18 @@ type history struct {
 	merges  int                  // that were done
 	oldest  time.Duration        // the longest from a segment's naming to its commit
 	missed  int                  // records that were gone before they were seen
-	wrong   []error
+
+	at       map[string]uint64 // of each shard, the last record that was seen
+	unknown  map[string]bool   // shards of which records were missed
+	unjudged int               // records of those
+	wrong    []error
 }
 
 func startHistory(c *cluster) *history {
 	c.t.Helper()
 	_, js := programtest.Dial(c.t, c.directURLs())
-	h := &history{archive: c.archive, trees: make(map[string]tree.Tree), last: make(map[string]uint64)}
+	h := &history{archive: c.archive, trees: make(map[string]tree.Tree), last: make(map[string]uint64),
+		at: make(map[string]uint64), unknown: make(map[string]bool)}
 	var seen uint64 // the last record's sequence
 	h.Background = programtest.Beside(c.t, every(100*time.Millisecond, func(ctx context.Context) {
 		h.follow(ctx, js, &seen) // whatever ended it: the servers fail all the time
@@ -107,12 +112,11 @@ func (h *history) take(seq uint64, msg jetstream.Msg) {
 		h.bad("manifest record %d: %w", seq, err)
 		return
 	}
-	live, _, err := r.Apply(h.trees[msg.Subject()], seq)
+	live, err := h.next(msg.Subject(), seq, r)
 	if err != nil {
 		h.bad("manifest record %d: %w", seq, err)
 		return
 	}
-	h.trees[msg.Subject()] = live
 	segments := r.Segments
 	if r.Merge != nil {
 		segments = r.Merge.Outputs
@@ -120,11 +124,43 @@ func (h *history) take(seq uint64, msg jetstream.Msg) {
 	}
 	for _, s := range segments {
 		h.named(seq, r, s.Object.Key)
+		h.uncut(seq, s, live.Cuts(), r.Merge != nil)
 	}
 	for _, s := range r.Segments {
 		h.commits++
 		h.ascends(seq, s)
 	}
+}
+
+// next returns the tree that a record makes. When records before it were dropped before they were seen, the tree is not
+// known, and empty, until a checkpoint of just the record before tells it.
+func (h *history) next(shard string, seq uint64, r manifest.Record) (live tree.Tree, err error) {
+	if r.Prev != h.at[shard] {
+		h.unknown[shard] = true
+	}
+	h.at[shard] = seq
+	if h.unknown[shard] {
+		if r.Checkpoint == nil || r.Checkpoint.UpTo != r.Prev {
+			h.unjudged++
+			return live, nil
+		}
+		data, err := os.ReadFile(filepath.Join(h.archive, filepath.FromSlash(r.Checkpoint.Object.Key)))
+		if errors.Is(err, fs.ErrNotExist) { // there is a newer one already
+			return live, nil
+		}
+		if err == nil {
+			h.trees[shard], err = tree.Decode(data)
+		}
+		if err != nil {
+			return live, err
+		}
+		delete(h.unknown, shard)
+	}
+	live, _, err = r.Apply(h.trees[shard], seq)
+	if err == nil {
+		h.trees[shard] = live
+	}
+	return live, err
 }
 
 // named holds that a segment is not committed long after it was named: it might be taken for garbage.
@@ -145,6 +181,25 @@ func (h *history) named(seq uint64, r manifest.Record, key string) {
 	}
 	if h.oldest = max(h.oldest, age); age > orphanGrace {
 		h.bad("manifest record %d refers to segment %s, which was named %s before", seq, key, age)
+	}
+}
+
+// uncut holds that nothing is archived, or merged, that was cut before.
+func (h *history) uncut(seq uint64, s extent.Summary, cuts extent.Cuts, merged bool) {
+	if len(cuts) == 0 {
+		return
+	}
+	extents, err := h.contents(s)
+	if err != nil {
+		return // it is read again, or deleted already
+	}
+	for _, e := range extents {
+		for _, c := range cuts {
+			if s.MayHold(e.Log) && c.Covers(e.Log) && c.Has(e.First, e.MinTime) && (!merged || c.Record <= s.Cut) {
+				h.bad("manifest record %d archives %s from %d, which record %d has cut up to %d", seq, e.Log, e.First, c.Record,
+					c.UpTo)
+			}
+		}
 	}
 }
 

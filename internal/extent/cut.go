@@ -11,13 +11,18 @@ import (
 //
 // Invariant: Logs is not empty, UpTo is above 0.
 type Cut struct {
-	Logs   string `cbor:"1,keyasint"`           // a LogID; or PREFIX.> for all that begin with "PREFIX."; or > for all
+	Logs   string `cbor:"1,keyasint"`           // a LogID, in which a token * stands for any one, and > for the rest
 	UpTo   uint64 `cbor:"2,keyasint"`           // source sequence: entries above it are not cut
 	Before int64  `cbor:"3,keyasint,omitempty"` // unless 0, only earlier entries are cut, Unix nanoseconds
 	ID     string `cbor:"4,keyasint,omitempty"` // of the request: one that is asked for again is the same
 	Made   int64  `cbor:"5,keyasint,omitempty"` // when, by the owner's clock, Unix nanoseconds
 	By     string `cbor:"6,keyasint,omitempty"` // who asked for it, as they say
 	Record uint64 `cbor:"7,keyasint,omitempty"` // manifest record that made it; 0 in that itself
+	// Kept: what a policy does not keep any longer. A newer one for the same logs takes its place.
+	Kept bool `cbor:"8,keyasint,omitempty"`
+	// Lazy: no segment is written anew for it alone.
+	Lazy   bool     `cbor:"9,keyasint,omitempty"`
+	Except []string `cbor:"10,keyasint,omitempty"` // not these logs, likewise
 }
 
 // Validate reports which part of the invariant does not hold.
@@ -30,20 +35,60 @@ func (c Cut) Validate() error {
 
 // Range returns the LogIDs that the cut covers: from the first one on and, unless to is empty, below to.
 func (c Cut) Range() (from, to string) {
-	prefix, isPrefix := strings.CutSuffix(c.Logs, ">")
+	literal, isLiteral := literalOf(c.Logs)
 	switch {
-	case c.Logs == ">":
+	case literal == "":
 		return "", ""
-	case isPrefix && strings.HasSuffix(prefix, "."):
-		return prefix, strings.TrimSuffix(prefix, ".") + "/" // the character after the dot
+	case isLiteral:
+		return literal, literal + "\x00"
 	}
-	return c.Logs, c.Logs + "\x00"
+	return literal, strings.TrimSuffix(literal, ".") + "/" // the character after the dot
+}
+
+// literalOf returns what a pattern begins with before its first wildcard, and whether it has none.
+func literalOf(pattern string) (literal string, all bool) {
+	for rest := pattern; ; {
+		token, after, more := strings.Cut(rest, ".")
+		if token == "*" || token == ">" && !more {
+			return pattern[:len(pattern)-len(rest)], false
+		}
+		if !more {
+			return pattern, true
+		}
+		rest = after
+	}
 }
 
 // Covers reports whether entries of a log may be cut.
 func (c Cut) Covers(log string) bool {
 	from, to := c.Range()
-	return log >= from && (to == "" || log < to)
+	return log >= from && (to == "" || log < to) && Matches(c.Logs, log) &&
+		!slices.ContainsFunc(c.Except, func(pattern string) bool { return Matches(pattern, log) })
+}
+
+// Matches reports whether a pattern stands for a log: token by token, * for any one of them, and > at the end for one
+// or more.
+func Matches(pattern, log string) bool {
+	for {
+		want, wantMore, more := strings.Cut(pattern, ".")
+		if want == ">" && !more {
+			return log != ""
+		}
+		have, haveMore, moreLog := strings.Cut(log, ".")
+		if want != have && want != "*" || more != moreLog {
+			return false
+		}
+		if !more {
+			return true
+		}
+		pattern, log = wantMore, haveMore
+	}
+}
+
+// isRange reports whether the cut covers all logs of its range.
+func (c Cut) isRange() bool {
+	literal, all := literalOf(c.Logs)
+	return len(c.Except) == 0 && (all || c.Logs == literal+">")
 }
 
 // Has reports whether an entry of a log that is covered is cut, by its sequence and its time in Unix nanoseconds.
@@ -57,7 +102,7 @@ func (c Cut) MayTouch(s Summary) bool {
 
 // Whole reports whether all that a segment has is cut.
 func (c Cut) Whole(s Summary) bool {
-	return c.Covers(s.First) && c.Covers(s.Last) && c.Has(s.MaxSeq, s.MaxTime)
+	return (c.isRange() || s.First == s.Last) && c.Covers(s.First) && c.Covers(s.Last) && c.Has(s.MaxSeq, s.MaxTime)
 }
 
 // Cuts are those of a shard, in the order of their records.
@@ -80,7 +125,7 @@ func (c Cuts) Of(log string) (few Cuts) {
 func (c Cuts) Between(from, to string) (some Cuts) {
 	for _, one := range c {
 		if least, above := one.Range(); (above == "" || from < above) && (to == "" || least < to) {
-			some = append(some, Cut{Logs: one.Logs, UpTo: one.UpTo, Before: one.Before})
+			some = append(some, Cut{Logs: one.Logs, UpTo: one.UpTo, Before: one.Before, Except: one.Except})
 		}
 	}
 	return some

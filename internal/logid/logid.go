@@ -27,6 +27,14 @@ func Validate(s string) error {
 	case len(s) > MaxBytes:
 		return fault(faultLong, "%d bytes long, the limit is %d", len(s), MaxBytes)
 	}
+	if isPlain(s) {
+		return nil
+	}
+	return validate(s)
+}
+
+// validate is Validate for whatever characters, and says what is wrong.
+func validate(s string) error {
 	tokens, start := 0, 0
 	for i := 0; i <= len(s); i++ {
 		if i < len(s) && s[i] != '.' {
@@ -46,6 +54,26 @@ func Validate(s string) error {
 	}
 	return validateRunes(s)
 }
+
+// isPlain reports whether s is a LogID of printable ASCII, as most are: with one look at each byte.
+func isPlain(s string) bool {
+	tokens, start := 1, 0
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c == '.':
+			if !isToken(s[start:i]) {
+				return false
+			}
+			tokens++
+			start = i + 1
+		case c <= ' ' || c >= 0x7f:
+			return false
+		}
+	}
+	return tokens >= 2 && isToken(s[start:])
+}
+
+func isToken(s string) bool { return s != "" && s != "*" && s != ">" }
 
 func validateRunes(s string) error {
 	for i, r := range s {

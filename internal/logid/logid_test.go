@@ -42,6 +42,26 @@ func TestValidate(t *testing.T) {
 	}
 }
 
+// TestPlain: the short way accepts just the LogIDs of ASCII that the long one does.
+func TestPlain(t *testing.T) {
+	const characters = "a.*> \x7f\x00~!"
+	var all func(s string, more int)
+	all = func(s string, more int) {
+		if plain, err := isPlain(s), validate(s); plain != (err == nil) {
+			t.Errorf("%q: plain %v, %v", s, plain, err)
+		}
+		for i := 0; more > 0 && i < len(characters); i++ {
+			all(s+characters[i:i+1], more-1)
+		}
+	}
+	all("", 5)
+	for _, s := range []string{"åcme.wéb", "a.\u2028", "a.\xff"} {
+		if isPlain(s) {
+			t.Errorf("%q is no ASCII", s)
+		}
+	}
+}
+
 func TestFromSubject(t *testing.T) {
 	id, err := FromSubject("logs", "logs.acme.web.nginx")
 	if err != nil || id != "acme.web.nginx" || Tenant(id) != "acme" {

@@ -96,6 +96,8 @@ func start(cfg Config, host string, port int, failed chan error) (*server.Server
 		MaxConn: mostClients(), JetStream: true, StoreDir: cfg.Dir, SyncInterval: cfg.SyncInterval,
 		SyncAlways: cfg.SyncAlways,
 		NoSigs:     true, DisableShortFirstPing: true,
+		// The cache has room for 1,024 subjects: of many logs, each message would only push another one out.
+		NoSublistCache: true,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("configuring the embedded NATS server: %w", err)

@@ -6,8 +6,12 @@ import (
 	"time"
 )
 
-// MaxPatterns is how many patterns a Set has at most.
-const MaxPatterns = 10_000
+// MaxPatterns is how many patterns a Set has at most, and MaxKeeps how many of them have a Keep: for each of those the
+// owner of a shard makes cuts, which are looked at for each read.
+const (
+	MaxPatterns = 10_000
+	MaxKeeps    = 500
+)
 
 // Set is the policies in force. It does not change, so that it may be used from any goroutine; nil is an empty one.
 //
@@ -15,6 +19,7 @@ const MaxPatterns = 10_000
 // is as `>` has it.
 type Set struct {
 	rules []Rule // the one that fits best first
+	keeps []Keep // likewise
 	root  node
 }
 
@@ -43,6 +48,9 @@ func NewSet(policies map[Pattern]Policy) (*Set, error) {
 	for i := range s.rules {
 		s.root.add(string(s.rules[i].Pattern), &s.rules[i].Policy)
 	}
+	if err := s.findKeeps(); err != nil {
+		return nil, err
+	}
 	return s, nil
 }
 
@@ -67,17 +75,35 @@ func (s *Set) Rules() []Rule {
 type Keep struct {
 	Pattern Pattern
 	Keep    time.Duration // may be Forever
+	Except  []Pattern     // of the logs that these match another Keep holds
 }
 
 // Keeps returns the policies that have a Keep, the one that fits best first: the first that matches a log holds. The
-// order depends on the patterns alone.
-func (s *Set) Keeps() (keeps []Keep) {
-	for _, r := range s.Rules() {
-		if r.Policy.Keep != 0 {
-			keeps = append(keeps, Keep{r.Pattern, r.Policy.Keep})
+// order depends on the patterns alone. The slice is the set's own.
+func (s *Set) Keeps() []Keep {
+	if s == nil {
+		return nil
+	}
+	return s.keeps
+}
+
+func (s *Set) findKeeps() error {
+	for _, r := range s.rules {
+		if r.Policy.Keep == 0 {
+			continue
+		}
+		k := Keep{Pattern: r.Pattern, Keep: r.Policy.Keep}
+		for _, better := range s.keeps {
+			if Overlaps(better.Pattern, k.Pattern) {
+				k.Except = append(k.Except, better.Pattern)
+			}
+		}
+		s.keeps = append(s.keeps, k)
+		if len(s.keeps) > MaxKeeps {
+			return fmt.Errorf("%w: more than %d policies have a keep", ErrInvalid, MaxKeeps)
 		}
 	}
-	return keeps
+	return nil
 }
 
 // Lookup returns what is settled for a log. It allocates nothing. It follows the log's tokens, and looks at several

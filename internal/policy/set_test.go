@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -53,8 +54,8 @@ func TestSettingsComeFromTheBestMatchThatHasThem(t *testing.T) {
 			t.Errorf("%s has %+v, want %+v", log, got, want)
 		}
 	}
-	want := []Keep{{"iot.*.audit", Forever}, {">", 365 * day}}
-	if got := s.Keeps(); !slices.Equal(got, want) {
+	want := []Keep{{"iot.*.audit", Forever, nil}, {">", 365 * day, []Pattern{"iot.*.audit"}}}
+	if got := s.Keeps(); !reflect.DeepEqual(got, want) {
 		t.Errorf("the keeps are %v, want %v", got, want)
 	}
 }
@@ -99,6 +100,12 @@ func TestModel(t *testing.T) {
 				t.Fatalf("seed %d: %s has %+v, want %+v, of %v", seed, log, got, want, policies)
 			}
 		}
+		for range 100 {
+			log := randomTokens(r, 2+r.IntN(4), false)
+			if got, want := byKeeps(t, s, log), byLoop(t, policies, log).Keep; got != want {
+				t.Fatalf("seed %d: by the keeps %s is kept for %s, want %s, of %v", seed, log, got, want, policies)
+			}
+		}
 		for a := range policies {
 			for b := range policies {
 				if c := Compare(a, b); (c == 0) != (a == b) || c > 0 != (Compare(b, a) < 0) {
@@ -107,6 +114,22 @@ func TestModel(t *testing.T) {
 			}
 		}
 	}
+}
+
+// byKeeps finds the one keep that matches a log and does not except it.
+func byKeeps(t *testing.T, s *Set, log string) (keep time.Duration) {
+	t.Helper()
+	for _, k := range s.Keeps() {
+		excepted := slices.ContainsFunc(k.Except, func(p Pattern) bool { return p.Matches(log) })
+		if !k.Pattern.Matches(log) || excepted {
+			continue
+		}
+		if keep != 0 {
+			t.Fatalf("two keeps hold for %s", log)
+		}
+		keep = k.Keep
+	}
+	return keep
 }
 
 // byLoop looks at every pattern, and has no order but what the words say of it.
@@ -178,6 +201,13 @@ func TestSetIsBounded(t *testing.T) {
 	}
 	if _, err := s.With("t1.>", Policy{Rate: 2}); err != nil {
 		t.Error(err)
+	}
+	keeps := map[Pattern]Policy{">": {Rate: 1}}
+	for i := range MaxKeeps {
+		keeps[Pattern(fmt.Sprintf("t%d.>", i))] = Policy{Keep: day}
+	}
+	if _, err := newSet(t, keeps).With(">", Policy{Keep: Forever}); err == nil || !strings.Contains(err.Error(), "keep") {
+		t.Errorf("one more keep than the limit: %v", err)
 	}
 	if _, err := NewSet(map[Pattern]Policy{"acme": {Rate: 1}}); err == nil {
 		t.Error("a pattern that is none was taken")

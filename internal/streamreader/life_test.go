@@ -162,6 +162,42 @@ func TestMessageAboveTheLimit(t *testing.T) {
 	}
 }
 
+// TestTry: it returns what has come, in order and without a wait, and is ended by what ends Next.
+func TestTry(t *testing.T) {
+	js := newStream(t, 3)
+	c := open(t, js, "", 1)
+	if _, ok, err := c.Try(); ok || err != nil { // nothing was asked for yet
+		t.Fatalf("got one: %v, %v", ok, err)
+	}
+	if seq, err := next(t, c); err != nil || seq != 1 {
+		t.Fatalf("got %d, %v", seq, err)
+	}
+	waitUntil(t, "the rest", func() bool { return len(c.received) >= 2 })
+	c.received <- control("100", "Idle Heartbeat") // a word between the messages
+	for want := uint64(2); want <= 3; want++ {
+		m, ok, err := c.Try()
+		if err != nil || !ok || m.Sequence != want {
+			t.Fatalf("got %d: %v, %v, want %d", m.Sequence, ok, err, want)
+		}
+	}
+	if m, ok, err := c.Try(); ok || err != nil {
+		t.Fatalf("got %d: %v, %v", m.Sequence, ok, err)
+	}
+	publish(t, js, 7)
+	if seq, err := next(t, c); err != nil || seq != 4 {
+		t.Fatalf("got %d, %v", seq, err)
+	}
+	c.last-- // as if one had been lost
+	publish(t, js, 8)
+	waitUntil(t, "one more", func() bool { return len(c.received) >= 1 })
+	if _, ok, err := c.Try(); ok || !errors.Is(err, errMissed) {
+		t.Errorf("got one: %v, %v", ok, err)
+	}
+	if _, ok, err := c.Try(); ok || !errors.Is(err, errMissed) {
+		t.Errorf("a consumer that has ended goes on: %v, %v", ok, err)
+	}
+}
+
 // TestEndedContext ends Next also while there are messages to take.
 func TestEndedContext(t *testing.T) {
 	c := open(t, newStream(t, 10), "", 1)

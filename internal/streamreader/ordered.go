@@ -151,6 +151,27 @@ func (c *Consumer) Next(ctx context.Context) (Message, error) {
 	}
 }
 
+// Try is a Next that does not wait: ok is false when the server has sent nothing that Next would return.
+func (c *Consumer) Try() (m Message, ok bool, err error) {
+	for c.failed == nil {
+		var msg *nats.Msg
+		select {
+		case msg = <-c.received:
+			c.pull.came = true
+		default:
+			return Message{}, false, nil
+		}
+		if isMessage(msg) {
+			m, err := c.take(msg)
+			return m, err == nil, err
+		}
+		if err := c.heed(msg); err != nil {
+			return Message{}, false, c.fail(err)
+		}
+	}
+	return Message{}, false, c.failed
+}
+
 // receive returns the next that comes from the server. While there is something it costs no more than taking it out
 // of the channel.
 func (c *Consumer) receive(ctx context.Context) (*nats.Msg, error) {

@@ -233,6 +233,11 @@ func (r CutRequest) Validate() error {
 	if prefix, ok := strings.CutSuffix(log, ".>"); ok {
 		log = prefix + ".x"
 	}
+	for token := range strings.SplitSeq(log, ".") {
+		if token == "*" || token == ">" {
+			return fmt.Errorf("a cut of %q: a wildcard may only be a > at its end", c.Logs)
+		}
+	}
 	return logid.Validate(log)
 }
 

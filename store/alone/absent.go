@@ -98,6 +98,9 @@ func (a *Archive) has(ctx context.Context, s extent.Segment, c extent.Cut) (has 
 		if err != nil || !ok {
 			return false, err
 		}
+		if !c.Covers(e.Log) {
+			continue
+		}
 		if c.Has(e.First, e.MinTime) && (c.Before == 0 || c.Has(e.Last, e.MaxTime)) {
 			return true, nil
 		}

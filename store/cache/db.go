@@ -23,6 +23,7 @@ type DB struct {
 	use    sync.RWMutex
 	pebble *pebble.DB // nil while it rests
 	uses   atomic.Uint64
+	shed   shed
 }
 
 // hold returns the database, open until release is called.
@@ -63,7 +64,10 @@ func (b *Batch) Close() error {
 }
 
 // Commit makes the changes visible.
-func (b *Batch) Commit(o *pebble.WriteOptions) error { return b.db.corruption.check(b.Batch.Commit(o)) }
+func (b *Batch) Commit(o *pebble.WriteOptions) error {
+	b.db.shed.written.Add(uint64(b.Len()))
+	return b.db.corruption.check(b.Batch.Commit(o))
+}
 
 // NewBatch returns an empty batch.
 func (db *DB) NewBatch() *Batch {

@@ -36,7 +36,35 @@ func (t Tree) Cut(record uint64, c extent.Cut) (Tree, error) {
 			len(t.cuts), t.NewestCut().Record)
 	}
 	c.Record = record
-	return Tree{t.runs, append(slices.Clone(t.cuts), c)}, nil
+	cuts := slices.DeleteFunc(slices.Clone(t.cuts), func(before extent.Cut) bool {
+		return c.Kept && before.Kept && before.Logs == c.Logs && before.Before <= c.Before && (before.Lazy || !c.Lazy)
+	})
+	return Tree{t.runs, append(cuts, c)}, nil
+}
+
+// Kept returns the cuts of what a policy does not keep any longer of some logs: the newest lazy one and the newest
+// other; the zero Cut where there is none.
+func (t Tree) Kept(logs string) (lazy, eager extent.Cut) {
+	for _, c := range t.cuts {
+		switch {
+		case !c.Kept || c.Logs != logs:
+		case c.Lazy:
+			lazy = c
+		default:
+			eager = c
+		}
+	}
+	return lazy, eager
+}
+
+// Newest returns the time of the newest entry, Unix nanoseconds; 0 without any.
+func (t Tree) Newest() (at int64) {
+	for _, r := range t.runs {
+		for _, s := range r.Segments {
+			at = max(at, s.MaxTime)
+		}
+	}
+	return at
 }
 
 // Settle returns the tree without the cuts of which nothing can show up any more: all that they may cut is archived or
@@ -56,12 +84,12 @@ func (t Tree) Settle(floor uint64, now time.Time) Tree {
 
 // mayHave reports whether the object of one of the run's segments may have entries that are cut, those included that
 // are no part of the archive. A segment that was committed after the cut has none: its owner had removed them from the
-// buffer. Only what was refused in it may be.
+// buffer. Only what was refused in it may be. What is kept no longer stays in the buffer.
 func (r Run) mayHave(s extent.Summary, c extent.Cut) bool {
 	if s.Cut >= c.Record {
 		return false
 	}
-	return (!r.Fresh() || r.Newest < c.Record) && c.MayTouch(s) || slices.ContainsFunc(s.Refused, c.Covers)
+	return (c.Kept || !r.Fresh() || r.Newest < c.Record) && c.MayTouch(s) || slices.ContainsFunc(s.Refused, c.Covers)
 }
 
 // Uncut is a live segment whose object may have entries that are cut.
@@ -70,7 +98,8 @@ type Uncut struct {
 	Whole   bool // nothing of it is left: it can be dropped unread
 }
 
-// Uncut yields the segments that are to be written anew since they may have something of a cut.
+// Uncut yields the segments that are to be written anew since they may have something of a cut. For a lazy one alone
+// only those that can be dropped.
 func (t Tree) Uncut() func(yield func(Uncut) bool) {
 	return func(yield func(Uncut) bool) {
 		if len(t.cuts) == 0 {
@@ -80,7 +109,7 @@ func (t Tree) Uncut() func(yield func(Uncut) bool) {
 			for _, s := range r.Segments {
 				touched, whole := false, false
 				for _, c := range t.cuts {
-					if r.mayHave(s, c) {
+					if has := r.mayHave(s, c); has && (!c.Lazy || c.Whole(s)) {
 						touched, whole = true, whole || c.Whole(s)
 					}
 				}
