@@ -329,7 +329,7 @@ func newPolicyRmCommand() *cobra.Command {
 		Use:   "rm PATTERN",
 		Short: "Remove the policy of a pattern",
 		Long: `Rm removes what a pattern settles: a wider pattern, or the flags of serve, say it again. What it was can be
-seen for a while with 'dormouse policy ls --history'.`,
+seen for a month with 'dormouse policy ls --history'.`,
 		Example:           `  dormouse policy rm 'iot.*.>'`,
 		Args:              usageArgs(cobra.ExactArgs(1)),
 		ValidArgsFunction: completePattern,
@@ -371,7 +371,7 @@ func removePolicy(cmd *cobra.Command, arg string, yes bool) error {
 		return fmt.Errorf("removing the policy of %s: %w", pattern, err)
 	}
 	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: removed\n", wire.Printable(string(pattern)))
-	return err
+	return errors.Join(err, bucket.Forget(cmd.Context(), time.Now().Add(-policies.Forgotten)))
 }
 
 // completeWithin bounds how long the shell waits for NATS.

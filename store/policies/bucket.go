@@ -20,7 +20,10 @@ import (
 )
 
 // Bucket is the KV bucket. A key is a pattern, see policy.Pattern.Key.
-type Bucket struct{ kv jetstream.KeyValue }
+type Bucket struct {
+	kv jetstream.KeyValue
+	js jetstream.JetStream
+}
 
 var (
 	// ErrNoBucket is wrapped when there is no bucket.
@@ -41,7 +44,7 @@ func Open(ctx context.Context, js jetstream.JetStream) (*Bucket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the bucket %s: %w", wire.PolicyBucket, err)
 	}
-	return &Bucket{kv}, nil
+	return &Bucket{kv, js}, nil
 }
 
 // Kept is what the bucket has, or had, under one key.
@@ -149,6 +152,37 @@ func (b *Bucket) Set(ctx context.Context, r policy.Rule, by string, revision uin
 // Remove removes the policy of a pattern that is at revision. What it was can be read for a while.
 func (b *Bucket) Remove(ctx context.Context, pattern policy.Pattern, revision uint64) error {
 	return changedBy(b.kv.Delete(ctx, pattern.Key(), jetstream.LastRevision(revision)))
+}
+
+// Forgotten is how long it can be read what a policy was that was removed.
+const Forgotten = 30 * 24 * time.Hour
+
+// mostForgotten is how many are forgotten at a time.
+const mostForgotten = 1000
+
+// Forget drops what was removed before a time, which would fill the bucket else. It may be called at any time.
+func (b *Bucket) Forget(ctx context.Context, before time.Time) error {
+	all, err := b.read(ctx)
+	if err != nil {
+		return err
+	}
+	stream, err := b.js.Stream(ctx, "KV_"+wire.PolicyBucket)
+	if err != nil {
+		return err
+	}
+	forgotten := 0
+	for _, k := range all {
+		if !k.Removed || !k.At.Before(before) || forgotten == mostForgotten {
+			continue
+		}
+		forgotten++
+		// A policy that is set again meanwhile has a later sequence, and stays.
+		if err := stream.Purge(ctx, jetstream.WithPurgeSubject("$KV."+wire.PolicyBucket+"."+k.Key),
+			jetstream.WithPurgeSequence(k.Revision+1)); err != nil {
+			return fmt.Errorf("forgetting the policy of %s: %w", k.Key, err)
+		}
+	}
+	return nil
 }
 
 func changedBy(err error) error {

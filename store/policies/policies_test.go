@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -140,6 +141,40 @@ func TestHistoryIsBounded(t *testing.T) {
 	}
 	if history, err := s.bucket.History(t.Context()); err != nil || len(history) != 5 || history[4].Policy.Rate != 20 {
 		t.Errorf("%+v, %v", history, err)
+	}
+}
+
+// TestForget: what was removed before a time leaves the bucket, with all that it was, and nothing else.
+func TestForget(t *testing.T) {
+	s := newSystem(t)
+	s.set("stays.>", policy.Policy{Rate: 1}, 0)
+	s.set("goes.>", policy.Policy{Rate: 1}, 0)
+	s.set("back.>", policy.Policy{Rate: 1}, 0)
+	for _, k := range s.list() {
+		if k.Pattern != "stays.>" {
+			if err := s.bucket.Remove(t.Context(), k.Pattern, k.Revision); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	s.set("back.>", policy.Policy{Rate: 2}, 0)
+	left := func() (patterns []string) {
+		history, err := s.bucket.History(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, k := range history {
+			patterns = append(patterns, string(k.Pattern))
+		}
+		return patterns
+	}
+	before := left()
+	if err := s.bucket.Forget(t.Context(), time.Now().Add(-time.Hour)); err != nil || !slices.Equal(left(), before) {
+		t.Errorf("what was removed lately: %v, %q became %q", err, before, left())
+	}
+	want := []string{"back.>", "back.>", "back.>", "stays.>"}
+	if err := s.bucket.Forget(t.Context(), time.Now().Add(time.Hour)); err != nil || !slices.Equal(left(), want) {
+		t.Errorf("%v, %q, want %q", err, left(), want)
 	}
 }
 
