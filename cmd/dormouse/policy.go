@@ -411,8 +411,8 @@ func newPolicyLsCommand() *cobra.Command {
 		Use:   "ls [LOGID]",
 		Short: "List policies, or those of one log",
 		Long: `Ls lists the policies, those that fit best first. With a LOGID it lists those that match, and what comes of
-them: for each setting the first that has it. --history shows the last few policies of each pattern, also of those that were
-removed, so that a mistake can be taken back with 'dormouse policy set'.
+them: for each setting the first that has it. --history shows the last few policies of each pattern, also of those that
+were removed, so that a mistake can be taken back with 'dormouse policy set'.
 
 ` + patternHelp,
 		Example: `  dormouse policy ls
