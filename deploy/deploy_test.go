@@ -4,6 +4,7 @@ package deploy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"regexp"
@@ -16,10 +17,12 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"dormouse/internal/jsapi"
+	"dormouse/internal/policy"
 	"dormouse/internal/streamreader"
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
 	"dormouse/store/client"
+	"dormouse/store/policies"
 )
 
 // start runs a real server on the configuration as it is shipped; only its ports and its folder are the test's.
@@ -108,7 +111,8 @@ func TestTenantCanPublishBelowItsOwnSubjectOnly(t *testing.T) {
 		wire.SyncSubject(0), wire.ManifestSubject(0), wire.RejectedSubject(0),
 		wire.OwnerSubject(0, 1, wire.OpCommit), wire.OwnerSubject(0, 1, wire.OpDrain),
 		wire.OwnerSubject(0, 1, wire.OpSegments), wire.OwnerSubject(0, 1, wire.OpReplace), wire.MergeSubject(0),
-		"$KV.DORMOUSE_LEASES.0", api("INFO"), api("STREAM.LIST"), api("STREAM.INFO.LOGS"), api("STREAM.DELETE.LOGS"),
+		"$KV.DORMOUSE_LEASES.0", "$KV.DORMOUSE_POLICIES.acme.=3E",
+		api("INFO"), api("STREAM.LIST"), api("STREAM.INFO.LOGS"), api("STREAM.DELETE.LOGS"),
 		api("STREAM.PURGE.LOGS"),
 		api("STREAM.MSG.GET.LOGS"), api("DIRECT.GET.LOGS"), api("CONSUMER.CREATE.LOGS"),
 		api("CONSUMER.MSG.NEXT.DORMOUSE_SYNCQUEUE.workers"), api("CONSUMER.MSG.NEXT.DORMOUSE_MERGES.workers"),
@@ -194,7 +198,8 @@ func TestReaderChangesNothing(t *testing.T) {
 	for _, subject := range []string{
 		"logs.acme.web", wire.SyncSubject(0), wire.ManifestSubject(0), wire.OwnerSubject(0, 1, wire.OpCommit),
 		wire.OwnerSubject(0, 1, wire.OpDrain), wire.OwnerSubject(0, 1, wire.OpReplace), wire.MergeSubject(0),
-		"$KV.DORMOUSE_LEASES.0", "$JS.API.STREAM.DELETE.LOGS", "$JS.API.STREAM.PURGE.LOGS",
+		"$KV.DORMOUSE_LEASES.0", "$KV.DORMOUSE_POLICIES.acme.=3E",
+		"$JS.API.STREAM.DELETE.LOGS", "$JS.API.STREAM.PURGE.LOGS",
 		"$JS.API.CONSUMER.MSG.NEXT.DORMOUSE_SYNCQUEUE.workers", "$JS.API.CONSUMER.MSG.NEXT.DORMOUSE_MERGES.workers",
 	} {
 		if err := reader.publish(subject); err == nil {
@@ -268,5 +273,38 @@ func TestReaderSeesTheStatus(t *testing.T) {
 	case err := <-asks.violations:
 		t.Errorf("asking violates %v", err)
 	default:
+	}
+}
+
+// TestReaderSeesPolicies, however many, and sets none.
+func TestReaderSeesPolicies(t *testing.T) {
+	srv := start(t)
+	dormouse, reader := connect(t, srv, "dormouse"), connect(t, srv, "reader")
+	if _, err := topology.Ensure(t.Context(), dormouse.js,
+		topology.Config{RequeueAfter: time.Minute, Lease: 10 * time.Second}); err != nil {
+		t.Fatal(err)
+	}
+	const many = 3000
+	writes, err := policies.Open(t.Context(), dormouse.js)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range many {
+		rule := policy.Rule{Pattern: policy.Pattern(fmt.Sprintf("t%d.>", i)), Policy: policy.Policy{Rate: 1}}
+		if err := writes.Set(t.Context(), rule, strings.Repeat("x", 200), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reads, err := policies.Open(t.Context(), reader.js)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all, err := reads.List(t.Context()); err != nil || len(all) != many {
+		t.Errorf("the reader sees %d policies, %v", len(all), err)
+	}
+	select {
+	case err := <-reader.violations:
+		t.Errorf("reading violates %v", err)
+	case <-time.After(100 * time.Millisecond):
 	}
 }

@@ -23,9 +23,11 @@ import (
 	"dormouse/ingest/membership"
 	"dormouse/ingest/shard"
 	"dormouse/internal/outage"
+	"dormouse/internal/policy"
 	"dormouse/internal/shardid"
 	"dormouse/internal/topology"
 	"dormouse/internal/wire"
+	"dormouse/store/policies"
 	"dormouse/store/tree"
 )
 
@@ -48,6 +50,8 @@ type Node struct {
 	outages shard.Outages                         // of its shards
 	trims   atomic.Uint64                         // of source streams
 	members atomic.Pointer[membership.Membership] // nil until the lease bucket was found
+
+	policies *policies.Watcher
 }
 
 // HasPeers reports whether other nodes live, as far as this one knows: who takes its shards over.
@@ -82,6 +86,7 @@ func New(cfg Config) (*Node, error) {
 	n := &Node{cfg: cfg, outages: shard.NewOutages(cfg.Logger), shards: newShardStates()}
 	n.metrics = newMetrics(cfg.Registerer, n.shards, n.unowned)
 	n.owners = shard.NewMetrics(cfg.Registerer)
+	n.policies = policies.NewWatcher(n.cfg.JS, n.cfg.Logger, cfg.Registerer)
 	return n, nil
 }
 
@@ -99,7 +104,9 @@ func (n *Node) Run(ctx context.Context) error {
 	n.members.Store(members)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return members.Run(ctx) })
+	group.Go(func() error { return n.policies.Run(ctx) })
 	group.Go(func() error {
+		n.policies.Await(ctx, policiesWait)
 		if members.Meet(ctx); ctx.Err() != nil {
 			return nil
 		}
@@ -107,6 +114,25 @@ func (n *Node) Run(ctx context.Context) error {
 	})
 	group.Go(func() error { return n.restWhenIdle(ctx) })
 	return group.Wait()
+}
+
+// policiesWait is how long a node waits for the policies before it takes shards over: without them, what may wait
+// longer would all be due. They are where the leases are, so that an answer is near.
+const policiesWait = 5 * time.Second
+
+// keeps says how long entries are kept by the policies in force.
+func (n *Node) keeps() (keeps []shard.Keep) {
+	for _, k := range n.policies.Current().Keeps() {
+		if k.Keep == policy.Forever {
+			continue
+		}
+		keep := shard.Keep{Logs: string(k.Pattern), For: k.Keep}
+		for _, pattern := range k.Except {
+			keep.Except = append(keep.Except, string(pattern))
+		}
+		keeps = append(keeps, keep)
+	}
+	return keeps
 }
 
 // begin finds the source streams and the lease bucket, which may have no leader for a while.
@@ -249,5 +275,5 @@ func (n *Node) Status() []wire.ShardStatus { return n.shards.report() }
 func (n *Node) Ready() error { return n.shards.ready() }
 
 // Remarks says what is slow but not wrong: how far a shard is that is served here and still replays its stream, and
-// which shards take nothing in since the buffer is full.
-func (n *Node) Remarks() []string { return n.shards.remarks() }
+// which shards take nothing in since the buffer is full; and what is wrong with the policies.
+func (n *Node) Remarks() []string { return append(n.shards.remarks(), n.policies.Remarks()...) }

@@ -227,7 +227,11 @@ func (r *shardRunner) site(progress *shard.Progress, fresh func() bool) shard.Si
 		Buffered: func() scheduler.Stats { return n.shards.load().Stats },
 		Trimmed:  func() { n.trims.Add(1) },
 		Fresh:    fresh,
+		Policies: n.policies,
 	}
 	site.Logger = r.log
+	if site.Keeps == nil {
+		site.Keeps = n.keeps
+	}
 	return site
 }

@@ -45,6 +45,8 @@ var mustNotImport = map[string][]string{
 	"store/client": {"dormouse/store/bucket", "dormouse/store/segment", "dormouse/store/reader",
 		"dormouse/store/cache"},
 	"store/verify":      {"dormouse/store/reader"},
+	"store/policies":    {"dormouse/store/", "github.com/cockroachdb/pebble"},
+	"internal/policy":   {"github.com/nats-io/", "github.com/cockroachdb/pebble"},
 	"cmd":               toolsOfTests,
 	"integration/bench": toolsOfTests,
 	// It judges the program from outside.

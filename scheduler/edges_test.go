@@ -286,9 +286,13 @@ func TestBounds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if slots := 10 * time.Hour / s.cfg.Tick; slots > maxDelaySlots {
-		t.Errorf("a delay of ten hours takes %d slots", slots)
+	s.newWheel = func(tick time.Duration, size int64) wheel {
+		if size > 2*mostWheelSlots || tick != DefaultTick {
+			t.Errorf("for a delay of ten hours there is a wheel of %d buckets of %s", size, tick)
+		}
+		return newTimingWheel(tick, size)
 	}
+	newClock(s).stop()
 	all := make([]Arrival, runLogs+1)
 	for i := range all {
 		all[i] = Arrival{Log: "t." + strconv.Itoa(i), Seq: uint64(i + 1), Bytes: 1, Time: time.Now()}

@@ -31,6 +31,8 @@ type rig struct {
 	buffered map[string][]Arrival // the model: what is not committed of each log
 	armedAt  map[string]time.Time // when the log last got its deadline
 	queuedAt map[string]time.Time // when it was last published, since its last commit
+	policies *fakePolicies
+	settled  time.Time // when they last changed
 	settings struct{ refuse, slow bool }
 	refusals int
 	stop     func()
@@ -50,10 +52,12 @@ func (g *rig) lock() (unlock func()) {
 // newRig must be called inside a synctest bubble.
 func newRig(t *testing.T, seed uint64, change ...func(*Config)) *rig {
 	g := &rig{t: t, r: rand.New(rand.NewPCG(seed, 7)), buffered: make(map[string][]Arrival),
-		armedAt: make(map[string]time.Time), queuedAt: make(map[string]time.Time), books: make(chan struct{}, 1)}
+		armedAt: make(map[string]time.Time), queuedAt: make(map[string]time.Time), books: make(chan struct{}, 1),
+		policies: newFakePolicies()}
 	cfg := Config{MaxDelay: testDelay, RequeueAfter: testRequeue, MaxBytes: testFull, BatchLogs: 4, Publishers: 2,
-		Logger:  slog.New(slog.DiscardHandler),
-		Publish: func(_ context.Context, logs []string) error { return g.published(logs) }}
+		Logger:   slog.New(slog.DiscardHandler),
+		Policies: g.policies,
+		Publish:  func(_ context.Context, logs []string) error { return g.published(logs) }}
 	for _, c := range change {
 		c(&cfg)
 	}
@@ -224,8 +228,12 @@ func (g *rig) checkPrompt(slack time.Duration) {
 	g.t.Helper()
 	defer g.lock()()
 	for log := range g.buffered {
-		if _, published := g.queuedAt[log]; !published && time.Since(g.armedAt[log]) > testDelay+slack {
-			g.t.Fatalf("%s has waited %s and was never queued", log, time.Since(g.armedAt[log]))
+		since := g.armedAt[log].Add(g.delayOf(log))
+		if g.settled.After(since) {
+			since = g.settled // a shorter delay cannot have been obeyed before it was settled
+		}
+		if _, published := g.queuedAt[log]; !published && time.Since(since) > slack {
+			g.t.Fatalf("%s was armed %s ago and never queued", log, time.Since(g.armedAt[log]))
 		}
 		if at, published := g.queuedAt[log]; published && time.Since(at) > testRequeue+testRequeue/requeueSlots+slack {
 			g.t.Fatalf("%s was queued %s ago, not committed, and not queued again", log, time.Since(at))
@@ -234,7 +242,7 @@ func (g *rig) checkPrompt(slack time.Duration) {
 }
 
 // TestModel drives random interleavings of append, deadline, full, commit in part and whole, refused and slow
-// publishes, redelivery, requeue, collect and expedite against the books.
+// publishes, redelivery, requeue, collect, expedite and changes of the policies against the books.
 func TestModel(t *testing.T) {
 	for seed := range uint64(60) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
@@ -252,7 +260,7 @@ func TestModel(t *testing.T) {
 					}
 				}
 				g.set(false, false)
-				time.Sleep(10 * time.Second)
+				time.Sleep(longTestDelay + 10*time.Second)
 				synctest.Wait()
 				g.checkPrompt(100 * time.Millisecond)
 				for log := range g.buffered {
@@ -270,7 +278,7 @@ func TestModel(t *testing.T) {
 // step does one random thing and lets some time pass.
 func (g *rig) step(refusedUntil *time.Time) {
 	log := fmt.Sprintf("t.%d", g.r.IntN(12))
-	switch g.r.IntN(20) {
+	switch g.r.IntN(21) {
 	case 0, 1, 2, 3, 4, 5, 6, 7:
 		g.append(log, uint64(g.r.IntN(100)))
 	case 8:
@@ -297,6 +305,8 @@ func (g *rig) step(refusedUntil *time.Time) {
 		} else {
 			g.s.Release()
 		}
+	case 20:
+		g.settle(g.randomPolicies())
 	}
 	if g.settings.refuse {
 		*refusedUntil = time.Now()

@@ -3,7 +3,8 @@
 //
 // It is pure of NATS and disk: the caller tells it of entries and commits and gives it a function that publishes, so
 // all of it runs on a fake clock in tests. A log without buffered entries has no state here at all. Open states.go for
-// the state machine, slots.go for the deadlines, wheel.go for the clock and publish.go for the way out.
+// the state machine, slots.go for the deadlines, policies.go for what users settle at run time, wheel.go for the clock
+// and publish.go for the way out.
 package scheduler
 
 import (
@@ -16,18 +17,20 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"dormouse/internal/outage"
+	"dormouse/internal/policy"
 	"dormouse/internal/wire"
 )
 
 // Config is what a Scheduler needs.
 type Config struct {
-	Tick         time.Duration // slot width, at least 1 ms; 0 is 10 ms. Widened to MaxDelay/8192 if that is more
+	Tick         time.Duration // slot width, at least 1 ms; 0 is 10 ms
 	MaxDelay     time.Duration // arrival of a log's first entry to the log being due; it may board earlier, see BoardShare
 	RequeueAfter time.Duration // a queued log that is not committed by then is queued again
 	MaxBytes     uint64        // a log with this many bytes buffered is ready at once
 	BatchLogs    int           // logs in one Publish, at most; 0 is wire.MaxItemLogs
 	Publishers   int           // Publish calls at a time; 0 is 4
 	QueueLogs    int           // no more are published while so many published logs are not committed; 0 is 65,536
+	Policies     Policies      // which logs have another MaxDelay or MaxBytes; nil: none
 
 	// Publish makes a batch of ready logs, ascending and each once, known to the workers. An error means that nobody
 	// knows of them; the batch is published again after a pause.
@@ -44,9 +47,9 @@ const (
 	defaultPublishers = 4
 	// defaultQueueLogs keeps 32 workers busy. What is more than they take at once is better sorted together, see run.
 	defaultQueueLogs = 32 * wire.MaxDrainLogs
-	// maxDelaySlots bounds the wheel: its span is twice the longest delay that is armed, and a bucket takes about 100
-	// bytes.
-	maxDelaySlots = 8192
+	// The wheel has room for MaxDelay within these bounds: its span is twice that, and a bucket takes about 100 bytes. A
+	// timer that is farther away fires on its way.
+	leastWheelSlots, mostWheelSlots = 512, 8192
 )
 
 func (c *Config) complete() error {
@@ -61,7 +64,7 @@ func (c *Config) complete() error {
 	if c.Tick == 0 {
 		c.Tick = DefaultTick
 	}
-	c.Tick = max(c.Tick, c.MaxDelay/maxDelaySlots).Round(time.Millisecond)
+	c.Tick = c.Tick.Round(time.Millisecond)
 	if c.BatchLogs <= 0 {
 		c.BatchLogs = wire.MaxItemLogs
 	}
@@ -103,6 +106,7 @@ type Scheduler struct {
 		run    run             // taken off the outbox, being published batch by batch
 		flight int64           // number of the last run
 		stats  Stats
+		settled
 
 		awaiting   int  // published logs that are not committed yet
 		sorting    bool // a publisher has taken the next run and is sorting it
@@ -135,6 +139,11 @@ func New(cfg Config) (*Scheduler, error) {
 	}
 	s.mu.table.reset()
 	s.mu.slots = make(map[int64]*slot)
+	var policies *policy.Set
+	if cfg.Policies != nil {
+		policies = cfg.Policies.Current()
+	}
+	s.mu.settled = cfg.settledBy(policies, nil, false)
 	return s, nil
 }
 
@@ -143,6 +152,7 @@ func New(cfg Config) (*Scheduler, error) {
 func (s *Scheduler) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return (&slotRunner{s}).run(ctx) })
+	group.Go(func() error { return s.follow(ctx) })
 	for range s.cfg.Publishers {
 		group.Go(func() error { return (&publisher{s: s}).run(ctx) })
 	}

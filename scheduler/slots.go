@@ -66,7 +66,7 @@ func (s *Scheduler) takeSlotLocked(sl *slot, most int, want func(*logState) bool
 	return looked
 }
 
-// BoardShare says how early logs board: those that fall due within the next BoardShare-th of MaxDelay go with a slot
+// BoardShare says how early logs board: those that fall due within the next BoardShare-th of their delay go with a slot
 // that is due. A drain, a request and an object then follow the time, and not each log that wakes up; and a bound on
 // how long entries wait is still one.
 const BoardShare = 5
@@ -78,12 +78,19 @@ const boardLogs = wire.MaxDrainLogs
 // boardLocked has logs go with so many others that are due in slot k.
 func (r *slotRunner) boardLocked(k int64, due int) {
 	room := boardLogs - due
-	for last := k + r.s.cfg.slotOf(int64(r.s.cfg.MaxDelay/BoardShare)); k < last && room > 0; {
-		k++
-		if sl := r.s.mu.slots[k]; sl != nil {
-			room -= r.s.takeSlotLocked(sl, room, func(l *logState) bool { return l.state == armed })
+	for _, g := range r.s.mu.grids {
+		for next := (k/g.step + 1) * g.step; next <= k+g.board && room > 0; next += g.step {
+			if sl := r.s.mu.slots[next]; sl != nil {
+				room -= r.s.takeSlotLocked(sl, room, func(l *logState) bool { return r.boardsLocked(l, next-k) })
+			}
 		}
 	}
+}
+
+// boardsLocked reports whether a log that falls due so many slots ahead boards.
+func (r *slotRunner) boardsLocked(l *logState, ahead int64) bool {
+	return l.state == armed && (!r.s.mu.delays ||
+		ahead <= r.s.cfg.slotOf(int64(r.s.delayLocked(l)/BoardShare)))
 }
 
 // serveLogs is how many logs are served before the publishers have their turn at the lock: those of a big slot begin to

@@ -65,7 +65,7 @@ func (s *Scheduler) growLocked(log string, p Pending, arrival, now time.Time) {
 	s.mu.stats.Bytes += p.Bytes
 	switch {
 	case known && l.state == queued:
-	case l.bytes >= s.cfg.MaxBytes:
+	case s.isFullLocked(l):
 		s.queueLocked(i, l)
 	case !known:
 		s.armLocked(i, l, arrival, now)
@@ -132,7 +132,7 @@ func (s *Scheduler) committedLocked(c *Commit, rest Rest, now time.Time) error {
 	l.count -= uint32(count)
 	l.bytes -= bytes
 	s.mu.table.setFirst(i, l, first)
-	if l.bytes >= s.cfg.MaxBytes {
+	if s.isFullLocked(l) {
 		s.queueLocked(i, l)
 	} else {
 		s.armLocked(i, l, at, now)
@@ -180,7 +180,7 @@ func (s *Scheduler) Expedite() {
 	}
 }
 
-// Collect has logs that are overdue when they are armed wait for more entries, at most MaxDelay long, instead of being
+// Collect has logs that are overdue when they are armed wait for more entries, at most their delay, instead of being
 // ready at once, until Release. It is for catching up with a backlog: a log's entries lie all over it, and every time
 // that a log is drained costs an extent.
 func (s *Scheduler) Collect() {
@@ -251,15 +251,16 @@ func (s *Scheduler) armLocked(i uint32, l *logState, arrival, now time.Time) {
 	if !s.mu.stats.move(l, 0, armed) {
 		return
 	}
-	// The arrival's clock may be ahead of ours, or have been stepped: never wait longer than MaxDelay from now. An
+	// The arrival's clock may be ahead of ours, or have been stepped: never wait longer than the delay from now. An
 	// arrival long ago is due at once.
-	wait := min(max(s.cfg.MaxDelay-now.Sub(arrival.Round(0)), 0), s.cfg.MaxDelay)
+	delay := s.delayLocked(l)
+	wait := min(max(delay-now.Sub(arrival.Round(0)), 0), delay)
 	if l.collected = wait == 0 && s.mu.collecting; l.collected {
-		wait = s.cfg.MaxDelay
+		wait = delay
 		s.mu.collected++
 	}
-	l.due = max(int64(now.Sub(s.start)+wait), 1)
-	s.placeLocked(i, l, s.cfg.slotOf(l.due))
+	l.due, l.odd = max(int64(now.Sub(s.start)+wait), 1), s.mu.odd
+	s.placeLocked(i, l, s.dueSlotLocked(l, delay, now))
 }
 
 // queueLocked makes an idle or armed log ready.

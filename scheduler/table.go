@@ -37,6 +37,7 @@ type logState struct {
 	state     state
 	place     place
 	collected bool // armed while collecting: overdue all along
+	odd       bool // the number of changes of the policies, when it was armed, was odd
 }
 
 // Chunks of the slab; growing never moves a state.

@@ -44,9 +44,9 @@ type clock struct {
 	done chan struct{}
 }
 
-// newClock starts a wheel with a span of twice the longest delay that it is given.
+// newClock starts a wheel with a span of twice the longest delay that it is given: MaxDelay, unless that is very long.
 func newClock(s *Scheduler) *clock {
-	slots := int64(s.cfg.MaxDelay/s.cfg.Tick) + 2
+	slots := min(max(int64(s.cfg.MaxDelay/s.cfg.Tick)+2, leastWheelSlots), mostWheelSlots)
 	c := &clock{
 		s: s, wheel: s.newWheel(s.cfg.Tick, 2*slots), half: time.Duration(slots) * s.cfg.Tick,
 		fired: make(chan struct{}, 1), work: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}),

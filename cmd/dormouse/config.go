@@ -48,7 +48,7 @@ func loadConfig(cmd *cobra.Command) error {
 	var failed error
 	alone := cmd.Flags().Changed("no-nats") // on the command line, which wins over a NATS in the environment
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		if alone && slices.Contains(natsFlags, f.Name) {
+		if alone && slices.Contains(natsFlags, f.Name) || isOnlyOnLine(f) {
 			return
 		}
 		if failed != nil || f.Changed || !v.IsSet(f.Name) || f.Name == "help" || f.Name == "config" {
@@ -97,11 +97,35 @@ func checkKeys(root *cobra.Command, path string, keys []string) error {
 	return nil
 }
 
-// flagNames returns the names of the flags of a command and of all below it.
+// lineOnly is the annotation of flags that are taken from the command line alone.
+const lineOnly = "dormouse_line_only"
+
+// onlyOnLine has flags of a command taken from the command line alone: those that say what to do this time, or that
+// have another meaning than the flags of that name of another command.
+func onlyOnLine(cmd *cobra.Command, names ...string) {
+	for _, name := range names {
+		if err := cmd.Flags().SetAnnotation(name, lineOnly, nil); err != nil {
+			panic(err) // there is no such flag
+		}
+	}
+}
+
+func isOnlyOnLine(f *pflag.Flag) bool {
+	_, ok := f.Annotations[lineOnly]
+	return ok
+}
+
+// flagNames returns the names of the flags of a command and of all below it that the environment and the configuration
+// file may set.
 func flagNames(c *cobra.Command) map[string]bool {
 	names := make(map[string]bool)
-	c.Flags().VisitAll(func(f *pflag.Flag) { names[f.Name] = true })
-	c.PersistentFlags().VisitAll(func(f *pflag.Flag) { names[f.Name] = true })
+	add := func(f *pflag.Flag) {
+		if !isOnlyOnLine(f) {
+			names[f.Name] = true
+		}
+	}
+	c.Flags().VisitAll(add)
+	c.PersistentFlags().VisitAll(add)
 	for _, sub := range c.Commands() {
 		maps.Copy(names, flagNames(sub))
 	}

@@ -52,7 +52,7 @@ func openClaim(ctx context.Context, site Site) (*claim, error) {
 	sched, err := scheduler.New(scheduler.Config{
 		Tick: c.Tick, MaxDelay: c.MaxDelay, RequeueAfter: c.RequeueAfter, MaxBytes: c.MaxBytes,
 		Publish: queue{c.JS, c.Source.Shard, c.epoch}.publish, Metrics: c.Metrics.schedules, Logger: c.Logger,
-		Outage: c.Outages.queue,
+		Outage: c.Outages.queue, Policies: c.Policies,
 	})
 	if err != nil {
 		return nil, err

@@ -116,4 +116,5 @@ type Site struct {
 	Buffered func() scheduler.Stats // of all shards of the node
 	Trimmed  func()                 // called when the source stream was shortened
 	Fresh    func() bool            // the lease is sure to be held while an answer is on its way
+	Policies scheduler.Policies     // which logs have another MaxDelay or MaxBytes; nil: none
 }

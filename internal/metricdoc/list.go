@@ -28,6 +28,9 @@ var Groups = []Group{
 		{Name: "dormouse_entries_lost_total", Type: counter, Role: ingest,
 			Question: "Did a source stream's own limits, or a purge, drop entries before they were archived? " +
 				"Above 0: raise the limits."},
+		{Name: "dormouse_policies", Type: gauge, Role: ingest,
+			Question: "Does every process go by the same policies? Different for more than some seconds: the one with the " +
+				"older number cannot read them, see its `/readyz` and log."},
 		{Name: "dormouse_puts_failing", Type: gauge,
 			Question: "Does the bucket take nothing from this process? `/readyz` and `dormouse status` say why; entries wait."},
 		{Name: "dormouse_put_failures_total", Type: counter,
@@ -64,7 +67,7 @@ var Groups = []Group{
 	}},
 	{"Archiving", []Metric{
 		{Name: "dormouse_sync_delay_seconds", Type: histogram, Role: ingest,
-			Question: "How long does an entry wait until it is in the archive? It should stay near `--max-delay`."},
+			Question: "How long does an entry wait until it is in the archive? It should stay near `--max-delay`, or a policy's."},
 		{Name: "dormouse_stream_lag", Type: gauge, Role: ingest,
 			Question: "How many entries is the archive behind? For long above what comes in within " +
 				"`--max-delay`: it does not keep up."},

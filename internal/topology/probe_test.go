@@ -131,7 +131,7 @@ func TestCheckMakesNothing(t *testing.T) {
 		t.Fatalf("%v, and made %v", err, names())
 	}
 	for _, what := range []string{"DORMOUSE_SYNCQUEUE", "DORMOUSE_MERGES", "DORMOUSE_MANIFEST", "DORMOUSE_REJECTED",
-		"DORMOUSE_LEASES", "no source stream"} {
+		"DORMOUSE_LEASES", "DORMOUSE_POLICIES", "no source stream"} {
 		if !strings.Contains(strings.Join(problems, "\n"), what) {
 			t.Errorf("%q does not say that %s is missing", problems, what)
 		}

@@ -59,7 +59,7 @@ func Check(ctx context.Context, js jetstream.JetStream, cfg Config) (sources []S
 		return err
 	}
 	for _, step := range []func(context.Context, jetstream.JetStream, Config) error{
-		ensureSyncQueue, ensureMerges, ensureManifest, ensureRejected, ensureLeases,
+		ensureSyncQueue, ensureMerges, ensureManifest, ensureRejected, ensureLeases, ensurePolicies,
 	} {
 		if err := note(step(ctx, look, cfg)); err != nil {
 			return nil, nil, nil, err

@@ -12,6 +12,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"dormouse/internal/policy"
 	"dormouse/internal/shardid"
 	"dormouse/internal/wire"
 )
@@ -40,6 +41,8 @@ const (
 	mergeMessages = 10_000    // one for each level of a shard at most
 	mergeBytes    = 16 << 20  // of merges, some 20 KiB each
 	rejectedBytes = 128 << 20 // of rejected messages, the oldest go first
+	policyBytes   = 32 << 20  // of policies and of what they were before
+	policyHistory = 5         // of each pattern, so that a mistake can be seen and taken back
 	ackWait       = 30 * time.Second
 	maxAckPending = 100_000 // work items; the default of 1,000 would throttle the workers
 	maxMerges     = 1_000   // in hand of all processes, each of which does but a few at a time
@@ -50,7 +53,7 @@ const (
 func Ensure(ctx context.Context, js jetstream.JetStream, cfg Config) (warnings []string, err error) {
 	cfg.Replicas = max(cfg.Replicas, 1)
 	for _, step := range []func(context.Context, jetstream.JetStream, Config) error{
-		ensureSyncQueue, ensureMerges, ensureManifest, ensureRejected, ensureLeases,
+		ensureSyncQueue, ensureMerges, ensureManifest, ensureRejected, ensureLeases, ensurePolicies,
 	} {
 		if err := step(ctx, js, cfg); err != nil {
 			return nil, err
@@ -231,6 +234,30 @@ func ensureLeases(ctx context.Context, js jetstream.JetStream, cfg Config) error
 		return fmt.Errorf("setting the ttl of bucket %s to %s: %w", wire.LeaseBucket, cfg.Lease, err)
 	}
 	return nil
+}
+
+// ensurePolicies makes the bucket of policies. One in which they do not last is refused: with a policy goes what keeps
+// entries from expiring.
+func ensurePolicies(ctx context.Context, js jetstream.JetStream, cfg Config) error {
+	kv, err := js.KeyValue(ctx, wire.PolicyBucket)
+	if errors.Is(err, jetstream.ErrBucketNotFound) {
+		kv, err = js.CreateKeyValue(ctx, jetstream.KeyValueConfig{
+			Bucket: wire.PolicyBucket, Description: "Dormouse: what is settled for logs, by patterns",
+			History: policyHistory, MaxValueSize: 2 * policy.MaxValue, MaxBytes: policyBytes, Storage: jetstream.FileStorage,
+			Replicas: cfg.Replicas,
+		})
+		if errors.Is(err, jetstream.ErrBucketExists) {
+			kv, err = js.KeyValue(ctx, wire.PolicyBucket)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("making bucket %s: %w", wire.PolicyBucket, err)
+	}
+	status, err := kv.Status(ctx)
+	if err != nil {
+		return fmt.Errorf("reading bucket %s: %w", wire.PolicyBucket, err)
+	}
+	return checkAt("bucket "+wire.PolicyBucket, setting{"ttl", status.TTL(), time.Duration(0)})
 }
 
 func leaseConfig(cfg Config) jetstream.KeyValueConfig {

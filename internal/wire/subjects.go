@@ -22,6 +22,7 @@ const (
 	ManifestStream  = "DORMOUSE_MANIFEST"
 	RejectedStream  = "DORMOUSE_REJECTED"
 	LeaseBucket     = "DORMOUSE_LEASES"
+	PolicyBucket    = "DORMOUSE_POLICIES"
 
 	SyncQueueSubjects = "dormouse.sync.*"
 	MergeSubjects     = "dormouse.merge.*"
