@@ -28,8 +28,8 @@ func TestReadme(t *testing.T) {
 		return string(out)
 	}
 	known := help()
-	for _, command := range []string{"serve", "publish", "read", "ls", "stat", "status", "provision", "verify", "bench", "delete",
-		"gc", "rebuild"} {
+	for _, command := range []string{"serve", "publish", "read", "ls", "stat", "status", "provision", "verify", "bench",
+		"delete", "gc", "rebuild"} {
 		known += help(command)
 	}
 	for _, code := range codeInText.FindAllString(string(readme), -1) {
