@@ -106,12 +106,9 @@ func (o *rebuildOrder) run(cmd *cobra.Command) error {
 func (o *rebuildOrder) rebuild(cmd *cobra.Command, js jetstream.JetStream, b *bucket.Bucket) ([]rebuild.Shard, error) {
 	tell := &telling{cmd: cmd}
 	defer tell.end()
-	warn := func(what string, err error) { fmt.Fprintf(cmd.ErrOrStderr(), "dormouse: warning: %s: %v\n", what, err) }
-	return retryStreams(cmd.Context(), provisionPatience, warn, func() ([]rebuild.Shard, error) {
-		return rebuild.Rebuild(cmd.Context(), rebuild.Config{Config: o.Config, JS: js, Bucket: b, Quiet: o.quiet,
-			Despite: o.despite, Tell: rebuild.Tell{Step: tell.step, Progress: tell.progress,
-				Bad: func(err error) { tell.line(redact(err.Error())) }}})
-	})
+	return rebuild.Rebuild(cmd.Context(), rebuild.Config{Config: o.Config, JS: js, Bucket: b, Quiet: o.quiet,
+		Despite: o.despite, Tell: rebuild.Tell{Step: tell.step, Progress: tell.progress,
+			Bad: func(err error) { tell.line(redact(err.Error())) }}})
 }
 
 // connect connects to the outside NATS, or starts the embedded one.

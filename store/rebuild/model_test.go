@@ -322,7 +322,7 @@ func (w *world) uncut(what string, t tree.Tree) {
 // Doing it again, with what the first one has put, gives the same, and nothing is written then.
 func TestModel(t *testing.T) {
 	taken, written := 0, 0
-	for seed := range uint64(100) {
+	for seed := range uint64(60) {
 		w := newWorld(t, seed)
 		for range 40 + w.rand.IntN(100) {
 			w.some()

@@ -132,6 +132,9 @@ type found struct {
 // walk calls fn for each log of nodes, ascending, with all extents that they and the oldest runs have of it.
 func (s *shard) walk(ctx context.Context, runs int, nodes []*node, what string,
 	fn func(log string, of []found)) error {
+	if len(nodes) == 0 {
+		return nil
+	}
 	owners := make(map[string]found)
 	var pieces []extent.Piece
 	first, end := "", ""

@@ -151,7 +151,7 @@ func (r *rebuilding) look(ctx context.Context) error {
 	if err != nil && !anonymous {
 		return err
 	}
-	if err := r.lookAtJetStream(ctx); err != nil {
+	if err := r.lookAtJetStream(ctx, whose); err != nil {
 		return err
 	}
 	if err := r.awaitQuiet(ctx); err != nil {
@@ -182,7 +182,7 @@ func (r *rebuilding) look(ctx context.Context) error {
 	if err := r.arrange(); err != nil {
 		return err
 	}
-	return r.lookAtSources(ctx, whose)
+	return r.lookAtSources(ctx)
 }
 
 // settle tells what is missing or damaged, and refuses to go on without it unless somebody has decided so.
@@ -211,8 +211,9 @@ func (p putter) Put(ctx context.Context, key string, data []byte) error {
 	return p.Bucket.Put(ctx, key, data)
 }
 
-// lookAtJetStream refuses a system that runs, or that ever committed anything.
-func (r *rebuilding) lookAtJetStream(ctx context.Context) error {
+// lookAtJetStream refuses a system that runs, one that ever committed anything, and one that is rebuilt. whose says that
+// it is known already whose the bucket is.
+func (r *rebuilding) lookAtJetStream(ctx context.Context, whose bool) error {
 	alive, err := client.New(r.JS.Conn(), r.JS).Alive(ctx)
 	if err != nil {
 		return err
@@ -221,11 +222,15 @@ func (r *rebuilding) lookAtJetStream(ctx context.Context) error {
 		return fmt.Errorf("%w: processes of this system run (%s): stop them first, and wait for their leases to end",
 			ErrRefused, strings.Join(alive, ", "))
 	}
-	r.done = make(map[shardid.Shard]bool)
+	if r.sources, err = topology.Sources(ctx, r.JS); err != nil {
+		return err
+	}
 	shards, err := topology.Manifests(ctx, r.JS)
 	if err != nil {
 		return err
 	}
+	complete := whose && len(shards) > 0
+	r.done = make(map[shardid.Shard]bool)
 	for _, id := range shards {
 		m, err := manifest.Open(ctx, r.JS, id)
 		if err != nil {
@@ -237,9 +242,26 @@ func (r *rebuilding) lookAtJetStream(ctx context.Context) error {
 				"there needs no rebuild: start dormouse serve", ErrRefused, id, seq, last.Time.Format(time.RFC3339), last.Owner)
 		}
 		r.done[id] = last.Kind == manifest.TakeCheckpoint
+		begins, err := r.begin(ctx, id, last.Source.Seq+1)
+		if err != nil {
+			return err
+		}
+		complete = complete && r.done[id] && begins > 0
 	}
-	r.sources, err = topology.Sources(ctx, r.JS)
-	return err
+	if complete {
+		return fmt.Errorf("%w: the manifest is not empty: this system was rebuilt from %s already. Start dormouse serve",
+			ErrRefused, r.Bucket.URL())
+	}
+	return nil
+}
+
+// begin returns where the source stream of a shard begins that is there and can stay as it is; 0 without one.
+func (r *rebuilding) begin(ctx context.Context, id shardid.Shard, least uint64) (uint64, error) {
+	i := slices.IndexFunc(r.sources, func(source topology.Source) bool { return source.Shard == id })
+	if i < 0 {
+		return 0, nil
+	}
+	return topology.Begins(ctx, r.JS, r.sources[i], least)
 }
 
 // awaitQuiet waits until nobody has put an object for a while. One that comes meanwhile is somebody's who lives.
@@ -286,27 +308,12 @@ func (r *rebuilding) newest(ctx context.Context) (key string, at time.Time, err 
 	return key, at, nil
 }
 
-// lookAtSources refuses source streams that cannot go on above the archive, and a system that is rebuilt already.
-func (r *rebuilding) lookAtSources(ctx context.Context, whose bool) error {
-	complete := whose
+// lookAtSources refuses source streams that cannot go on above the archive.
+func (r *rebuilding) lookAtSources(ctx context.Context) (err error) {
 	for _, s := range r.shards {
-		i := slices.IndexFunc(r.sources, func(source topology.Source) bool { return source.Shard == s.ID })
-		complete = complete && i >= 0 && r.done[s.ID]
-		if i < 0 {
-			continue
-		}
-		seq, err := topology.Begins(ctx, r.JS, r.sources[i], s.highest+1)
-		if err != nil {
+		if r.begins[s.ID], err = r.begin(ctx, s.ID, s.highest+1); err != nil {
 			return err
 		}
-		if seq > 0 {
-			r.begins[s.ID] = seq
-		}
-		complete = complete && seq > 0
-	}
-	if complete {
-		return fmt.Errorf("%w: the manifest is not empty: this system was rebuilt from %s already. Start dormouse serve",
-			ErrRefused, r.Bucket.URL())
 	}
 	return nil
 }
@@ -446,8 +453,7 @@ func (r *rebuilding) sizeOf(id shardid.Shard) uint64 {
 func (r *rebuilding) makeStreams(ctx context.Context) error {
 	r.Tell.step("making the streams")
 	for _, source := range r.sources {
-		i := slices.IndexFunc(r.shards, func(s *shard) bool { return s.ID == source.Shard })
-		if i < 0 {
+		if !slices.ContainsFunc(r.shards, func(s *shard) bool { return s.ID == source.Shard }) {
 			continue
 		}
 		m, err := manifest.Open(ctx, r.JS, source.Shard)

@@ -38,7 +38,8 @@ type shard struct {
 // gone is a segment of the checkpoint's tree that is not there any more.
 type gone struct {
 	extent.Summary
-	above int // so many of the runs that are kept are older than its run
+	above int  // so many of the runs that are kept are older than its run
+	lost  bool // no merge has replaced it
 }
 
 // mayHave reports whether the segment may have had something of an extent.
@@ -74,7 +75,10 @@ func (s *shard) look(ctx context.Context) error {
 	if _, err := s.summaries(ctx, reached, "what the checkpoint has"); err != nil {
 		return err
 	}
-	return s.drop(missing)
+	if err := s.drop(missing); err != nil {
+		return err
+	}
+	return s.findLost(ctx)
 }
 
 // reaches reports whether a segment of the checkpoint's tree may have the same entries as a younger one.
@@ -163,7 +167,7 @@ func (s *shard) drop(missing map[string]bool) (err error) {
 				left++
 				continue
 			}
-			s.gone = append(s.gone, gone{seg, older})
+			s.gone = append(s.gone, gone{Summary: seg, above: older})
 			if s.kept, _, err = s.kept.Replace(tree.Replacement{Inputs: []string{key}}); err != nil {
 				return fmt.Errorf("shard %s: %w", s.ID, err)
 			}
@@ -180,7 +184,7 @@ func (s *shard) drop(missing map[string]bool) (err error) {
 func (s *shard) problems() (all []error) {
 	all = append(all, s.Unread...)
 	for _, g := range s.gone {
-		if s.damaged[g.Object.Key] == nil && s.isLost(g.Summary) {
+		if s.damaged[g.Object.Key] == nil && g.lost {
 			all = append(all, fmt.Errorf("segment %s is missing: it had %d entries of %d logs, from %s to %s",
 				g.Object.Key, g.Entries, g.Logs, g.First, g.Last))
 		}
@@ -191,30 +195,56 @@ func (s *shard) problems() (all []error) {
 	return all
 }
 
-// isLost reports whether no younger segments can be what a merge has made of one that is gone. One of which something
-// was cut may have been dropped, or be less.
-func (s *shard) isLost(g extent.Summary) bool {
-	if slices.ContainsFunc(s.Tree.Cuts(), func(c extent.Cut) bool { return c.MayTouch(g) }) {
-		return false
+// tally is what younger segments have that may have been in one that is gone.
+type tally struct {
+	log         string // the last one
+	logs        uint64
+	first, last bool // that of the gone segment's first log, and of its last
+	extent.Total
+}
+
+func (t *tally) add(e extent.Extent, g gone) {
+	if t.logs == 0 {
+		t.Total = extent.Total{MinSeq: e.First, MinTime: e.MinTime, MaxTime: e.MaxTime}
 	}
-	var have []extent.Summary
-	for _, n := range s.young {
-		for _, y := range n.segments {
-			if y.Overlaps(g.First, g.Last+"\x00") && y.MinSeq <= g.MaxSeq && y.MaxSeq >= g.MinSeq {
-				have = append(have, y)
+	if t.logs == 0 || e.Log != t.log {
+		t.logs++
+		t.log = e.Log
+	}
+	t.first, t.last = t.first || e.Log == g.First, t.last || e.Log == g.Last
+	t.Entries += e.Count
+	t.Bytes += e.Bytes
+	t.MinSeq, t.MaxSeq = min(t.MinSeq, e.First), max(t.MaxSeq, e.Last)
+	t.MinTime, t.MaxTime = min(t.MinTime, e.MinTime), max(t.MaxTime, e.MaxTime)
+}
+
+// has reports whether that can be all of the gone segment.
+func (t *tally) has(g gone) bool {
+	return t.logs >= g.Logs && t.first && t.last && t.Entries >= g.Entries && t.Bytes >= g.Bytes &&
+		t.MinSeq <= g.MinSeq && t.MaxSeq >= g.MaxSeq && t.MinTime <= g.MinTime && t.MaxTime >= g.MaxTime
+}
+
+// findLost finds out which segments that are gone cannot be in what a merge has made. One of which something was cut may
+// have been dropped, or be less; of that nobody can say.
+func (s *shard) findLost(ctx context.Context) error {
+	if len(s.gone) == 0 {
+		return nil
+	}
+	have := make([]tally, len(s.gone))
+	err := s.walk(ctx, 0, s.young, "what is gone", func(_ string, of []found) {
+		for _, f := range of {
+			for i, g := range s.gone {
+				if g.mayHave(f.Extent) {
+					have[i].add(f.Extent, g)
+				}
 			}
 		}
+	})
+	for i, g := range s.gone {
+		s.gone[i].lost = !have[i].has(g) &&
+			!slices.ContainsFunc(s.Tree.Cuts(), func(c extent.Cut) bool { return c.MayTouch(g.Summary) })
 	}
-	if len(have) == 0 {
-		return true
-	}
-	first, last := have[0].First, have[0].Last
-	for _, y := range have {
-		first, last = min(first, y.First), max(last, y.Last)
-	}
-	t := extent.TotalOf(have)
-	return t.Entries < g.Entries || t.MinSeq > g.MinSeq || t.MaxSeq < g.MaxSeq || t.MinTime > g.MinTime ||
-		t.MaxTime < g.MaxTime || first > g.First || last < g.Last
+	return err
 }
 
 // Open implements contents.Opener.
