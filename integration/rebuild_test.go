@@ -12,9 +12,9 @@ import (
 	"dormouse/internal/proc"
 )
 
-// TestRebuild: JetStream and the local disk are lost. What was archived is read from the bucket at once, and by a system
-// that is made out of it, also through objects that nobody committed; new entries come above. Rebuild refuses a second
-// time, and beside a process that runs.
+// TestRebuild: JetStream and the local disk are lost. What was archived is read from the bucket at once, and by a
+// system that is made out of it, also through objects that nobody committed; new entries come above. Rebuild refuses a
+// second time, and beside a process that runs.
 func TestRebuild(t *testing.T) {
 	for name, bucket := range map[string]func(t *testing.T) string{
 		"file": func(t *testing.T) string { return "file://" + filepath.Join(t.TempDir(), "archive") },

@@ -46,7 +46,7 @@ stop it before.
 With --data it starts the NATS server that serve embeds, on the same directory, for as long as it runs. Where tenants
 were spread over shards, say over how many (--shards): the bucket does not, but a number that is wrong for a log that it
 has is refused.`,
-		Example: `  dormouse rebuild --archive 's3://logs/prod?region=eu-central-1' --nats-context prod --shards 8 --replicas 3
+		Example: `  dormouse rebuild --archive 's3://logs?region=eu-central-1' --nats-context prod --shards 8 --replicas 3
   dormouse rebuild --archive file:///var/lib/dormouse/archive --data /var/lib/dormouse`,
 		Args:              usageArgs(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -91,8 +91,8 @@ func (o *rebuildOrder) run(cmd *cobra.Command) error {
 		return err
 	}
 	for _, s := range shards {
-		fmt.Fprintf(cmd.OutOrStdout(), "shard %s: %d segments with %d entries are live, %d of them taken as they were and %d "+
-			"written anew beyond the checkpoint; its stream goes on at sequence %d\n", s.ID, s.Segments, s.Entries, s.Taken,
+		fmt.Fprintf(cmd.OutOrStdout(), "shard %s: %d segments with %d entries are live, %d of them beyond its checkpoint as "+
+			"they were and %d written anew; its stream goes on at sequence %d\n", s.ID, s.Segments, s.Entries, s.Taken,
 			s.Written, s.Next)
 		if s.Other > 0 {
 			fmt.Fprintf(cmd.OutOrStdout(), "shard %s: %d entries gave way to later ones with their sequences, as after a power "+
@@ -142,7 +142,8 @@ func (o *rebuildOrder) connect(cmd *cobra.Command) (js jetstream.JetStream, shut
 	ctx, end := context.WithCancelCause(cmd.Context())
 	cmd.SetContext(ctx)
 	nc, err := nats.Connect("", server.InProcess(), nats.Name("dormouse rebuild"),
-		nats.ClosedHandler(func(nc *nats.Conn) { end(natsEnd{closedError(nc.LastError())}) }), nats.NoCallbacksAfterClientClose())
+		nats.ClosedHandler(func(nc *nats.Conn) { end(natsEnd{closedError(nc.LastError())}) }),
+		nats.NoCallbacksAfterClientClose())
 	if err != nil {
 		return nil, nil, errors.Join(err, stop())
 	}

@@ -30,8 +30,8 @@ func BeginManifest(ctx context.Context, js jetstream.JetStream, cfg Config) erro
 		return err
 	}
 	if len(shards) > 0 {
-		return fmt.Errorf("%w: stream %s has records of shards %v and goes on at %d, and the archive knows records up to %d: "+
-			"delete that stream if nothing of it is needed, and begin again", ErrRefused, wire.ManifestStream, shards,
+		return fmt.Errorf("%w: stream %s has records of shards %v and goes on at %d, and the archive knows records up to "+
+			"%d: delete that stream if nothing of it is needed, and begin again", ErrRefused, wire.ManifestStream, shards,
 			stream.CachedInfo().State.LastSeq+1, cfg.FirstRecord-1)
 	}
 	// What it drops is at most the name of a system that has no bucket yet.

@@ -1,6 +1,7 @@
 package rebuild
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,7 +39,7 @@ func (s *shard) build(ctx context.Context) (b Built, err error) {
 }
 
 func (s *shard) try(ctx context.Context) (b Built, err error) {
-	if err := s.condense(ctx, mostNodes); err != nil {
+	if err := s.condense(ctx, cmp.Or(s.most, mostNodes)); err != nil {
 		return b, err
 	}
 	p, err := s.plan(ctx)

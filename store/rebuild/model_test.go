@@ -36,6 +36,7 @@ type world struct {
 	committed map[string][]entry.Entry // that are not cut
 	buffered  map[string][]entry.Entry
 	put       map[string][]entry.Entry // ever, committed or not
+	most      int                      // nodes that are compared at a time
 }
 
 func newWorld(t testing.TB, seed uint64) *world {
@@ -254,7 +255,7 @@ func (w *world) rebuilt() (*shard, Built) {
 	w.t.Helper()
 	found, err := alone.Survey(w.t.Context(), w.bucket)
 	w.must(err)
-	s := &shard{Shard: found[0], bucket: w.bucket, damaged: make(map[string]error)}
+	s := &shard{Shard: found[0], bucket: w.bucket, damaged: make(map[string]error), most: w.most}
 	w.must(s.look(w.t.Context()))
 	b, err := s.build(w.t.Context())
 	w.must(err)
@@ -324,6 +325,9 @@ func TestModel(t *testing.T) {
 	taken, written := 0, 0
 	for seed := range uint64(60) {
 		w := newWorld(t, seed)
+		if seed%5 == 0 {
+			w.most = 3 // the others are written anew first
+		}
 		for range 40 + w.rand.IntN(100) {
 			w.some()
 		}

@@ -13,7 +13,7 @@ type node struct {
 	segments []extent.Summary
 	ofTree   bool           // the checkpoint has it: where entries differ, its ones are right
 	adds     bool           // it has entries that what is kept has not
-	anew     bool           // it has to be written anew: some of its entries are elsewhere too, or are not to be in the tree
+	anew     bool           // it has to be written anew: some of its entries are elsewhere too, or do not belong there
 	older    map[*node]bool // nodes whose entries of some log come before this one's
 }
 

@@ -74,7 +74,8 @@ func last(of []found, runs int) (seq uint64) {
 	return seq
 }
 
-// relate finds out what nodes add to the oldest runs, which of them have to be written anew, and what comes before what.
+// relate finds out what nodes add to the oldest runs, which of them have to be written anew, and what comes before
+// what.
 func (s *shard) relate(ctx context.Context, runs int, nodes []*node) error {
 	for _, n := range nodes {
 		n.adds, n.anew, n.older = false, false, make(map[*node]bool)

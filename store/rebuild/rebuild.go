@@ -1,12 +1,12 @@
 // Package rebuild makes a system out of a bucket whose JetStream was lost: of each shard a tree with all that was
 // committed, a manifest that begins with it, and source streams whose sequences go on above.
 //
-// It deletes nothing. What it puts before it is killed are objects like those that a worker puts and does not commit, so
-// that it can be run again at any time. The records come behind all that they name, the system's identity behind the
+// It deletes nothing. What it puts before it is killed are objects like those that a worker puts and does not commit,
+// so that it can be run again at any time. The records come behind all that they name, the system's identity behind the
 // records, and the source streams last: until then no process serves the system.
 //
-// Open shard.go for what is looked at, plan.go for what is kept of a checkpoint and what comes on top, write.go for what
-// has to be written anew; store/alone for how a bucket is read without it.
+// Open shard.go for what is looked at, plan.go for what is kept of a checkpoint and what comes on top, write.go for
+// what has to be written anew; store/alone for how a bucket is read without it.
 package rebuild
 
 import (
@@ -211,8 +211,8 @@ func (p putter) Put(ctx context.Context, key string, data []byte) error {
 	return p.Bucket.Put(ctx, key, data)
 }
 
-// lookAtJetStream refuses a system that runs, one that ever committed anything, and one that is rebuilt. whose says that
-// it is known already whose the bucket is.
+// lookAtJetStream refuses a system that runs, one that ever committed anything, and one that is rebuilt. whose says
+// that it is known already whose the bucket is.
 func (r *rebuilding) lookAtJetStream(ctx context.Context, whose bool) error {
 	alive, err := client.New(r.JS.Conn(), r.JS).Alive(ctx)
 	if err != nil {
@@ -402,7 +402,8 @@ func (r *rebuilding) beginManifest(ctx context.Context) error {
 	return topology.BeginManifest(ctx, r.JS, cfg)
 }
 
-// record appends the records of shards: a claim, whose sequences are those of a stream that is gone, and the checkpoint.
+// record appends the records of shards: a claim, whose sequences are those of a stream that is gone, and the
+// checkpoint.
 func (r *rebuilding) record(ctx context.Context, report []Shard) error {
 	for i, one := range report {
 		r.Tell.step("shard %s: recording its checkpoint in the manifest", one.ID)

@@ -33,6 +33,7 @@ type shard struct {
 	lowest  uint64    // sequence of young; entries below it are in kept only
 	highest uint64    // sequence that was ever seen of the shard
 	size    uint64    // of the checkpoint that was put
+	most    int       // nodes that are compared at a time; 0 is mostNodes
 }
 
 // gone is a segment of the checkpoint's tree that is not there any more.
@@ -179,8 +180,8 @@ func (s *shard) drop(missing map[string]bool) (err error) {
 	return nil
 }
 
-// problems says which objects are missing or damaged, those last that were met last. What a merge has replaced since the
-// checkpoint is not missing.
+// problems says which objects are missing or damaged, those last that were met last. What a merge has replaced since
+// the checkpoint is not missing.
 func (s *shard) problems() (all []error) {
 	all = append(all, s.Unread...)
 	for _, g := range s.gone {
@@ -224,8 +225,8 @@ func (t *tally) has(g gone) bool {
 		t.MinSeq <= g.MinSeq && t.MaxSeq >= g.MaxSeq && t.MinTime <= g.MinTime && t.MaxTime >= g.MaxTime
 }
 
-// findLost finds out which segments that are gone cannot be in what a merge has made. One of which something was cut may
-// have been dropped, or be less; of that nobody can say.
+// findLost finds out which segments that are gone cannot be in what a merge has made. One of which something was cut
+// may have been dropped, or be less; of that nobody can say.
 func (s *shard) findLost(ctx context.Context) error {
 	if len(s.gone) == 0 {
 		return nil

@@ -162,8 +162,8 @@ func (s *shard) write(ctx context.Context, nodes []*node, runs int) (w *writing,
 	return w, w.flush(ctx)
 }
 
-// take takes the next entry: what all lanes have of one log and sequence. That is one entry as a rule. But if the source
-// stream lost its end in a power failure, it uses sequences again, and what a worker had put of before was not
+// take takes the next entry: what all lanes have of one log and sequence. That is one entry as a rule. But if the
+// source stream lost its end in a power failure, it uses sequences again, and what a worker had put of before was not
 // committed. Then the checkpoint's entry is right, and else the later one.
 func (w *writing) take(ctx context.Context) error {
 	w.key = w.key[:0]
