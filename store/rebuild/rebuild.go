@@ -145,7 +145,6 @@ func (r *rebuilding) run(ctx context.Context) ([]Shard, error) {
 
 // look looks at the bucket and at JetStream, and refuses what cannot be rebuilt.
 func (r *rebuilding) look(ctx context.Context) error {
-	r.Tell.step("looking at JetStream and at the bucket")
 	whose, err := identity.Restorable(ctx, r.JS, r.Bucket)
 	anonymous := errors.Is(err, identity.ErrMissing)
 	if err != nil && !anonymous {
@@ -157,6 +156,7 @@ func (r *rebuilding) look(ctx context.Context) error {
 	if err := r.awaitQuiet(ctx); err != nil {
 		return err
 	}
+	r.Tell.step("looking at what is in %s", r.Bucket.URL())
 	found, err := alone.Survey(ctx, r.Bucket)
 	if err != nil {
 		return err
