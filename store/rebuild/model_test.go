@@ -322,8 +322,11 @@ func (w *world) uncut(what string, t tree.Tree) {
 // TestModel: whatever owners and workers had done, a rebuilt tree has all that was committed, once each and in order.
 // Doing it again, with what the first one has put, gives the same, and nothing is written then.
 func TestModel(t *testing.T) {
-	taken, written := 0, 0
-	for seed := range uint64(60) {
+	taken, written, seeds := 0, 0, uint64(150)
+	if testing.Short() {
+		seeds = 30
+	}
+	for seed := range seeds {
 		w := newWorld(t, seed)
 		if seed%5 == 0 {
 			w.most = 3 // the others are written anew first

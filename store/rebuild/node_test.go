@@ -67,7 +67,8 @@ func TestHighest(t *testing.T) {
 	}
 }
 
-// TestTreesEntryIsRight: where another object has another entry of the same sequence, it is the checkpoint's that stays.
+// TestTreesEntryIsRight: where another object has another entry of the same sequence, it is the checkpoint's that
+// stays.
 func TestTreesEntryIsRight(t *testing.T) {
 	w := newWorld(t, 1)
 	w.publish("t.a")

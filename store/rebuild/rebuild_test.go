@@ -224,8 +224,8 @@ func TestKilledAtEachStep(t *testing.T) {
 	}
 }
 
-// mayServe holds that a process is, or is not, refused that is started now. One that served before the records are there
-// would take all that was archived for garbage.
+// mayServe holds that a process is, or is not, refused that is started now. One that served before the records are
+// there would take all that was archived for garbage.
 func (l *lost) mayServe(when string, want bool) {
 	l.t.Helper()
 	if _, err := l.js.Stream(l.t.Context(), wire.ManifestStream); errors.Is(err, jetstream.ErrStreamNotFound) {
