@@ -35,7 +35,8 @@ func newRebuildCommand() *cobra.Command {
 		Short: "Make a system out of a bucket when JetStream was lost",
 		Long: `Rebuild makes a system out of what the bucket has, on a NATS server or cluster that knows nothing of it: all
 streams were lost, and all local disks. Afterwards dormouse serve goes on with everything that was committed, and new
-entries come above. What was acknowledged and not archived yet is gone with JetStream.
+entries come above. What was acknowledged and not archived yet is gone with JetStream, and so are the policies: set
+them again (dormouse policy set).
 
 It names the objects that are missing or damaged, and goes on without them only with --despite-damage. It deletes
 nothing, and can be run again when it was interrupted. It refuses when the manifest has a record of an owner, when a

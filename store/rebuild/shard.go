@@ -225,6 +225,13 @@ func (t *tally) has(g gone) bool {
 		t.MinSeq <= g.MinSeq && t.MaxSeq >= g.MaxSeq && t.MinTime <= g.MinTime && t.MaxTime >= g.MaxTime
 }
 
+// mayHaveLeft reports whether a segment may have been dropped, or become less, by a cut, or by a later one of the same
+// policy.
+func mayHaveLeft(c extent.Cut, s extent.Summary) bool {
+	from, to := c.Range()
+	return c.MayTouch(s) || c.Kept && s.Overlaps(from, to)
+}
+
 // findLost finds out which segments that are gone cannot be in what a merge has made. One of which something was cut
 // may have been dropped, or be less; of that nobody can say.
 func (s *shard) findLost(ctx context.Context) error {
@@ -243,7 +250,7 @@ func (s *shard) findLost(ctx context.Context) error {
 	})
 	for i, g := range s.gone {
 		s.gone[i].lost = !have[i].has(g) &&
-			!slices.ContainsFunc(s.Tree.Cuts(), func(c extent.Cut) bool { return c.MayTouch(g.Summary) })
+			!slices.ContainsFunc(s.Tree.Cuts(), func(c extent.Cut) bool { return mayHaveLeft(c, g.Summary) })
 	}
 	return err
 }

@@ -99,4 +99,11 @@ func TestNothingLost(t *testing.T) {
 	if problems := s.problems(); len(problems) != 1 || len(s.gone) != 3 {
 		t.Errorf("%d segments are gone, of which %v, want %s", len(s.gone), problems, lost)
 	}
+	// What a policy does not keep may have gone since.
+	s.Tree, err = s.Tree.Cut(w.record+1, extent.Cut{Logs: "t.>", UpTo: w.seq, Before: 1, Kept: true})
+	w.must(err)
+	w.must(s.look(t.Context()))
+	if problems := s.problems(); len(problems) != 0 {
+		t.Errorf("with a policy %v", problems)
+	}
 }
