@@ -32,6 +32,7 @@ func TestReadme(t *testing.T) {
 		"gc", "rebuild", "bench"} {
 		known += help(command)
 	}
+	known += help("policy", "set")
 	for _, code := range codeInText.FindAllString(string(readme), -1) {
 		if !strings.Contains(code, "dormouse") && !strings.HasPrefix(code, "`--") {
 			continue // somebody else's flags
