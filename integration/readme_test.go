@@ -29,7 +29,7 @@ func TestReadme(t *testing.T) {
 	}
 	known := help()
 	for _, command := range []string{"serve", "publish", "read", "ls", "stat", "status", "provision", "verify", "delete",
-		"gc", "bench"} {
+		"gc", "rebuild", "bench"} {
 		known += help(command)
 	}
 	for _, code := range codeInText.FindAllString(string(readme), -1) {

@@ -61,7 +61,8 @@ the YAML file named by --config; the flag wins over the environment, and that ov
 	root.PersistentFlags().String("config", "", "YAML `FILE` with flag names as keys")
 	root.AddCommand(
 		newServeCommand(), newProvisionCommand(), newPublishCommand(), newReadCommand(), newLsCommand(), newStatCommand(),
-		newVerifyCommand(), newDeleteCommand(), newPolicyCommand(), newGCCommand(), newStatusCommand(), newBenchCommand(),
+		newVerifyCommand(), newDeleteCommand(), newPolicyCommand(), newGCCommand(), newRebuildCommand(), newStatusCommand(),
+		newBenchCommand(),
 		&cobra.Command{
 			Use: "version", Short: "Print the version", Args: usageArgs(cobra.NoArgs),
 			Run: func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), buildVersion()) },

@@ -79,8 +79,8 @@ func everyCommand(t *testing.T) (lines [][]string) {
 	t.Helper()
 	args := map[string][]string{
 		"serve": serveHere(t), "publish": {"a.b"}, "read": {"a.b"}, "stat": {"a.b"},
-		"delete": {"a.b", "--yes"},
-		"bench":  {"drain", "--entries", "1", "--runs", "1", "--dir", t.TempDir()},
+		"delete": {"a.b", "--yes"}, "rebuild": {"--archive", "file://" + t.TempDir()},
+		"bench": {"drain", "--entries", "1", "--runs", "1", "--dir", t.TempDir()},
 	}
 	for _, cmd := range newRootCommand().Commands() {
 		if cmd.Flag("nats-url") != nil {

@@ -36,7 +36,9 @@ const Patience = 20 * time.Second
 // leaves it behind after two seconds, with a line in the log.
 func Main(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/RussellLuo/timingwheel/delayqueue.(*DelayQueue).Offer"),
-		goleak.IgnoreAnyFunction("dormouse/scheduler.(*clock).stop.func1"))
+		goleak.IgnoreAnyFunction("dormouse/scheduler.(*clock).stop.func1"),
+		// The client leaves it behind when the connection is closed while something is published.
+		goleak.IgnoreAnyFunction("github.com/nats-io/nats.go/jetstream.(*jetStream).resetPendingAcksOnReconnect"))
 }
 
 // System is a NATS server with Dormouse's streams, and a bucket. Nodes and owners come and go on it. Shard 0 is the one

@@ -11,6 +11,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"dormouse/ingest/ingesttest"
 	"dormouse/internal/extent"
 	"dormouse/internal/jsapi"
 	"dormouse/internal/streamreader"
@@ -340,8 +341,13 @@ func TestYoungGarbage(t *testing.T) {
 	if reply.Cut.Record == 0 {
 		t.Fatal("not cut")
 	}
-	for there() {
-		time.Sleep(time.Millisecond)
+	if err := ingesttest.Ended(t, "the sweep", func() error {
+		for there() {
+			time.Sleep(time.Millisecond)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
 	}
 	if refused := o.offered(t, young, extents); !slices.Equal(refused, []string{"t.a"}) {
 		t.Errorf("a commit of a deleted object has refused %q", refused)

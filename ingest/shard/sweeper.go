@@ -162,7 +162,13 @@ func (s *sweeper) list(ctx context.Context, young bool) (garbage []extent.Segmen
 
 // ask has a sweep begun at once, if none that was asked for waits; young ones go only if something was cut.
 func (s *sweeper) ask(young bool) {
-	offer(s.asked, young && s.mayBeYoung())
+	young = young && s.mayBeYoung()
+	for !offer(s.asked, young) && young { // one that waits may be for less
+		select {
+		case <-s.asked:
+		default:
+		}
+	}
 }
 
 // mayBeYoung reports whether something was cut, so that segments of any age may go.

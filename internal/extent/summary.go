@@ -29,15 +29,22 @@ type Summary struct {
 
 // Summarize sums up extents of an object, which are ascending by log and not empty.
 func Summarize(object Segment, extents []Extent) Summary {
-	s := Summary{Object: object, First: extents[0].Log, Last: extents[len(extents)-1].Log, MinSeq: extents[0].First,
-		MinTime: extents[0].MinTime, MaxTime: extents[0].MaxTime, Logs: uint64(len(extents))}
+	s := Summary{Object: object, First: extents[0].Log, MinSeq: extents[0].First, MinTime: extents[0].MinTime,
+		MaxTime: extents[0].MaxTime}
 	for _, e := range extents {
-		s.Entries += e.Count
-		s.Bytes += e.Bytes
-		s.MinSeq, s.MaxSeq = min(s.MinSeq, e.First), max(s.MaxSeq, e.Last)
-		s.MinTime, s.MaxTime = min(s.MinTime, e.MinTime), max(s.MaxTime, e.MaxTime)
+		s.Add(e)
 	}
 	return s
+}
+
+// Add adds the extent of the next log.
+func (s *Summary) Add(e Extent) {
+	s.Last = e.Log
+	s.Logs++
+	s.Entries += e.Count
+	s.Bytes += e.Bytes
+	s.MinSeq, s.MaxSeq = min(s.MinSeq, e.First), max(s.MaxSeq, e.Last)
+	s.MinTime, s.MaxTime = min(s.MinTime, e.MinTime), max(s.MaxTime, e.MaxTime)
 }
 
 // Validate reports which part of the invariant does not hold.

@@ -67,7 +67,7 @@ var Groups = []Group{
 	}},
 	{"Archiving", []Metric{
 		{Name: "dormouse_sync_delay_seconds", Type: histogram, Role: ingest,
-			Question: "How long does an entry wait until it is in the archive? It should stay near `--max-delay`, or a policy's."},
+			Question: "How long does an entry wait until it is archived? It should stay near `--max-delay` or a policy's."},
 		{Name: "dormouse_stream_lag", Type: gauge, Role: ingest,
 			Question: "How many entries is the archive behind? For long above what comes in within " +
 				"`--max-delay`: it does not keep up."},

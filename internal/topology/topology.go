@@ -25,6 +25,8 @@ type Config struct {
 	RequeueAfter time.Duration // age limit of the SyncQueue, so that one copy of a work item lives
 	Lease        time.Duration // age limit of the leases
 	Trim         bool          // source streams will be purged behind the archive: what that would break is refused
+	// FirstRecord is where a manifest stream that is made begins; 0 is 1.
+	FirstRecord uint64
 	// HasArchive tells whether anything of a shard is archived. Without it no stream gets another prefix.
 	HasArchive func(context.Context, shardid.Shard) (bool, error)
 }
@@ -176,6 +178,7 @@ func ensureManifest(ctx context.Context, js jetstream.JetStream, cfg Config) err
 		Replicas:    cfg.Replicas,
 		DenyDelete:  true,
 		AllowDirect: false, // a direct read may come from a replica that is behind, and would hide a record
+		FirstSeq:    cfg.FirstRecord,
 	})
 	if err != nil {
 		return err

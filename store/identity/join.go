@@ -52,7 +52,7 @@ func join(ctx context.Context, js jetstream.JetStream, b *bucket.Bucket, warn wa
 			return system, compare(system, held, b, missing)
 		case system.none() && !missing:
 			return Identity{}, fmt.Errorf("%w: archive %s is %s, and this NATS knows no system yet: give an --archive of "+
-				"its own. If that system is gone, what it archived is still there: keep it. If nothing but %s is in it, "+
+				"its own. If that system's JetStream was lost, dormouse rebuild has it go on here. If nothing but %s is in it, "+
 				"remove that",
 				ErrRefused, b.URL(), held, Key)
 		case system.none():
@@ -173,7 +173,7 @@ func mayBegin(ctx context.Context, js jetstream.JetStream, b *bucket.Bucket, war
 		}
 		if ofShard.MatchString(s.Key) {
 			return fmt.Errorf("%w: archive %s has objects of another system, such as %s, or of this one, whose NATS lost "+
-				"its memory: give an empty place", ErrRefused, b.URL(), s.Key)
+				"its memory: give an empty place, or have it go on with dormouse rebuild", ErrRefused, b.URL(), s.Key)
 		}
 		if n++; n == someKeys {
 			break
