@@ -90,7 +90,9 @@ func TestPolicyThatExpiresAsks(t *testing.T) {
 		{"rm *.*", "", "> 30d"},
 		{"set b.c --keep 40d", "entries older than 40d expire", "b.c 40d, > 30d"},
 		{"rm b.c", "entries older than 30d expire, as > says", "> 30d"},
-		{"rm >", "", ""},
+		{"set b.c --keep 5d", "entries older than 5d expire", "b.c 5d, > 30d"},
+		{"rm >", "", "b.c 5d"},
+		{"rm b.c", "", ""},
 	}
 	for _, step := range steps {
 		before, args := all(), append([]string{"policy"}, strings.Fields(step.args)...)

@@ -214,15 +214,14 @@ func (w *Watcher) obey(heard map[string]Kept) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.mu.failed, w.mu.faults = nil, faults
-	if !w.isKnown() {
+	if !set.Equal(w.set.Load()) {
+		w.log.Info("policies are in force", "policies", set.Len())
+		w.set.Store(set)
+		close(w.mu.changed)
+		w.mu.changed = make(chan struct{})
+	}
+	if !w.isKnown() { // last, for who awaits that looks at the set next
 		close(w.known)
 	}
-	if set.Equal(w.set.Load()) {
-		return nil
-	}
-	w.log.Info("policies are in force", "policies", set.Len())
-	w.set.Store(set)
-	close(w.mu.changed)
-	w.mu.changed = make(chan struct{})
 	return nil
 }
