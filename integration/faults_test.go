@@ -60,7 +60,7 @@ func TestDiskFull(t *testing.T) {
 	in := newInstance(t, fast...)
 	archive := "file://" + filepath.Join(t.TempDir(), "archive")
 	in.args = append(in.args, "--archive", archive)
-	if err := syscall.Mount("tmpfs", in.data, "tmpfs", 0, "size=288m"); err != nil {
+	if err := syscall.Mount("tmpfs", in.data, "tmpfs", 0, "size=340m"); err != nil {
 		t.Fatalf("a small disk needs the right to mount a tmpfs: %v", err)
 	}
 	t.Cleanup(func() {

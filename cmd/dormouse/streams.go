@@ -59,7 +59,7 @@ func retryStreams[T any](ctx context.Context, within time.Duration, warn func(wh
 		case errors.As(err, &api) && api.ErrorCode == errCodePeers:
 			warn("JetStream has too few servers for the streams, are as many up as --replicas says? Trying again", err)
 		case errors.As(err, &api) && api.ErrorCode == errCodeStorage:
-			warn("JetStream has no room to reserve for the streams, free 300 MiB on its disk or raise its limits; trying again",
+			warn("JetStream has no room to reserve for the streams, free 330 MiB on its disk or raise its limits; trying again",
 				err)
 		default:
 			warn("the streams are not ready; trying again", err)
