@@ -379,6 +379,7 @@ func TestMergesWaitForSyncs(t *testing.T) {
 	pool.busy.Store(2)
 	m.merge(runs...)
 	m.until("another one is in hand", m.inHand)
+	time.Sleep(3 * idlePoll) // the server says so before the pool has it
 	pool.join()
 	if pool.count(abandoned) != 1 {
 		t.Errorf("%d were given back", pool.count(abandoned))
