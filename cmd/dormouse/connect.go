@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"dormouse/internal/outage"
+	"dormouse/store/client"
 )
 
 // addConnectFlags adds the flags that say which NATS to talk to.
@@ -133,4 +134,13 @@ func serverOptions(log *slog.Logger, refused func(error)) []nats.Option {
 func refusedLogin(err error) bool {
 	return errors.Is(err, nats.ErrAuthorization) || errors.Is(err, nats.ErrAuthExpired) ||
 		errors.Is(err, nats.ErrAuthRevoked) || errors.Is(err, nats.ErrAccountAuthExpired)
+}
+
+// ownersOf connects to those who own the shards of a system.
+func ownersOf(cmd *cobra.Command) (owners *client.Client, shut func(), err error) {
+	nc, js, err := connect(cmd)
+	if err != nil {
+		return nil, nil, err
+	}
+	return client.New(nc, js), nc.Close, nil
 }

@@ -99,17 +99,16 @@ func whoAsks() string {
 		host = h
 	}
 	who := name + "@" + host
-	return who[:min(len(who), wire.MaxCutText)]
+	return strings.ToValidUTF8(who[:min(len(who), wire.MaxCutText)], "") // a name may be any bytes, and be cut within one
 }
 
 func deleteLogs(cmd *cobra.Command, c extent.Cut, wait, yes bool) error {
-	nc, js, err := connect(cmd)
+	owners, shut, err := ownersOf(cmd)
 	if err != nil {
 		return err
 	}
-	defer nc.Close()
+	defer shut()
 	ctx := cmd.Context()
-	owners := client.New(nc, js)
 	sources, err := owners.Sources(ctx)
 	if err != nil {
 		return err
@@ -119,8 +118,8 @@ func deleteLogs(cmd *cobra.Command, c extent.Cut, wait, yes bool) error {
 			"give a time", len(sources))
 	}
 	if !yes {
-		open, shut := archiveOf(cmd, js)
-		defer shut()
+		open, shutArchive := archiveOf(cmd, owners.JS())
+		defer shutArchive()
 		what, err := whatIsThere(ctx, owners, open, c.Logs)
 		if err != nil {
 			return anotherWay(cmd, err)

@@ -33,13 +33,12 @@ committed, and write the segments anew that have something of what was deleted. 
 }
 
 func collectGarbage(cmd *cobra.Command, dryRun bool) error {
-	nc, js, err := connect(cmd)
+	owners, shut, err := ownersOf(cmd)
 	if err != nil {
 		return err
 	}
-	defer nc.Close()
+	defer shut()
 	ctx := cmd.Context()
-	owners := client.New(nc, js)
 	sources, err := owners.Sources(ctx)
 	if err != nil {
 		return err

@@ -118,7 +118,7 @@ func (o *rebuildOrder) connect(cmd *cobra.Command) (js jetstream.JetStream, shut
 		nc, js, err := connect(cmd)
 		return js, func() error { nc.Close(); return nil }, err
 	}
-	for _, name := range []string{"nats-url", "nats-context", "nats-creds"} {
+	for _, name := range natsFlags {
 		if cmd.Flags().Changed(name) {
 			return nil, nil, usageErrorf("give either --data or --%s, not both", name)
 		}

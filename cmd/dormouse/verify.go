@@ -9,7 +9,6 @@ import (
 	"dormouse/internal/logid"
 	"dormouse/store/alone"
 	"dormouse/store/bucket"
-	"dormouse/store/client"
 	"dormouse/store/identity"
 	"dormouse/store/verify"
 )
@@ -100,12 +99,12 @@ func bucketOf(cmd *cobra.Command) (b *bucket.Bucket, shut func(), err error) {
 
 // namedBucket opens the bucket that the server names, or --archive as another way to it.
 func namedBucket(cmd *cobra.Command) (*bucket.Bucket, error) {
-	nc, js, err := connect(cmd)
+	owners, shut, err := ownersOf(cmd)
 	if err != nil {
 		return nil, err
 	}
-	defer nc.Close()
-	named, err := client.New(nc, js).Archive(cmd.Context())
+	defer shut()
+	named, err := owners.Archive(cmd.Context())
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +112,7 @@ func namedBucket(cmd *cobra.Command) (*bucket.Bucket, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := identity.Verify(cmd.Context(), js, b); err != nil {
+	if err := identity.Verify(cmd.Context(), owners.JS(), b); err != nil {
 		return nil, errors.Join(anotherWay(cmd, err), b.Close())
 	}
 	return b, nil
@@ -135,13 +134,12 @@ func verifyArchive(cmd *cobra.Command, log string) error {
 		}
 		return tellVerified(cmd, report)
 	}
-	nc, js, err := connect(cmd)
+	owners, shutOwners, err := ownersOf(cmd)
 	if err != nil {
 		return err
 	}
-	defer nc.Close()
+	defer shutOwners()
 	ctx := cmd.Context()
-	owners := client.New(nc, js)
 	named, err := owners.Archive(ctx)
 	if err != nil {
 		return err

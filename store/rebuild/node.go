@@ -41,7 +41,7 @@ func inOrder(nodes []*node) []step {
 			}
 		}
 		after := edges(nodes, steps)
-		sorted, core := arrange(after)
+		sorted, core := sortSteps(after)
 		if len(core) == 0 {
 			ordered := make([]step, len(sorted))
 			for i, s := range sorted {
@@ -74,9 +74,9 @@ func edges(nodes []*node, steps map[*node]*step) map[*step]map[*step]bool {
 	return after
 }
 
-// arrange sorts steps, the least name first where there is a choice. core is not empty when that is not possible: the
+// sortSteps sorts steps, the least name first where there is a choice. core is not empty when that is not possible: the
 // steps that are on circles, or between two of them.
-func arrange(after map[*step]map[*step]bool) (sorted, core []*step) {
+func sortSteps(after map[*step]map[*step]bool) (sorted, core []*step) {
 	before := make(map[*step]map[*step]bool) // the other way round
 	for s, older := range after {
 		for o := range older {

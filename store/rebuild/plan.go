@@ -9,8 +9,6 @@ import (
 	"dormouse/store/contents"
 )
 
-func compare[T cmp.Ordered](a, b T) int { return cmp.Compare(a, b) }
-
 // plan says which nodes come on top of which runs of the checkpoint's tree.
 type plan struct {
 	runs  int    // oldest ones that stay
@@ -103,7 +101,7 @@ func (s *shard) relate(ctx context.Context, runs int, nodes []*node) error {
 
 // chain relates the nodes that have extents of one log: those that overlap are written anew, the others are in order.
 func chain(of []found) {
-	slices.SortFunc(of, func(a, b found) int { return compare(a.First, b.First) })
+	slices.SortFunc(of, func(a, b found) int { return cmp.Compare(a.First, b.First) })
 	var before, now []*node
 	var end uint64
 	for _, f := range of {
