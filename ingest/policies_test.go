@@ -1,12 +1,15 @@
 package ingest
 
 import (
+	"errors"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
 	"dormouse/ingest/shard"
 	"dormouse/internal/policy"
+	"dormouse/internal/wire"
 	"dormouse/store/policies"
 )
 
@@ -36,5 +39,20 @@ func TestPoliciesReachTheOwners(t *testing.T) {
 	s.Until("the log of the policy to be queued", func() bool { return n.metric("dormouse_logs_queued") == 1 })
 	if got := n.metric("dormouse_policies"); got != 3 {
 		t.Errorf("dormouse_policies is %v", got)
+	}
+}
+
+// TestWhatDoesNotExpireIsRemarked, by who owns the shard.
+func TestWhatDoesNotExpireIsRemarked(t *testing.T) {
+	s := newShardStates()
+	s.set(3, shardStatus{state: wire.ShardOwned, progress: &shard.Progress{}})
+	s.advance(3).Expires(errors.New("no room"))
+	if lines := s.remarks(); len(lines) != 1 || !strings.Contains(lines[0], "shard 3") ||
+		!strings.Contains(lines[0], "no room") {
+		t.Errorf("it remarks %q", lines)
+	}
+	s.set(3, shardStatus{state: wire.ShardClaiming, progress: &shard.Progress{}})
+	if lines := s.remarks(); len(lines) > 0 {
+		t.Errorf("of a shard that it does not own it remarks %q", lines)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"dormouse/ingest/shard"
+	"dormouse/internal/outage"
 	"dormouse/internal/shardid"
 	"dormouse/internal/wire"
 	"dormouse/scheduler"
@@ -109,6 +110,10 @@ func (s *shardStates) remarks() (lines []string) {
 	for _, shard := range slices.Sorted(maps.Keys(s.by)) {
 		if status := s.by[shard]; status.state == wire.ShardOwned && status.progress.Left() > 0 {
 			lines = append(lines, fmt.Sprintf("shard %s: %s", shard, status.progress))
+		}
+		if err := s.on[shard].Unkept(); err != nil && s.by[shard].state == wire.ShardOwned {
+			lines = append(lines, fmt.Sprintf("shard %s: what policies keep no longer does not expire: %s", shard,
+				outage.Short(err.Error())))
 		}
 		if s.on[shard].IsFull() {
 			lines = append(lines, fmt.Sprintf("shard %s: the buffer is at its limit: taking nothing in until workers have "+

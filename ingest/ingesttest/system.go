@@ -37,7 +37,8 @@ const Patience = 20 * time.Second
 func Main(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/RussellLuo/timingwheel/delayqueue.(*DelayQueue).Offer"),
 		goleak.IgnoreAnyFunction("dormouse/scheduler.(*clock).stop.func1"),
-		// The client leaves it behind when the connection is closed while something is published.
+		// The client leaves it behind when a publisher is cleaned up that has begun so lately that this one has not: it
+		// then waits at a channel that was taken away.
 		goleak.IgnoreAnyFunction("github.com/nats-io/nats.go/jetstream.(*jetStream).resetPendingAcksOnReconnect"))
 }
 

@@ -33,7 +33,22 @@ type Advance struct {
 		claimed  uint64              // the highest manifest record that a claim has come to
 		full     bool                // the buffer is at its limit
 		reported *wire.Stuck         // what was said of it, nil while it gets on
+		unkept   error               // why something does not expire that is kept no longer
 	}
+}
+
+// Expires notes what keeps something from expiring; nil: nothing does.
+func (a *Advance) Expires(err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.mu.unkept = err
+}
+
+// Unkept returns what keeps something from expiring, nil if nothing does.
+func (a *Advance) Unkept() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.mu.unkept
 }
 
 // begins notes that the concern has something to do from now on, unless it has had already.

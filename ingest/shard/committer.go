@@ -92,6 +92,8 @@ type committerParts struct {
 	condemn func(keys []string) (dead []string, err error)
 	// condemned reports whether an object is one of these.
 	condemned func(key string) bool
+	// mayCut returns nil when the tree can take a cut; else the error wraps tree.ErrInvalid.
+	mayCut func(c extent.Cut) error
 	// floor returns the floor as it is, and as the manifest has it.
 	floor func() (floor, recorded uint64)
 	// append makes a record part of the manifest, and then of the local state.
@@ -240,6 +242,9 @@ func (c *committer) judge(ctx context.Context, group []appendRequest) (record ma
 			group[i] = appendRequest{}
 		case r.checkpoint != nil:
 			record.Kind, record.Checkpoint = manifest.TakeCheckpoint, r.checkpoint
+		case r.cut != nil && c.parts.mayCut(*r.cut) != nil: // a record that no owner can apply would end the shard
+			r.done <- c.parts.mayCut(*r.cut)
+			group[i] = appendRequest{}
 		case r.cut != nil:
 			record.Kind, record.Cut = manifest.MakeCut, r.cut
 		case r.sweep != nil:

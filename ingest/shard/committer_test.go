@@ -37,6 +37,7 @@ func (j *journal) committer(payload int) *committer {
 		condemn: func(keys []string) ([]string, error) {
 			return slices.DeleteFunc(slices.Clone(keys), func(key string) bool { return key == "0/live.sst" }), nil
 		},
+		mayCut:    func(extent.Cut) error { return nil },
 		condemned: func(key string) bool { return key == "0/checkpoint/dead.tree" },
 		merge: func(_ context.Context, r wire.ReplaceRequest) error {
 			if r.Inputs[0] == "refused" {

@@ -20,6 +20,9 @@ import (
 // cutLimit is how many requests for cuts wait.
 const cutLimit = 8
 
+// maxDeletes is how many deletes of a day a shard keeps: half of its cuts, so that they leave room to what expires.
+const maxDeletes = tree.MaxCuts / 2
+
 // cutTimeout bounds what a request for a cut waits for. Whoever asks asks again.
 const cutTimeout = 30 * time.Second
 
@@ -29,7 +32,6 @@ type cutter struct {
 	shard      shardid.Shard
 	from       *sourceStream
 	ledger     *ledger
-	garbage    *garbage
 	bucket     Bucket
 	archive    string
 	requests   chan *nats.Msg
@@ -91,11 +93,19 @@ func (c *cutter) find(id string) (extent.Cut, bool) {
 // cut makes a cut. The steps, and what a crash after each leaves: (1) the record for people is in the bucket: nothing
 // has happened, it says what somebody wanted; (2) the cut is in the manifest: it holds, the next owner removes it from
 // the buffer; (3) removed from the buffer; (4) it is in a checkpoint: who reads the bucket alone obeys it too.
-func (c *cutter) cut(ctx context.Context, wanted extent.Cut) error {
+func (c *cutter) cut(ctx context.Context, asked extent.Cut) error {
+	wanted := extent.Cut{Logs: asked.Logs, UpTo: asked.UpTo, Before: asked.Before, ID: asked.ID, By: asked.By,
+		Made: time.Now().UnixNano()}
 	live, _ := c.ledger.live()
-	if len(live.Cuts()) >= tree.MaxCuts {
-		return fmt.Errorf("%w: shard %s was cut %d times within a day: delete by prefix, or wait", wire.ErrBadRequest,
-			c.shard, tree.MaxCuts)
+	deletes := 0
+	for _, one := range live.Cuts() {
+		if !one.Kept {
+			deletes++
+		}
+	}
+	if deletes >= maxDeletes {
+		return fmt.Errorf("%w: there were %d deletes in shard %s within a day: delete by prefix, or wait",
+			wire.ErrBadRequest, deletes, c.shard)
 	}
 	info, err := c.from.stream.Info(ctx)
 	if err != nil {
@@ -111,11 +121,12 @@ func (c *cutter) cut(ctx context.Context, wanted extent.Cut) error {
 	if wanted.UpTo == 0 || wanted.UpTo > last {
 		wanted.UpTo = last
 	}
-	wanted.Made, wanted.Record = time.Now().UnixNano(), 0
 	if err := c.keepRecord(ctx, wanted); err != nil {
 		return err
 	}
-	if err := c.record(ctx, wanted); err != nil {
+	if err := c.record(ctx, wanted); errors.Is(err, tree.ErrInvalid) {
+		return fmt.Errorf("%w: %w", wire.ErrBadRequest, err)
+	} else if err != nil {
 		return err
 	}
 	c.log.Info("entries are deleted", "logs", wanted.Logs, "up_to_sequence", wanted.UpTo, "by", wanted.By, "id", wanted.ID)
@@ -160,7 +171,6 @@ func (c *cutter) tell(cut extent.Cut) (reply wire.CutReply) {
 		return reply
 	}
 	reply.Segments, reply.Bytes = live.Left(cut)
-	reply.Garbage = c.garbage.left()
 	if _, recorded := c.ledger.floor(); recorded < cut.UpTo {
 		reply.Pending = cut.UpTo - recorded
 	}

@@ -3,6 +3,8 @@ package shard
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -16,6 +18,7 @@ import (
 	"dormouse/internal/jsapi"
 	"dormouse/internal/streamreader"
 	"dormouse/internal/wire"
+	"dormouse/store/client"
 	"dormouse/store/manifest"
 	"dormouse/store/tree"
 )
@@ -317,7 +320,7 @@ func TestCutLeavesTheSegments(t *testing.T) {
 		items[0].Cut != live.NewestCut().Record {
 		t.Errorf("queued are %+v", items)
 	}
-	if n := o.claim.chain.garbage.left(); n != 2 {
+	if n := len(o.claim.chain.garbage.mu.objects); n != 2 {
 		t.Errorf("%d objects are garbage, want 2", n)
 	}
 }
@@ -351,5 +354,108 @@ func TestYoungGarbage(t *testing.T) {
 	}
 	if refused := o.offered(t, young, extents); !slices.Equal(refused, []string{"t.a"}) {
 		t.Errorf("a commit of a deleted object has refused %q", refused)
+	}
+}
+
+// TestCutTakesWhatCounts of a request: what an owner decides for itself cannot be asked for.
+func TestCutTakesWhatCounts(t *testing.T) {
+	o := claimed(t)
+	fill(t, o, []string{"a.b", "a.c"}, 2)
+	o.serve(t)
+	reply := o.ask(t, wire.CutRequest{Cut: extent.Cut{Logs: "a.>", ID: "x", Kept: true, Lazy: true, Made: 1, Record: 9,
+		Except: []string{"a.b"}}})
+	if c := reply.Cut; c.Kept || c.Lazy || len(c.Except) > 0 || c.Record == 9 || c.Made == 1 {
+		t.Errorf("kept as %+v", c)
+	}
+	if n := o.sched.Stats().Active; n != 0 {
+		t.Errorf("%d logs are buffered still", n)
+	}
+}
+
+// TestCutThatTheTreeCannotTake is refused by who appends, however many have looked before: a record that no owner can
+// apply would end the shard for good.
+func TestCutThatTheTreeCannotTake(t *testing.T) {
+	o := claimed(t)
+	fill(t, o, []string{"a.b"}, 1)
+	live := o.ledger.mu.tree
+	for i := range uint64(tree.MaxCuts) {
+		var err error
+		if live, err = live.Cut(1+i, extent.Cut{Logs: "a.b", UpTo: 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	o.ledger.mu.tree, o.ledger.mu.pos.ManifestSeq = live, tree.MaxCuts+1
+	before, _ := o.claim.chain.manifest.Last()
+	for name, c := range map[string]extent.Cut{
+		"one too many": {Logs: "a.b", UpTo: 1, Made: 1},
+		"no cut":       {UpTo: 1},
+		"vast":         {Logs: "a.>", UpTo: 1, Kept: true, Except: slices.Repeat([]string{strings.Repeat("x", 250)}, 1000)},
+	} {
+		done := make(chan error, 1)
+		if err := o.committer.commit(t.Context(), []appendRequest{{cut: &c, done: done}}); err != nil {
+			t.Errorf("%s ends the committer: %v", name, err)
+			continue
+		}
+		if err := <-done; !errors.Is(err, tree.ErrInvalid) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if after, _ := o.claim.chain.manifest.Last(); after.ID != before.ID {
+		t.Errorf("appended %+v", after)
+	}
+}
+
+// TestCutsThatFillReplies come page by page, and all of them.
+func TestCutsThatFillReplies(t *testing.T) {
+	o := claimed(t)
+	commits(t, o, 1)
+	var except []string
+	for i := range 60 {
+		except = append(except, fmt.Sprintf("t.%s%03d", strings.Repeat("x", 200), i))
+	}
+	live := o.ledger.mu.tree
+	for i := range uint64(300) {
+		var err error
+		if live, err = live.Cut(100+2*i, extent.Cut{Logs: "t.>", UpTo: 1 + i, Kept: true, Before: int64(i + 1),
+			Except: except[i%50:], Lazy: i%2 == 0}); err != nil {
+			t.Fatal(err)
+		}
+		if live, err = live.Cut(101+2*i, extent.Cut{Logs: fmt.Sprintf("t.%03d", i), UpTo: 1 + i,
+			Except: except}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	o.ledger.mu.tree = live
+	s, _ := o.serve(t)
+	got, err := client.New(s.NC, s.JS).Live(t.Context(), 0, wire.SegmentsRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := live.Cuts().Between("", ""); !reflect.DeepEqual(got.Cuts, want) || len(got.Pieces) != 1 {
+		t.Errorf("%d cuts, want %d; %d pieces", len(got.Cuts), len(want), len(got.Pieces))
+	}
+}
+
+// TestCutsThatFillAWorkItem: as many of them as fit are named, and the item says of which it is.
+func TestCutsThatFillAWorkItem(t *testing.T) {
+	o := claimed(t)
+	s := o.system(t)
+	commits(t, o, 1)
+	live := o.ledger.mu.tree
+	for i := range uint64(40) {
+		var err error
+		if live, err = live.Cut(100+i, extent.Cut{Logs: "t.a", UpTo: 1, Except: slices.Repeat([]string{"t." +
+			strings.Repeat("x", 100)}, 20)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	o.merger.room = 16 << 10
+	if err := o.merger.queue(t.Context(), live, live.Runs()); err != nil {
+		t.Fatal(err)
+	}
+	items := s.queued()
+	if len(items) != 1 || len(items[0].Cuts) == 0 || len(items[0].Cuts) >= 40 ||
+		items[0].Cut != items[0].Cuts[len(items[0].Cuts)-1].Record {
+		t.Errorf("queued %d", len(items))
 	}
 }

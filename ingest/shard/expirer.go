@@ -1,10 +1,13 @@
 package shard
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"time"
 
 	"dormouse/internal/extent"
+	"dormouse/internal/outage"
 	"dormouse/store/tree"
 )
 
@@ -29,13 +32,17 @@ const (
 // which nothing is left be dropped unread, and by one that has segments written anew when a part of what is kept has
 // expired.
 //
-// The time that counts is that of the newest entry, or of this machine's clock if that is earlier: no clock that jumps
-// ahead has anything expire, and a shard that nobody writes to keeps what it has.
+// The time that counts is that of the newest entry, or of this machine's clock if that is earlier: neither a server's
+// clock that jumps ahead nor this machine's has anything expire, unless both do, and a shard that nobody writes to
+// keeps what it has.
 type expirer struct {
 	keeps  func() []Keep // as of now; nil: everything is kept
 	ledger *ledger
 	every  time.Duration
 	record func(ctx context.Context, c extent.Cut) error
+	// expires notes what keeps something from expiring, nil when all that is due has
+	expires func(error)
+	failing *outage.Log
 }
 
 // run looks now and then until ctx is done.
@@ -49,14 +56,32 @@ func (e *expirer) run(ctx context.Context) error {
 		if e.keeps == nil {
 			continue
 		}
-		for _, keep := range e.keeps() {
-			if c, ok := e.due(keep, time.Now()); ok {
-				if err := e.record(ctx, c); err != nil {
-					return err
-				}
-			}
+		if err := e.look(ctx, e.keeps()); err != nil {
+			return err
 		}
 	}
+}
+
+// look has what is due expire. What the tree has no room for waits, and shows.
+func (e *expirer) look(ctx context.Context, keeps []Keep) error {
+	var waits error
+	for _, keep := range keeps {
+		c, ok := e.due(keep, time.Now())
+		if !ok {
+			continue
+		}
+		err := e.record(ctx, c)
+		if err != nil && !errors.Is(err, tree.ErrInvalid) {
+			return err
+		}
+		waits = cmp.Or(waits, err)
+	}
+	if e.expires(waits); waits != nil {
+		e.failing.Failed(waits)
+	} else {
+		e.failing.Over()
+	}
+	return nil
 }
 
 // due returns the cut of what is not kept any longer, if there is enough of it.
@@ -67,10 +92,13 @@ func (e *expirer) due(keep Keep, now time.Time) (c extent.Cut, ok bool) {
 	c = extent.Cut{Logs: keep.Logs, UpTo: max(e.ledger.applied(), 1), Before: newest - int64(keep.For),
 		Made: now.UnixNano(), Kept: true, Except: keep.Except}
 	step := int64(min(keep.For/readsLag, time.Hour))
-	if c.Before <= max(lazy.Before, eager.Before)+step || len(live.Cuts()) >= tree.MaxCuts {
+	if c.Before <= max(lazy.Before, eager.Before)+step {
 		return c, false
 	}
-	c.Lazy = eager.Before > 0 && c.Before < eager.Before+int64(keep.For)/expiredPart
+	// A tree forgets a cut of which it has nothing left.
+	if last := max(eager.Before, lazy.Last); last > 0 && c.Before < last+int64(keep.For)/expiredPart {
+		c.Lazy, c.Last = true, last
+	}
 	for p := range live.Overlapping(c.Range()) {
 		if c.MayTouch(p.Segment) {
 			return c, true

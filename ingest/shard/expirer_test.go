@@ -1,12 +1,16 @@
 package shard
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"testing"
 	"time"
 
 	"dormouse/internal/extent"
+	"dormouse/store/manifest"
 	"dormouse/store/tree"
 )
 
@@ -59,6 +63,7 @@ func (x *expiry) hour(now time.Time) {
 		x.record++
 		x.become(x.e.ledger.mu.tree.Cut(x.record, c))
 	}
+	x.become(x.e.ledger.mu.tree.Settle(uint64(now.Unix()), now.Add(time.Hour)), nil) // as each record does
 	for _, runs := range x.e.ledger.mu.tree.Plan(tree.Defaults, false, func(uint8) bool { return false }) {
 		x.replace(tree.Inputs(runs), slices.Collect(func(yield func(extent.Summary) bool) {
 			for _, r := range runs {
@@ -103,15 +108,21 @@ func (x *expiry) replace(inputs []string, segments []extent.Summary) {
 // TestExpiryLeavesTheBucket: what has expired is at most a quarter of what has not, what is read of it at most an
 // hour's, and it costs few bytes that are written again.
 func TestExpiryLeavesTheBucket(t *testing.T) {
-	const keep = 7 * 24 * time.Hour
+	for _, days := range []int{7, 30} {
+		t.Run(fmt.Sprint(days, " days"), func(t *testing.T) { expire(t, time.Duration(days)*24*time.Hour) })
+	}
+}
+
+func expire(t *testing.T, keep time.Duration) {
 	x := newExpiry(t, keep)
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	var worst float64
-	for n := range 24 * 60 {
+	hours := 8 * int(keep.Hours())
+	for n := range hours {
 		now = now.Add(time.Hour)
 		x.hour(now)
 		live := x.e.ledger.mu.tree
-		if n < 24*8 {
+		if n < int(keep.Hours())+24 {
 			continue
 		}
 		_, bytes := live.Segments()
@@ -128,7 +139,7 @@ func TestExpiryLeavesTheBucket(t *testing.T) {
 			t.Fatalf("there are %d cuts", len(live.Cuts()))
 		}
 	}
-	amplification := float64(x.written) / (24 * 60 * hourly)
+	amplification := float64(x.written) / float64(hours*hourly)
 	t.Logf("space amplification %.2f at most; written again %.2f times; %d objects were dropped unread", worst,
 		amplification, x.dropped)
 	if worst > 1.3 || amplification > 4 {
@@ -168,5 +179,40 @@ func TestExpiryAndClocks(t *testing.T) {
 	}
 	if c, ok := x.e.due(Keep{Logs: "b.>", For: time.Hour}, end); ok {
 		t.Errorf("there is no such log, and cut is %+v", c)
+	}
+}
+
+// TestWhatCannotExpireShows, keeps nothing else from expiring, and is over when there is room.
+func TestWhatCannotExpireShows(t *testing.T) {
+	x := newExpiry(t, 10*time.Hour)
+	begin := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for i := range 20 {
+		at := begin.Add(time.Duration(i) * time.Hour)
+		x.record++
+		x.become(x.e.ledger.mu.tree.Commit(x.record, []extent.Summary{hours(fmt.Sprint(i), at, at.Add(time.Hour))}))
+	}
+	x.e.ledger.mu.pos.Applied = uint64(begin.Add(20 * time.Hour).Unix())
+	full, advance := true, &Advance{}
+	var cut []string
+	x.e.expires, x.e.failing = advance.Expires, NewOutages(slog.New(slog.DiscardHandler)).expire
+	x.e.record = func(_ context.Context, c extent.Cut) error {
+		if full && c.Logs == "a.>" {
+			return fmt.Errorf("%w: no room", tree.ErrInvalid)
+		}
+		cut = append(cut, c.Logs)
+		return nil
+	}
+	keeps := []Keep{x.keep, {Logs: "a.b", For: time.Hour}}
+	if err := x.e.look(t.Context(), keeps); err != nil || !errors.Is(advance.Unkept(), tree.ErrInvalid) ||
+		!slices.Equal(cut, []string{"a.b"}) {
+		t.Errorf("without room: %v, shown %v, cut %q", err, advance.Unkept(), cut)
+	}
+	full = false
+	if err := x.e.look(t.Context(), keeps); err != nil || advance.Unkept() != nil || len(cut) != 3 {
+		t.Errorf("with room: %v, shown %v, cut %q", err, advance.Unkept(), cut)
+	}
+	x.e.record = func(context.Context, extent.Cut) error { return manifest.ErrFenced }
+	if err := x.e.look(t.Context(), keeps); !errors.Is(err, manifest.ErrFenced) {
+		t.Errorf("fenced: %v", err)
 	}
 }

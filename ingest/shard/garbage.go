@@ -80,13 +80,6 @@ func (g *garbage) due(now time.Time) (due []extent.Segment, next time.Time) {
 	return due, time.Time{}
 }
 
-// left returns how many objects wait for their grace.
-func (g *garbage) left() uint64 {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return uint64(len(g.mu.objects))
-}
-
 // done forgets the first n objects.
 func (g *garbage) done(n int) {
 	g.mu.Lock()

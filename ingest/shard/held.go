@@ -14,9 +14,6 @@ import (
 // pieceRoom is what a segment takes of a reply at most, besides LogIDs: its own two, and those that were refused in it.
 const pieceRoom = 320
 
-// cutRoom is what a cut takes of a reply at most, besides its LogID.
-const cutRoom = 40
-
 // replyRoom is how many bytes a reply may hold.
 func (s *server) replyRoom() int { return int(s.nc.MaxPayload()) - payloadMargin }
 
@@ -63,6 +60,9 @@ func (s *server) look(req wire.HeldRequest) (reply wire.HeldReply, err error) {
 // 2,000 segments of a run.
 func (v view) answer(req wire.HeldRequest, room int) (reply wire.HeldReply, err error) {
 	reply.Applied, reply.Cuts = v.applied, v.tree.Cuts().Of(req.Log)
+	for _, c := range reply.Cuts {
+		room -= c.Size()
+	}
 	if req.UpTo > 0 {
 		if v.applied >= req.UpTo {
 			reply.Complete, err = v.has(req)

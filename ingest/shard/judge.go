@@ -48,6 +48,11 @@ func (g *judge) tooLate(key string) error {
 	return err
 }
 
+// condemn returns which objects the manifest does not name, and lets it never name them.
+func (g *judge) condemn(keys []string) (dead []string, err error) {
+	return g.ledger.condemn(keys, g.clock.now().Add(-g.grace))
+}
+
 // judgement decides on the extents of one group of commits.
 type judgement struct {
 	ledger  *ledger

@@ -3,6 +3,7 @@ package shard
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -39,8 +40,8 @@ type ledger struct {
 		newest   int64         // no entry was taken in that is later, Unix nanoseconds
 		segments segmentMemory // committed lately
 		// hashes of keys of objects that were deleted, or will be, and that no commit may name any more
-		condemned map[uint64]struct{}
-		changed   chan struct{} // closed, and another one made, at each change
+		condemned map[uint64]time.Time // when they were named
+		changed   chan struct{}        // closed, and another one made, at each change
 	}
 }
 
@@ -293,20 +294,25 @@ func (l *ledger) named() map[string]bool {
 	return keys
 }
 
-// maxCondemned bounds the objects whose commits are refused in one epoch. Commits of another epoch come to nobody.
-const maxCondemned = 1 << 20
+// maxCondemned bounds the objects that an owner remembers to have deleted. Those that were named long ago are refused
+// anyway, and commits of another epoch come to nobody.
+const maxCondemned = 1 << 16
 
 // errCondemned means that an owner remembers too many objects.
-var errCondemned = errors.New("this owner has deleted as many objects that were never committed as it can remember: " +
-	"restart it to delete more")
+var errCondemned = errors.New("this owner has deleted as many young objects that were never committed as it can " +
+	"remember: it goes on when they are old")
 
-// condemn returns which objects the manifest does not name, and lets no commit name them.
-func (l *ledger) condemn(keys []string) (dead []string, err error) {
+// condemn returns which objects the manifest does not name, and lets no commit name them. Those that were named before
+// a time are refused without being remembered.
+func (l *ledger) condemn(keys []string, before time.Time) (dead []string, err error) {
 	named := l.named()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.mu.condemned == nil {
-		l.mu.condemned = make(map[uint64]struct{})
+		l.mu.condemned = make(map[uint64]time.Time)
+	}
+	if len(l.mu.condemned)+len(keys) > maxCondemned {
+		maps.DeleteFunc(l.mu.condemned, func(_ uint64, named time.Time) bool { return named.Before(before) })
 	}
 	for _, key := range keys {
 		if named[key] {
@@ -315,7 +321,7 @@ func (l *ledger) condemn(keys []string) (dead []string, err error) {
 		if len(l.mu.condemned) >= maxCondemned {
 			return nil, errCondemned
 		}
-		l.mu.condemned[xxhash.Sum64String(key)] = struct{}{}
+		l.mu.condemned[xxhash.Sum64String(key)] = namedAt(key)
 		dead = append(dead, key)
 	}
 	return dead, nil
@@ -342,6 +348,14 @@ func (l *ledger) cutTail(records uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.mu.tail -= min(records, l.mu.tail)
+}
+
+// mayCut returns nil when the tree can take a cut as it is now; else the error wraps tree.ErrInvalid.
+func (l *ledger) mayCut(c extent.Cut) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, err := l.mu.tree.Cut(l.mu.pos.ManifestSeq+1, c)
+	return err
 }
 
 // cutting returns the cuts that entries above a sequence may fall under, and the record of the newest cut.

@@ -175,6 +175,11 @@ func (m *merger) queue(ctx context.Context, live tree.Tree, runs []tree.Run) err
 		item.Runs = item.Runs[:max(len(item.Runs)/2, 2)]
 		data, err = wire.Encode(item)
 	}
+	for err == nil && len(data) > m.room && len(item.Cuts) > 1 {
+		item.Cuts = item.Cuts[:len(item.Cuts)/2]
+		item.Cut = item.Cuts[len(item.Cuts)-1].Record
+		data, err = wire.Encode(item)
+	}
 	if err != nil {
 		return err
 	}

@@ -10,7 +10,7 @@ import (
 // of that. When JetStream or the bucket is away all shards meet it, and it is one outage.
 type Outages struct {
 	Unowned, HeldUp, queue, source, full, publishing, trim, checkpoint, shorten, Unread, requests *outage.Log
-	merge, garbage, sweep, late                                                                   *outage.Log
+	merge, garbage, sweep, late, expire                                                           *outage.Log
 	malformed, elsewhere, rejected                                                                *outage.Log
 }
 
@@ -38,6 +38,8 @@ func NewOutages(log *slog.Logger) Outages {
 			"again"),
 		sweep: outage.New(log, "the bucket could not be looked through for garbage; trying again", "the bucket is looked "+
 			"through again"),
+		expire: outage.New(log, "what policies keep no longer does not expire; trying again", "what policies keep no longer "+
+			"expires again"),
 		late: outage.New(log, "refused a commit of a segment that was named long ago", ""),
 		requests: outage.New(log, "a request was not answered, since reading the local cache failed", "requests are "+
 			"answered again"),
@@ -54,7 +56,8 @@ func (o Outages) Of(args ...any) Outages {
 		source: o.source.Part(args...),
 		full:   o.full.Part(args...), publishing: o.publishing.Part(args...), trim: o.trim.Part(args...),
 		checkpoint: o.checkpoint.Part(args...), merge: o.merge.Part(args...),
-		garbage: o.garbage.Part(args...), sweep: o.sweep.Part(args...), late: o.late.Part(args...),
+		garbage: o.garbage.Part(args...), sweep: o.sweep.Part(args...), expire: o.expire.Part(args...),
+		late:    o.late.Part(args...),
 		shorten: o.shorten.Part(args...), Unread: o.Unread.Part(args...),
 		requests: o.requests.Part(args...), malformed: o.malformed.Part(args...), elsewhere: o.elsewhere.Part(args...),
 		rejected: o.rejected.Part(args...),
@@ -64,7 +67,7 @@ func (o Outages) Of(args ...any) Outages {
 // Over ends them all, when the shard is none of this node's business any more.
 func (o Outages) Over() {
 	for _, one := range []*outage.Log{o.Unowned, o.HeldUp, o.queue, o.source, o.full, o.publishing, o.trim,
-		o.checkpoint, o.merge, o.garbage, o.sweep,
+		o.checkpoint, o.merge, o.garbage, o.sweep, o.expire,
 		o.shorten, o.Unread, o.requests} {
 		one.Over()
 	}

@@ -17,8 +17,8 @@ func (c *claim) owner() *Owner {
 	o := &Owner{epoch: c.epoch, ledger: c.ledger, sched: c.ledger.sched, from: c.from, failing: c.Outages}
 	judge, answers := newJudge(c.Site, c.clock, c.ledger), answers{refused: c.Metrics.refused, log: c.Logger}
 	o.committer = newCommitter(c.epoch, c.NodeID, int(c.NC.MaxPayload()), committerParts{
-		judge: judge.decide, merge: judge.merge, condemn: c.ledger.condemn,
-		condemned: c.ledger.isCondemned, floor: c.ledger.floor, append: c.chain.append,
+		judge: judge.decide, merge: judge.merge, condemn: judge.condemn,
+		condemned: c.ledger.isCondemned, mayCut: c.ledger.mayCut, floor: c.ledger.floor, append: c.chain.append,
 		answer: answers.commit, answerMerge: answers.merge,
 	})
 	o.intake = newIntake(c.Site, c.epoch, c.from, c.ledger)
@@ -28,7 +28,8 @@ func (c *claim) owner() *Owner {
 	o.garbage = c.chain.garbage
 	o.sweeper = newSweeper(c.Site, c.epoch, c.chain, c.clock, o.committer.dead)
 	o.cutter = newCutter(c.Site, c.from, c.chain, o)
-	o.expirer = &expirer{keeps: c.Keeps, ledger: c.ledger, every: expireEvery, record: o.committer.recordCut}
+	o.expirer = &expirer{keeps: c.Keeps, ledger: c.ledger, every: expireEvery, record: o.committer.recordCut,
+		expires: c.Advance.Expires, failing: c.Outages.expire}
 	o.server = newServer(c.Site, c.ledger, o)
 	return o
 }
@@ -58,7 +59,7 @@ func newServer(site Site, l *ledger, o *Owner) *server {
 }
 
 func newCutter(site Site, from *sourceStream, chain *appender, o *Owner) *cutter {
-	return &cutter{shard: site.Source.Shard, from: from, ledger: chain.ledger, garbage: chain.garbage, bucket: site.Bucket,
+	return &cutter{shard: site.Source.Shard, from: from, ledger: chain.ledger, bucket: site.Bucket,
 		archive: site.ArchiveURL, requests: make(chan *nats.Msg, cutLimit), record: o.committer.recordCut,
 		checkpoint: o.checkpoints.now, sweep: o.sweeper.ask, log: site.Logger}
 }

@@ -67,30 +67,33 @@ func (s *server) segments(msg *nats.Msg) wire.SegmentsReply {
 	if req.Version > 0 && req.Version != version {
 		return reply
 	}
-	room := s.replyRoom()
-	if req.Offset == 0 {
-		reply.Cuts = live.Cuts().Between(req.From, req.To)
-		for _, c := range reply.Cuts {
-			room -= cutRoom + len(c.Logs)
-		}
-	}
-	reply.Pieces, reply.More = page(live, req, room)
+	reply.Cuts, reply.Pieces, reply.More = page(live, req, s.replyRoom())
 	return reply
 }
 
-// page returns the segments that a request asks for, as many as fit into room.
-func page(live tree.Tree, req wire.SegmentsRequest, room int) (pieces []extent.Piece, more bool) {
+// page returns the cuts, and behind them the segments, that a request asks for, as many as fit into room.
+func page(live tree.Tree, req wire.SegmentsRequest, room int) (cuts extent.Cuts, pieces []extent.Piece, more bool) {
+	for _, c := range live.Cuts().Between(req.From, req.To) {
+		if req.Offset > 0 {
+			req.Offset--
+			continue
+		}
+		if room -= c.Size(); room < 0 && len(cuts) > 0 {
+			return cuts, nil, true
+		}
+		cuts = append(cuts, c)
+	}
 	for p := range live.Overlapping(req.From, req.To) {
 		if req.Offset > 0 {
 			req.Offset--
 			continue
 		}
-		if room -= sizeOf(p); room < 0 && len(pieces) > 0 {
-			return pieces, true
+		if room -= sizeOf(p); room < 0 && len(pieces)+len(cuts) > 0 {
+			return cuts, pieces, true
 		}
 		pieces = append(pieces, p)
 	}
-	return pieces, false
+	return cuts, pieces, false
 }
 
 // list answers with a page of the logs that have buffered entries.

@@ -66,7 +66,7 @@ func TestSegmentsInPages(t *testing.T) {
 		req := wire.SegmentsRequest{From: "t.aa", To: "u.b"}
 		for more := true; more; {
 			var pieces []extent.Piece
-			pieces, more = page(live, req, room)
+			_, pieces, more = page(live, req, room)
 			for _, p := range pieces {
 				got = append(got, p.Segment.Object.Key)
 			}

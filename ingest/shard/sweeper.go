@@ -20,6 +20,7 @@ import (
 	"dormouse/internal/outage"
 	"dormouse/internal/shardid"
 	"dormouse/internal/wire"
+	"dormouse/store/bucket"
 	"dormouse/store/manifest"
 )
 
@@ -78,11 +79,17 @@ func (c *clock) now() time.Time {
 
 // olderThan reports whether an object was named longer ago than that. One whose name does not tell is not.
 func (c *clock) olderThan(key string, age time.Duration) bool {
+	at := namedAt(key)
+	return !at.IsZero() && c.now().Sub(at) > age
+}
+
+// namedAt returns when an object was named, which its name tells; the zero time if it does not.
+func namedAt(key string) time.Time {
 	id, err := uuid.Parse(strings.TrimSuffix(path.Base(key), path.Ext(key)))
 	if err != nil || id.Version() != 7 {
-		return false
+		return time.Time{}
 	}
-	return c.now().Sub(time.Unix(id.Time().UnixTime())) > age
+	return time.Unix(id.Time().UnixTime())
 }
 
 // run sweeps now and then, until ctx is done, while the shard's tree changes: a shard at rest makes no garbage.
@@ -250,7 +257,7 @@ func (s *sweeper) delete(ctx context.Context, objects []extent.Segment) error {
 		return err
 	}
 	for _, o := range objects {
-		if err := s.bucket.Delete(ctx, o.Key); err != nil {
+		if err := s.bucket.Delete(ctx, o.Key); err != nil && !errors.Is(err, bucket.ErrNotFound) {
 			return err
 		}
 		s.count.Inc()

@@ -15,6 +15,7 @@ import (
 	"dormouse/ingest/ingesttest"
 	"dormouse/internal/extent"
 	"dormouse/internal/wire"
+	"dormouse/store/bucket"
 	"dormouse/store/manifest"
 )
 
@@ -201,5 +202,62 @@ func TestLateCommits(t *testing.T) {
 	o.merge(t, nil, "0/"+nameOf(0)+".sst", inputs...)
 	if now, _ := o.ledger.live(); len(now.Runs()) != 2 {
 		t.Error(fmt.Sprint(now))
+	}
+}
+
+// vanishing is a bucket in which somebody else is always faster.
+type vanishing struct{ Bucket }
+
+func (v vanishing) Delete(ctx context.Context, key string) error {
+	return errors.Join(v.Bucket.Delete(ctx, key), fmt.Errorf("%w: %s", bucket.ErrNotFound, key))
+}
+
+// TestSweepOfWhatIsGone: an object that was deleted meanwhile keeps no other one there.
+func TestSweepOfWhatIsGone(t *testing.T) {
+	o := claimed(t)
+	s := o.system(t)
+	for i := range 3 {
+		if err := s.Bucket.Put(t.Context(), "0/"+nameOf(2*time.Hour+time.Duration(i)*time.Second)+".sst",
+			[]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	o.sweeper.delay, o.sweeper.bucket = 0, vanishing{o.sweeper.bucket}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- o.committer.run(ctx) }()
+	err := o.sweeper.sweep(t.Context(), false)
+	cancel()
+	<-ended
+	for object := range s.Bucket.List(t.Context(), "0/") {
+		t.Errorf("%s is there still", object.Key)
+	}
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// TestCondemnedAreBounded: those that are refused by their age are forgotten when there are many, and no young one is:
+// rather nothing more is deleted.
+func TestCondemnedAreBounded(t *testing.T) {
+	l := newLedger(nil, nil, nil)
+	keys := func(age time.Duration, n int) (keys []string) {
+		for range n {
+			keys = append(keys, "0/"+nameOf(age)+".sst")
+		}
+		return keys
+	}
+	hourAgo := time.Now().Add(-time.Hour)
+	young := keys(0, maxCondemned/2)
+	for _, some := range [][]string{young, keys(2*time.Hour, maxCondemned/2), keys(0, maxCondemned/2)} {
+		if dead, err := l.condemn(some, hourAgo); err != nil || len(dead) != len(some) {
+			t.Fatalf("%d condemned, %v", len(dead), err)
+		}
+	}
+	if n := len(l.mu.condemned); n > maxCondemned || !l.isCondemned(young[7]) {
+		t.Errorf("%d are remembered, a young one: %v", n, l.isCondemned(young[7]))
+	}
+	if dead, err := l.condemn(keys(0, 1), hourAgo); !errors.Is(err, errCondemned) || len(dead) > 0 {
+		t.Errorf("one more: %q, %v", dead, err)
 	}
 }

@@ -190,8 +190,11 @@ func (h *history) uncut(seq uint64, s extent.Summary, cuts extent.Cuts, merged b
 		return
 	}
 	extents, err := h.contents(s)
+	if errors.Is(err, fs.ErrNotExist) {
+		return // merged and deleted already
+	}
 	if err != nil {
-		return // it is read again, or deleted already
+		h.bad("manifest record %d: segment %s: %w", seq, s.Object.Key, err)
 	}
 	for _, e := range extents {
 		for _, c := range cuts {

@@ -21,7 +21,9 @@ type Cut struct {
 	// Kept: what a policy does not keep any longer. A newer one for the same logs takes its place.
 	Kept bool `cbor:"8,keyasint,omitempty"`
 	// Lazy: no segment is written anew for it alone.
-	Lazy   bool     `cbor:"9,keyasint,omitempty"`
+	Lazy bool `cbor:"9,keyasint,omitempty"`
+	// Last is, of a lazy one, the Before of the last that was not.
+	Last   int64    `cbor:"11,keyasint,omitempty"`
 	Except []string `cbor:"10,keyasint,omitempty"` // not these logs, likewise
 }
 
@@ -30,7 +32,22 @@ func (c Cut) Validate() error {
 	if c.Logs == "" || c.UpTo == 0 {
 		return fmt.Errorf("%w: a cut of %q up to %d", ErrInvalid, c.Logs, c.UpTo)
 	}
+	if n := c.Size(); n > MaxCutBytes {
+		return fmt.Errorf("%w: a cut of %q of %d bytes, with %d exceptions", ErrInvalid, c.Logs, n, len(c.Except))
+	}
 	return nil
+}
+
+// MaxCutBytes bounds a cut, so that it fits into any message that names some.
+const MaxCutBytes = 16 << 10
+
+// Size returns about how many bytes the cut takes at most, in memory and in messages.
+func (c Cut) Size() int {
+	n := 64 + len(c.Logs) + len(c.ID) + len(c.By)
+	for _, pattern := range c.Except {
+		n += len(pattern) + 3
+	}
+	return n
 }
 
 // Range returns the LogIDs that the cut covers: from the first one on and, unless to is empty, below to.

@@ -184,7 +184,8 @@ func (r ReplaceRequest) Validate() error {
 type ReplaceReply struct{ Status }
 
 // SegmentsRequest asks for the live segments that can have logs which are not below From and, unless To is empty, below
-// To, in the tree's order. Offset is how many of them the asker has already, of the tree at Version.
+// To, in the tree's order, and before them for the cuts of the key range. Offset is how many of both the asker has
+// already, of the tree at Version.
 type SegmentsRequest struct {
 	From    string `cbor:"1,keyasint,omitempty"`
 	To      string `cbor:"2,keyasint,omitempty"`
@@ -211,7 +212,7 @@ type SegmentsReply struct {
 	Version uint64         `cbor:"5,keyasint,omitempty"` // manifest record that changed the tree last; above 0
 	Archive string         `cbor:"6,keyasint,omitempty"` // URL of the bucket as the owner opened it, without secrets
 	Stream  string         `cbor:"7,keyasint,omitempty"` // the shard's source stream
-	Cuts    extent.Cuts    `cbor:"8,keyasint,omitempty"` // of the first page: those that cover logs of the key range
+	Cuts    extent.Cuts    `cbor:"8,keyasint,omitempty"` // those that cover logs of the key range
 }
 
 // CutRequest asks for a cut, or, with Look, what became of one. UpTo 0 is all that the source stream has taken.
@@ -247,7 +248,6 @@ type CutReply struct {
 	Cut      extent.Cut `cbor:"3,keyasint"`           // as it is kept; without a Record there is none, or nothing to cut
 	Segments uint64     `cbor:"4,keyasint,omitempty"` // live ones that may have something of it
 	Bytes    uint64     `cbor:"5,keyasint,omitempty"` // of their objects
-	Garbage  uint64     `cbor:"6,keyasint,omitempty"` // objects that are live no more and that are to be deleted
 	Pending  uint64     `cbor:"7,keyasint,omitempty"` // sequences up to the cut's that the source stream may have still
 	Archive  string     `cbor:"8,keyasint,omitempty"` // URL of the bucket as the owner opened it, without secrets
 }

@@ -158,7 +158,7 @@ type Live struct {
 // Live returns all live segments that a request asks for.
 func (c *Client) Live(ctx context.Context, shard shardid.Shard, request wire.SegmentsRequest) (live Live, err error) {
 	for {
-		request.Offset, request.Version = len(live.Pieces), live.Version
+		request.Offset, request.Version = len(live.Pieces)+len(live.Cuts), live.Version
 		reply, err := c.Segments(ctx, shard, request)
 		if err != nil {
 			return Live{}, err
@@ -167,9 +167,8 @@ func (c *Client) Live(ctx context.Context, shard shardid.Shard, request wire.Seg
 			live = Live{}
 			continue
 		}
-		if live.Version == 0 {
-			live.Version, live.Cuts = reply.Version, reply.Cuts
-		}
+		live.Version = reply.Version
+		live.Cuts = append(live.Cuts, reply.Cuts...)
 		live.Pieces = append(live.Pieces, reply.Pieces...)
 		if !reply.More {
 			return live, nil

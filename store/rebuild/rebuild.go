@@ -118,6 +118,7 @@ type rebuilding struct {
 	begins  map[shardid.Shard]uint64 // where source streams begin that are there and can stay as they are
 	seen    map[string]bool          // objects that were there at the first look
 	ours    map[string]bool          // objects that were put by this one
+	told    map[string]bool          // problems that were told
 }
 
 func (r *rebuilding) run(ctx context.Context) ([]Shard, error) {
@@ -125,7 +126,7 @@ func (r *rebuilding) run(ctx context.Context) ([]Shard, error) {
 		return nil, fmt.Errorf("%w: what is in memory (mem://) ended with its process", ErrRefused)
 	}
 	r.built, r.begins = make(map[shardid.Shard]Built), make(map[shardid.Shard]uint64)
-	r.seen, r.ours = make(map[string]bool), make(map[string]bool)
+	r.seen, r.ours, r.told = make(map[string]bool), make(map[string]bool), make(map[string]bool)
 	var report []Shard
 	for i, step := range []func(context.Context) error{
 		r.look, r.build, func(ctx context.Context) (err error) { report, err = r.putTrees(ctx); return err },
@@ -185,16 +186,22 @@ func (r *rebuilding) look(ctx context.Context) error {
 	return r.lookAtSources(ctx)
 }
 
-// settle tells what is missing or damaged, and refuses to go on without it unless somebody has decided so.
+// settle tells what is missing or damaged and was not told before, and refuses to go on without it unless somebody has
+// decided so.
 func (r *rebuilding) settle(problems []error) error {
+	news := 0
 	for _, p := range problems {
-		if r.Tell.Bad != nil {
+		if r.told[p.Error()] {
+			continue
+		}
+		r.told[p.Error()] = true
+		if news++; r.Tell.Bad != nil {
 			r.Tell.Bad(p)
 		}
 	}
-	if len(problems) > 0 && !r.Despite {
+	if news > 0 && !r.Despite {
 		return fmt.Errorf("%w: %d objects are missing or damaged, see above: restore them (an older version, a copy), or "+
-			"go on without them for good (--despite-damage)", ErrRefused, len(problems))
+			"go on without them for good (--despite-damage)", ErrRefused, news)
 	}
 	return nil
 }
@@ -325,12 +332,11 @@ func (r *rebuilding) build(ctx context.Context) error {
 			continue
 		}
 		r.Tell.step("shard %s: %d objects besides what its checkpoint has", s.ID, len(s.Since))
-		before := s.problems()
 		b, err := s.build(ctx)
 		if err != nil {
 			return err
 		}
-		if err := r.settle(s.problems()[len(before):]); err != nil { // what it met has been added
+		if err := r.settle(s.problems()); err != nil { // what it met has been added
 			return err
 		}
 		r.built[s.ID] = b

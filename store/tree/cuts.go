@@ -8,8 +8,11 @@ import (
 	"dormouse/internal/extent"
 )
 
-// MaxCuts is how many cuts a tree may have. Each of them is looked at for each question.
-const MaxCuts = 2000
+// MaxCuts is how many cuts a tree may have, and MaxCutsBytes their size. Each of them is looked at for each question.
+const (
+	MaxCuts      = 2000
+	MaxCutsBytes = 4 << 20
+)
 
 // cutLife is how long a cut stays at least, though nothing live has anything of it any more: for objects that were
 // never committed, which show when the bucket is read alone, and for those who ask again what became of it.
@@ -31,14 +34,18 @@ func (t Tree) Cut(record uint64, c extent.Cut) (Tree, error) {
 	if err := c.Validate(); err != nil {
 		return t, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
-	if len(t.cuts) >= MaxCuts || record <= t.NewestCut().Record {
-		return t, fmt.Errorf("%w: a cut by record %d after %d of them, the last by record %d", ErrInvalid, record,
-			len(t.cuts), t.NewestCut().Record)
-	}
 	c.Record = record
 	cuts := slices.DeleteFunc(slices.Clone(t.cuts), func(before extent.Cut) bool {
 		return c.Kept && before.Kept && before.Logs == c.Logs && before.Before <= c.Before && (before.Lazy || !c.Lazy)
 	})
+	size := c.Size()
+	for _, before := range cuts {
+		size += before.Size()
+	}
+	if len(cuts) >= MaxCuts || size > MaxCutsBytes || record <= t.NewestCut().Record {
+		return t, fmt.Errorf("%w: a cut by record %d after %d of them with %d bytes, the last by record %d", ErrInvalid,
+			record, len(cuts), size, t.NewestCut().Record)
+	}
 	return Tree{t.runs, append(cuts, c)}, nil
 }
 
