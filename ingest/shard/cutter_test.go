@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"dormouse/ingest/ingesttest"
 	"dormouse/internal/extent"
@@ -458,4 +459,106 @@ func TestCutsThatFillAWorkItem(t *testing.T) {
 		items[0].Cut != items[0].Cuts[len(items[0].Cuts)-1].Record {
 		t.Errorf("queued %d", len(items))
 	}
+}
+
+// TestCutOfAStreamThatIsNotTrimmed: what is cut leaves it too, once all up to the cut is archived, and nothing else does;
+// not by time, and not by a name that could be taken for a pattern.
+func TestCutOfAStreamThatIsNotTrimmed(t *testing.T) {
+	o := claimed(t)
+	s := o.system(t)
+	in := o.intake.newBatch()
+	subjects := []string{"acme.a", "b.a", "acme.b", "c.x*", "c.xy", "d.a"}
+	for i, log := range subjects {
+		if _, err := s.JS.Publish(t.Context(), "logs."+log, nil); err != nil {
+			t.Fatal(err)
+		}
+		msg, err := jsapi.Get(t.Context(), s.JS, o.site.Source.Stream, uint64(i)+1)
+		if err == nil {
+			err = in.take(streamreader.Message{Subject: msg.Subject, Sequence: msg.Sequence, Time: msg.Time})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := o.intake.apply(t.Context(), in); err != nil {
+		t.Fatal(err)
+	}
+	left := func() (subjects []string) {
+		t.Helper()
+		for seq := uint64(1); ; seq++ {
+			msg, err := jsapi.GetNext(t.Context(), s.JS, o.site.Source.Stream, ">", seq)
+			if errors.Is(err, jetstream.ErrMsgNotFound) {
+				return subjects
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			subjects, seq = append(subjects, strings.TrimPrefix(msg.Subject, "logs.")), msg.Sequence
+		}
+	}
+	trims := o.newTrimmer()
+	trims.delay = 0
+	look := func() (more bool) {
+		t.Helper()
+		more, err := trims.look(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return more
+	}
+	for _, c := range []extent.Cut{{Logs: "acme.>", UpTo: 6}, {Logs: "c.x*", UpTo: 6},
+		{Logs: "d.a", UpTo: 6, Before: time.Now().Add(time.Hour).UnixNano()}} {
+		c.ID, c.Made = c.Logs, time.Now().UnixNano()
+		o.record(t, c)
+	}
+	if more := look(); !more || len(left()) != len(subjects) {
+		t.Errorf("with entries that are not archived: more %v, %q are left", more, left())
+	}
+	for _, log := range []string{"b.a", "c.xy"} {
+		cursor, err := o.ledger.disk.buffer.Iter()
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := cursor.Measure(log, 1, 6)
+		if err := errors.Join(err, cursor.Close()); err != nil {
+			t.Fatal(err)
+		}
+		o.commit(t, "0/"+log+".sst", e)
+	}
+	o.record(t, extent.Cut{Logs: "z.z", UpTo: 6, ID: "z", Made: 1}) // a record that carries the floor
+	sound := trims.from.stream
+	trims.from.stream = unpurged{sound}
+	for range 3 {
+		if !look() {
+			t.Fatal("it is done, and nothing could be purged")
+		}
+	}
+	if got := left(); len(got) != len(subjects) {
+		t.Errorf("%q are left", got)
+	}
+	trims.from.stream = sound
+	for began := time.Now(); look(); time.Sleep(time.Millisecond) {
+		if time.Since(began) > ingesttest.Patience {
+			t.Fatal("it is never done")
+		}
+	}
+	if got, want := left(), []string{"b.a", "c.x*", "c.xy", "d.a"}; !slices.Equal(got, want) {
+		t.Errorf("the stream has %q, want %q", got, want)
+	}
+}
+
+// unpurged is a stream of which the first pattern cannot be purged.
+type unpurged struct{ jetstream.Stream }
+
+func (u unpurged) Purge(ctx context.Context, opts ...jetstream.StreamPurgeOpt) error {
+	var request jetstream.StreamPurgeRequest
+	for _, opt := range opts {
+		if err := opt(&request); err != nil {
+			return err
+		}
+	}
+	if request.Subject == "logs.acme.>" {
+		return errors.New("not now")
+	}
+	return u.Stream.Purge(ctx, opts...)
 }

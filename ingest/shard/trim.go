@@ -193,15 +193,15 @@ func (t *trimmer) purgeCuts(ctx context.Context) (waits bool, err error) {
 		case !ok || c.UpTo > floor:
 			return true, nil
 		}
-		if err := t.purge(ctx, c); err != nil {
+		if done, err := t.purge(ctx, c); !done || err != nil {
 			return true, err
 		}
 	}
 	return false, nil
 }
 
-// purge takes what one cut has out of the stream. What fails and may pass is tried again at the next look.
-func (t *trimmer) purge(ctx context.Context, c extent.Cut) error {
+// purge takes what one cut has out of the stream. What fails and may pass is not done, and tried again at the next look.
+func (t *trimmer) purge(ctx context.Context, c extent.Cut) (done bool, err error) {
 	// A token with such a character is no wildcard, and may be taken for one by who compares subjects.
 	plain := c.Logs == ">" || !strings.ContainsAny(strings.TrimSuffix(c.Logs, ".>"), "*>")
 	if plain && c.Before == 0 {
@@ -210,16 +210,16 @@ func (t *trimmer) purge(ctx context.Context, c extent.Cut) error {
 			err = t.from.stream.Purge(ctx, jetstream.WithPurgeSubject(t.from.source.Prefix+"."+c.Logs),
 				jetstream.WithPurgeSequence(c.UpTo+1))
 		} else if !errors.Is(err, errLater) && !errors.Is(err, errSource) {
-			return err
+			return false, err
 		}
 		if err != nil {
 			t.outage.Failed(err, "deleting", c.Logs)
-			return ctx.Err()
+			return false, ctx.Err()
 		}
 		t.outage.Over()
 	}
 	t.purged = c.Record
-	return nil
+	return true, nil
 }
 
 // trim shortens the stream. What fails and may pass is tried again at the next look.
