@@ -11,4 +11,6 @@
 	/* cutter.go, tell, of whichever owner is asked: delete --wait goes on when nothing is left and the floor is above. */
 	:: d_step { node[n].does == SERVING && node[n].cut > 0 && !written && node[n].floor >= node[n].cut &&
 		!left(node[n].tree, node[n].cut) -> written = 1; check() }
+	/* cmd/dormouse/delete.go, wait: then it looks at all objects, and ends when none has anything of it. */
+	:: d_step { written && !ended && (TOTAL(inBucket) & UPTO(cuts)) == 0 -> ended = 1 }
 #endif

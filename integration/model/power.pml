@@ -58,7 +58,8 @@ proctype power() {
 #ifdef CUTS
 			cuts = gone;
 			if
-			:: gone == 0 -> deleted = 0; written = 0
+			:: gone == 0 -> deleted = 0; written = 0; ended = 0 /* the delete itself is lost */
+			:: gone > 0 && (HAS(live) & UPTO(gone)) -> written = 0; assert(!ended)
 			:: else
 			fi;
 #endif

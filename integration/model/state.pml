@@ -76,6 +76,7 @@ byte gone;  /* its cut */
 byte cuts;     /* ghost: up to where is cut, according to all records */
 byte deleted;  /* ghost: the same, once that was answered to who asked for it */
 bit written;   /* ghost: delete --wait was told that no live segment has anything of it */
+bit ended;     /* ghost: it has ended, as no object had anything of it */
 #endif
 #endif
 #if NODES > 2
