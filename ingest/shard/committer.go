@@ -49,6 +49,9 @@ type commitCall struct {
 	err     error // set when the request is no commit at all
 }
 
+// errCheckpoint means that a checkpoint cannot be recorded, and that another one is to be taken.
+var errCheckpoint = errors.New("the checkpoint's object is not to be named")
+
 // sweepCall asks which objects nothing names, while nothing is being committed. None of them can be named any more.
 type sweepCall struct{ keys, dead []string }
 
@@ -87,6 +90,8 @@ type committerParts struct {
 	merge func(ctx context.Context, request wire.ReplaceRequest) error
 	// condemn returns which objects the manifest does not name, and lets it never name them.
 	condemn func(keys []string) (dead []string, err error)
+	// condemned reports whether an object is one of these.
+	condemned func(key string) bool
 	// floor returns the floor as it is, and as the manifest has it.
 	floor func() (floor, recorded uint64)
 	// append makes a record part of the manifest, and then of the local state.
@@ -230,6 +235,9 @@ func (c *committer) judge(ctx context.Context, group []appendRequest) (record ma
 		switch {
 		case r.commit != nil:
 			calls = append(calls, r.commit)
+		case r.checkpoint != nil && c.parts.condemned(r.checkpoint.Object.Key): // put longer than a grace ago
+			r.done <- fmt.Errorf("%w: it was deleted with what nothing named", errCheckpoint)
+			group[i] = appendRequest{}
 		case r.checkpoint != nil:
 			record.Kind, record.Checkpoint = manifest.TakeCheckpoint, r.checkpoint
 		case r.cut != nil:

@@ -37,6 +37,7 @@ func (j *journal) committer(payload int) *committer {
 		condemn: func(keys []string) ([]string, error) {
 			return slices.DeleteFunc(slices.Clone(keys), func(key string) bool { return key == "0/live.sst" }), nil
 		},
+		condemned: func(key string) bool { return key == "0/checkpoint/dead.tree" },
 		merge: func(_ context.Context, r wire.ReplaceRequest) error {
 			if r.Inputs[0] == "refused" {
 				return wire.ErrBadRequest
@@ -128,6 +129,22 @@ func TestGroups(t *testing.T) {
 		if len(group) != tc.taken || (left != nil) != tc.left || len(group)+waiting != 1+len(tc.wait) {
 			t.Errorf("%s: %d are taken, %d left, one of them in hand: %v", name, len(group), waiting, left != nil)
 		}
+	}
+}
+
+// TestDeletedCheckpoint is not recorded: its object was put so long ago that it was taken for garbage.
+func TestDeletedCheckpoint(t *testing.T) {
+	j, done := &journal{floor: 7, recorded: 5}, make(chan error, 1)
+	request := appendRequest{done: done, checkpoint: &manifest.Checkpoint{
+		Object: extent.Segment{Key: "0/checkpoint/dead.tree"}}}
+	if err := j.committer(4000).commit(t.Context(), []appendRequest{request}); err != nil {
+		t.Fatal(err)
+	}
+	if len(j.records) != 1 || j.records[0].Kind != manifest.Floor || len(done) != 1 {
+		t.Fatalf("recorded %+v, %d answers", j.records, len(done))
+	}
+	if err := <-done; !errors.Is(err, errCheckpoint) {
+		t.Errorf("told %v", err)
 	}
 }
 

@@ -17,7 +17,8 @@ func (c *claim) owner() *Owner {
 	o := &Owner{epoch: c.epoch, ledger: c.ledger, sched: c.ledger.sched, from: c.from, failing: c.Outages}
 	judge, answers := newJudge(c.Site, c.clock, c.ledger), answers{refused: c.Metrics.refused, log: c.Logger}
 	o.committer = newCommitter(c.epoch, c.NodeID, int(c.NC.MaxPayload()), committerParts{
-		judge: judge.decide, merge: judge.merge, condemn: c.ledger.condemn, floor: c.ledger.floor, append: c.chain.append,
+		judge: judge.decide, merge: judge.merge, condemn: c.ledger.condemn,
+		condemned: c.ledger.isCondemned, floor: c.ledger.floor, append: c.chain.append,
 		answer: answers.commit, answerMerge: answers.merge,
 	})
 	o.intake = newIntake(c.Site, c.epoch, c.from, c.ledger)
@@ -25,7 +26,7 @@ func (c *claim) owner() *Owner {
 	o.checkpoints = newCheckpointer(c.Site, c.chain, o.committer.recordCheckpoint)
 	o.merger = newMerger(c.Site, c.epoch, c.ledger, o.committer.drop)
 	o.garbage = c.chain.garbage
-	o.sweeper = newSweeper(c.Site, c.chain, c.clock, o.committer.dead)
+	o.sweeper = newSweeper(c.Site, c.epoch, c.chain, c.clock, o.committer.dead)
 	o.cutter = newCutter(c.Site, c.from, c.chain, o)
 	o.expirer = &expirer{keeps: c.Keeps, ledger: c.ledger, every: expireEvery, record: o.committer.recordCut}
 	o.server = newServer(c.Site, c.ledger, o)
@@ -96,10 +97,10 @@ func newMerger(site Site, epoch uint64, l *ledger, drop func(context.Context, ex
 		drop: drop, anew: make(map[string]time.Time)}
 }
 
-func newSweeper(site Site, chain *appender, c *clock,
+func newSweeper(site Site, epoch uint64, chain *appender, c *clock,
 	dead func(context.Context, []string) ([]string, error)) *sweeper {
 	return &sweeper{shard: site.Source.Shard, bucket: site.Bucket, grace: site.GCGrace, delay: chain.garbage.grace,
-		chain: chain, clock: c, dead: dead, asked: make(chan bool, 1),
+		chain: chain, js: site.JS, epoch: epoch, clock: c, dead: dead, asked: make(chan bool, 1),
 		count: site.Metrics.garbageObjects, bytes: site.Metrics.garbageBytes, failing: site.Outages.sweep}
 }
 

@@ -3,6 +3,7 @@ package shard
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"path"
 	"slices"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"dormouse/internal/extent"
@@ -37,14 +39,19 @@ const (
 // last look whether an object is live is the committer's, so that no commit of it is on its way, and none that comes
 // later in this epoch is accepted. Commits of other epochs come to nobody. So when something was cut, the segments that
 // nothing names can go at once, in which some of it may be: whoever would have committed them drains their logs again.
+//
 // The rules of garbage hold besides: the manifest has what says that an object is no part of the archive, and it cannot
-// be lost any more.
+// be lost any more. And nobody else may have claimed the shard: a later owner may have committed in time what this one
+// does not know, and takes it for old garbage when it goes on after a freeze. One that claims after that look accepts
+// none of the objects.
 type sweeper struct {
 	shard  shardid.Shard
 	bucket Bucket
 	grace  time.Duration // from an object's naming on
 	delay  time.Duration // from when an object was seen not to be live on
 	chain  *appender
+	js     jetstream.JetStream
+	epoch  uint64
 	clock  *clock
 	// which of these nothing names, nor ever will
 	dead    func(ctx context.Context, keys []string) (dead []string, err error)
@@ -109,12 +116,19 @@ func (s *sweeper) run(ctx context.Context) error {
 	}
 }
 
-// sweep deletes what is garbage now. The steps, and what a crash after each leaves: (1) listed, and waited; (2) looked
-// at by the committer, and the manifest looked at: nothing has happened; (3) deleted, some of them: the next one
+// sweep deletes what is garbage now. The steps, and what a crash after each leaves: (1) listed, looked at by the
+// committer, and waited: nothing has happened; (2) the manifest looked at, and deleted, some of them: the next one
 // deletes the others.
+//
+// The wait is after the committer's look, not before: else a segment could be committed and replaced during the wait,
+// and go before that was safe.
 func (s *sweeper) sweep(ctx context.Context, young bool) error {
 	garbage, _, err := s.list(ctx, young)
-	if err != nil || len(garbage) == 0 {
+	if err != nil {
+		return err
+	}
+	dead, err := s.condemn(ctx, garbage)
+	if err != nil || len(dead) == 0 {
 		return err
 	}
 	select { // what was live a moment ago was replaced a moment ago
@@ -122,14 +136,30 @@ func (s *sweeper) sweep(ctx context.Context, young bool) error {
 		return ctx.Err()
 	case <-time.After(s.delay):
 	}
-	for len(garbage) > 0 {
-		n := min(sweepBatch, len(garbage))
-		if err := s.delete(ctx, garbage[:n]); err != nil {
+	for batch := range slices.Chunk(dead, sweepBatch) {
+		if err := s.delete(ctx, batch); err != nil {
 			return err
 		}
-		garbage = garbage[n:]
 	}
 	return nil
+}
+
+// condemn returns the objects that nothing names, nor ever will.
+func (s *sweeper) condemn(ctx context.Context, objects []extent.Segment) (dead []extent.Segment, err error) {
+	for batch := range slices.Chunk(objects, sweepBatch) {
+		sizes := make(map[string]uint64)
+		for _, o := range batch {
+			sizes[o.Key] = o.Size
+		}
+		keys, err := s.dead(ctx, slices.Collect(maps.Keys(sizes)))
+		if err != nil {
+			return nil, err
+		}
+		for _, key := range keys {
+			dead = append(dead, extent.Segment{Key: key, Size: sizes[key]})
+		}
+	}
+	return dead, nil
 }
 
 // list returns the shard's objects that are old enough, or segments of any age if young is set, and that nothing names;
@@ -195,25 +225,30 @@ func (s *sweeper) answer(ctx context.Context, msg *nats.Msg) wire.SweepReply {
 	return reply
 }
 
-// delete deletes the objects that nothing names.
-func (s *sweeper) delete(ctx context.Context, objects []extent.Segment) error {
-	sizes := make(map[string]uint64)
-	for _, o := range objects {
-		sizes[o.Key] = o.Size
-	}
-	dead, err := s.dead(ctx, slices.Collect(maps.Keys(sizes)))
-	if err == nil {
-		err = s.chain.stillThere(ctx)
-	}
-	if err != nil {
+// unrivaled returns an error that wraps manifest.ErrFenced when somebody else may have committed what this owner does
+// not know.
+func (s *sweeper) unrivaled(ctx context.Context) error {
+	if err := s.chain.stillThere(ctx); err != nil {
 		return err
 	}
-	for _, key := range dead {
-		if err := s.bucket.Delete(ctx, key); err != nil {
+	_, epoch, err := manifest.Head(ctx, s.js, s.shard)
+	if err == nil && epoch != s.epoch {
+		err = fmt.Errorf("%w: shard %s is in epoch %d", manifest.ErrFenced, s.shard, epoch)
+	}
+	return err
+}
+
+// delete deletes objects that were condemned.
+func (s *sweeper) delete(ctx context.Context, objects []extent.Segment) error {
+	if err := s.unrivaled(ctx); err != nil {
+		return err
+	}
+	for _, o := range objects {
+		if err := s.bucket.Delete(ctx, o.Key); err != nil {
 			return err
 		}
 		s.count.Inc()
-		s.bytes.Add(float64(sizes[key]))
+		s.bytes.Add(float64(o.Size))
 		select {
 		case <-ctx.Done():
 			return ctx.Err()

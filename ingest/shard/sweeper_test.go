@@ -109,6 +109,61 @@ func TestSweepOfAFencedOwner(t *testing.T) {
 	}
 }
 
+// TestSweepAfterAnotherClaim deletes nothing: an owner that goes on after a freeze takes for old garbage what its
+// successor has committed in time.
+func TestSweepAfterAnotherClaim(t *testing.T) {
+	o := claimed(t)
+	s := o.system(t)
+	key := "0/" + nameOf(2*time.Hour) + ".sst"
+	if err := s.Bucket.Put(t.Context(), key, []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	m, err := manifest.Open(t.Context(), o.site.JS, 0)
+	if err == nil {
+		_, err = m.Append(t.Context(), manifest.Record{Kind: manifest.Claim, Epoch: o.epoch + 1, Owner: "another"})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.sweeper.delay = 0
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- o.committer.run(ctx) }()
+	err = ingesttest.Ended(t, "the sweep", func() error { return o.sweeper.sweep(t.Context(), false) })
+	cancel()
+	<-ended
+	if _, gerr := s.Bucket.Object(t.Context(), key); gerr != nil || !errors.Is(err, manifest.ErrFenced) {
+		t.Errorf("ended with %v, the object: %v", err, gerr)
+	}
+}
+
+// TestSweepWaitsAfterItsLook: what is to be deleted cannot be committed any more while the delay passes. Else it could
+// be committed and replaced meanwhile, and go before the manifest's record of that is safe.
+func TestSweepWaitsAfterItsLook(t *testing.T) {
+	o := claimed(t)
+	s := o.system(t)
+	key := "0/" + nameOf(2*time.Hour) + ".sst"
+	if err := s.Bucket.Put(t.Context(), key, []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	o.sweeper.delay = time.Hour
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 2)
+	go func() { ended <- o.committer.run(ctx) }()
+	go func() { ended <- o.sweeper.sweep(ctx, false) }()
+	for began := time.Now(); !o.ledger.isCondemned(key); time.Sleep(time.Millisecond) {
+		if time.Since(began) > 10*time.Second {
+			t.Fatal("it may still be committed")
+		}
+	}
+	cancel()
+	<-ended
+	<-ended
+	if _, err := s.Bucket.Object(t.Context(), key); err != nil {
+		t.Errorf("it went before the delay was over: %v", err)
+	}
+}
+
 // TestLateCommits: a segment that was named more than half a grace ago is not accepted, however the clock goes; nor is
 // such an output of a merge.
 func TestLateCommits(t *testing.T) {
