@@ -68,7 +68,8 @@
 		fi
 	   }
 #endif
-	/* dropTail, then manifest/checkpoint.go, Purge: the records that a checkpoint has are dropped, once its own is safe. */
+	/* dropTail, then manifest/checkpoint.go, Purge: the records that a checkpoint has are dropped, once its own is
+	 * safe. */
 	:: d_step { node[n].does == SERVING && checkpoints > 0 && looked(n) ->
 		newest = safe(n);
 		findCheckpoint();

@@ -4,7 +4,8 @@
 	/* cutter.go, cut: up to the last entry that the stream has; committer.go, recordCut and commit. */
 	:: d_step { idle(n) && cuts == 0 && node[n].cut == 0 && acked > 0 -> begin(n, CUT, 0, acked) }
 	/* merger.go, cut, and committer.go, drop: a segment of which nothing is left is dropped unread. */
-#define droppable(n, p) (idle(n) && mayHave(RUN(node[n].tree, p), node[n].cut) && whole(RUN(node[n].tree, p), node[n].cut))
+#define droppable(n, p) (idle(n) && mayHave(RUN(node[n].tree, p), node[n].cut) && \
+	whole(RUN(node[n].tree, p), node[n].cut))
 	:: d_step { droppable(n, 0) -> begin(n, MERGE, 0, 0); node[n].pinputs = BIT(RUN(node[n].tree, 0)) }
 	:: d_step { droppable(n, 1) -> begin(n, MERGE, 0, 0); node[n].pinputs = BIT(RUN(node[n].tree, 1)) }
 	:: d_step { droppable(n, 2) -> begin(n, MERGE, 0, 0); node[n].pinputs = BIT(RUN(node[n].tree, 2)) }

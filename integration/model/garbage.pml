@@ -1,7 +1,8 @@
 /* What deletes objects: garbage.go and sweeper.go. They are steps of the owner: owner.pml includes this among them. */
 
 #if MERGES > 0
-	/* garbage.go, run and delete: what merges have replaced, once that is safe from a power failure; append.go, stillThere. */
+	/* garbage.go, run and delete: what merges have replaced, once that is safe from a power failure; append.go,
+	 * stillThere. */
 #ifdef WASTE_UNSYNCED
 #define graceOver(n) true
 #else

@@ -3,8 +3,8 @@
  * or lost), or is read by whoever asks what is true.
  */
 
-/* newest := the newest checkpoint at or below newest, 0 without one: manifest/checkpoint.go, Checkpoint, which need not look
- * for it, since each record names it. */
+/* newest := the newest checkpoint at or below newest, 0 without one: manifest/checkpoint.go, Checkpoint, which need
+ * not look for it, since each record names it. */
 inline findCheckpoint() {
 	do
 	:: newest > 0 && (rec[newest].kind != CHECKPOINT || vain(newest)) -> newest--

@@ -1,5 +1,6 @@
-/* Segments that are put and offered, with TREE: the workers (workers/drain.go, pack.go, commit.go, merge.go), the owner that
- * plans merges (merger.go), and the judge (judge.go). They are steps of the owner: owner.pml includes this among them. */
+/* Segments that are put and offered, with TREE: the workers (workers/drain.go, pack.go, commit.go, merge.go), the
+ * owner that plans merges (merger.go), and the judge (judge.go). They are steps of the owner: owner.pml includes
+ * this among them. */
 
 /* workers/request.go, ask: the subject has the epoch, so that no other owner hears of it. Only what cuts do to young
  * objects needs that. */
@@ -35,9 +36,9 @@
 	   }
 
 #if MERGES > 0
-	/* merger.go, plan, cut and queue; workers/merge.go, open, write and flush: a worker reads live segments and puts one that
-	 * has what they have, without what was cut when the merge was planned. The inputs are any, and not only those which
-	 * tree/plan.go names. One alone is written anew for what is cut of it. */
+	/* merger.go, plan, cut and queue; workers/merge.go, open, write and flush: a worker reads live segments and puts
+	 * one that has what they have, without what was cut when the merge was planned. The inputs are any, and not only
+	 * those which tree/plan.go names. One alone is written anew for what is cut of it. */
 	:: atomic { node[n].does == SERVING && node[n].tree != 0 && merges < MERGES && segments < SEGMENTS ->
 		i = LIVE(node[n].tree);
 		if
@@ -85,8 +86,8 @@
 #define accepted(n, k) (offers(n, k) && segment[k].inputs == 0 && \
 	accepts(n, LOWEST(segment[k].has), HIGHEST(segment[k].has)))
 
-/* workers/merge.go, merge, offers the output likewise; judge.go, merge; committer.go, mergeOf and commit. What the output
- * has must be what the inputs do, or less by what is cut. */
+/* workers/merge.go, merge, offers the output likewise; judge.go, merge; committer.go, mergeOf and commit. What the
+ * output has must be what the inputs do, or less by what is cut. */
 #define merged(n, k) (offers(n, k) && segment[k].inputs != 0 && replaceable(node[n].tree, segment[k].inputs) && \
 	!(LIVE(node[n].tree) & BIT(k)) && (segment[k].has == TOTAL(segment[k].inputs) || \
 	segment[k].clean && segment[k].has == (TOTAL(segment[k].inputs) & ~UPTO(node[n].cut))))

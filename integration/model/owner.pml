@@ -87,8 +87,8 @@ proctype owner(byte n) {
 		fi;
 		node[n].does = (node[n].snap > 0 -> LOADING : SCANNING)
 	   }
-	/* recovery.go, readTree and compare, of what manifest/checkpoint.go, Checkpoint, finds, which knows a place only. A power
-	 * failure may have taken that. */
+	/* recovery.go, readTree and compare, of what manifest/checkpoint.go, Checkpoint, finds, which knows a place only. A
+	 * power failure may have taken that. */
 	:: d_step { node[n].does == LOADING ->
 		i = node[n].snap;
 		if
@@ -143,8 +143,8 @@ proctype owner(byte n) {
 	/* claim.go, recover, up to its scan: trustedPosition, readTree, compare. */
 	:: d_step { node[n].does == RECOVERING -> trust(n); node[n].does = SCANNING }
 #if CHECKPOINTS > 0 && (!defined(POWER) || defined(LOAD_PARTS))
-	/* recovery.go, readTree and compare: a crash between a checkpoint's rows (disk.go, archived) and the position (disk.go,
-	 * store). */
+	/* recovery.go, readTree and compare: a crash between a checkpoint's rows (disk.go, archived) and the position
+	 * (disk.go, store). */
 	:: d_step { node[n].does == RECOVERING && checkpoints > 0 && !untrusted(n) ->
 		newest = node[n].known;
 		findCheckpoint();

@@ -25,16 +25,17 @@ byte since;   /* ghost: up to where was cut when the read began */
 
 /* What is not there above the position up to x is cut. */
 #define nothingLost(x, there) ((RANGE(position + 1, x) & ~(there) & ~UPTO(cutUpTo)) == 0)
-/* What was read is not what had been deleted before; owner.go, Held: cuts are told with the segments, reader.go, take. */
+/* What was read is not what had been deleted before; owner.go, Held: cuts are told with the segments, reader.go,
+ * take. */
 #ifdef READ_UNCUT
 #define emitted(there) (there)
 #else
 #define emitted(there) ((there) & ~UPTO(told))
 #endif
 
-/* join.go, readHeld: an owner names segments, and says what is cut: held.go, answer; segments of which nothing is wanted are
- * left out by both. An owner that knows nothing of a cut is one whose lease is over, and does not answer any more when that
- * is answered to who asked for it (query.go, serveReaders; membership/lease.go, Fresh). */
+/* join.go, readHeld: an owner names segments, and says what is cut: held.go, answer; segments of which nothing is
+ * wanted are left out by both. An owner that knows nothing of a cut is one whose lease is over, and does not answer
+ * any more when that is answered to who asked for it (query.go, serveReaders; membership/lease.go, Fresh). */
 #define answers(n) (node[n].does == SERVING && node[n].cut >= since)
 inline readArchive(n) {
 	pieces = node[n].tree; told = node[n].cut;

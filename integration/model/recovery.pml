@@ -4,8 +4,8 @@
 /* The newest checkpoint at or below newest has what the records before kept have had. */
 #define reaches (newest > 0 -> rec[newest].from + 1 >= kept : kept == 1)
 
-/* claim.go, recover: trustedPosition; recovery.go, readTree and compare, which also have what is archived and what is cut
- * leave the buffer; disk.go, archived and cutAll. It is one step, and ends in SERVING or not at all. */
+/* claim.go, recover: trustedPosition; recovery.go, readTree and compare, which also have what is archived and what
+ * is cut leave the buffer; disk.go, archived and cutAll. It is one step, and ends in SERVING or not at all. */
 inline recover(n) {
 	if
 	:: untrusted(n) -> wipe(n)

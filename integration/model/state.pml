@@ -56,7 +56,7 @@ typedef Segment {
 	byte has;    /* entries, a mask: its table of contents */
 	byte inputs; /* of a merge: of which segments, a mask; else 0 */
 	byte epoch;  /* of the owner that gave the work; 0 if any owner may hear of it */
-	bit clean;   /* extent.Summary, Cut: was written without what is cut; or committed after the cut: tree/cuts.go, mayHave */
+	bit clean;   /* extent.Summary, Cut: written without what is cut, or committed after the cut: tree/cuts.go, mayHave */
 }
 Segment segment[8]; /* [0] stays empty */
 byte segments, merges; /* so far */
@@ -158,7 +158,7 @@ typedef Node {
 	byte cut;        /* up to where the tree's cut goes; 0: no cut */
 	byte waste;      /* garbage.go: segments that its merges have replaced, a mask */
 	byte wasted;     /* the last record that did */
-	byte condemned;  /* ledger.go, condemn: segments of which it accepts no commit any more, a mask; old ones it never does */
+	byte condemned;  /* ledger.go, condemn: segments that it accepts no more, a mask; old ones it never does */
 	byte dead;       /* sweeper.go: segments that are to be deleted, a mask */
 	byte asof;       /* the last record that it knew when it condemned them */
 	byte image;      /* the newest checkpoint, which it does not delete */
