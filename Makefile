@@ -56,7 +56,7 @@ fuzz: ## Fuzz every decoder for 20 seconds each
 crash: ## Long crash campaign: 200 kill -9 restarts under load, judged by what publishers were acked
 	DORMOUSE_CRASH_RESTARTS=200 go test -race -timeout 60m -count=1 -v -run 'TestCrash' ./integration
 
-model: ## Check a model of the protocol with Spin, and that mutations of it are caught: some 5 minutes
+model: ## Check a model of the protocol with Spin, and that mutations of it are caught: some 7 minutes
 	integration/model/check.sh
 
 chaos: ## Long chaos campaign: half an hour of kills, freezes and network cuts, judged likewise

@@ -43,7 +43,7 @@ check() {
 	[ "$(field '.*errors: \([0-9]*\).*' "$name")" = 0 ] || result=FAILED
 	if grep -q 'max search depth too small\|out of memory\|resource limits\|Search not completed' "$work/$name/out"; then result=INCOMPLETE; fi
 	[ $result = ok ] || failed=1
-	printf '%-16s %11s %7s %8s  %-10s %s\n' "$name" "$(field ' *\([0-9]*\) states, stored.*' "$name")" \
+	printf '%-20s %11s %7s %8s  %-10s %s\n' "$name" "$(field ' *\([0-9]*\) states, stored.*' "$name")" \
 		"$(field '.*depth reached \([0-9]*\),.*' "$name")" "$(field '.*elapsed time \([0-9.]*\) seconds' "$name")" $result "$*"
 }
 
@@ -55,36 +55,54 @@ mutant() {
 	explore "$name" -O1 -D"${name%.*}" -DLOCAL_UNCHECKED "$@"
 	result=caught
 	grep -q 'assertion violated' "$work/$name/out" || { result='NOT CAUGHT'; failed=1; }
-	printf '%-16s %11s %7s %8s  %-10s %s\n' "$name" "$(field ' *\([0-9]*\) states, stored.*' "$name")" \
+	printf '%-20s %11s %7s %8s  %-10s %s\n' "$name" "$(field ' *\([0-9]*\) states, stored.*' "$name")" \
 		"$(field '.*at depth \([0-9]*\).*' "$name")" "$(field '.*elapsed time \([0-9.]*\) seconds' "$name")" "$result" \
 		"$(sed -n 's/.*assertion violated \(.*\) (at depth.*/\1/p' "$work/$name/out" | head -n1 | cut -c1-70)"
 }
 
-printf '%-16s %11s %7s %8s  %-10s %s\n' configuration states depth seconds result switches
-check entries    -DENTRIES=3 -DCLAIMS=2 -DSNAPSHOTS=0 -DRECORDS=8
-check owners     -DENTRIES=2 -DCLAIMS=3 -DSNAPSHOTS=0 -DRECORDS=7
-check snapshots  -DENTRIES=2 -DCLAIMS=2 -DSNAPSHOTS=1 -DRECORDS=7
-check purges     -DENTRIES=1 -DCLAIMS=3 -DSNAPSHOTS=1 -DRECORDS=6
-check workers    -DENTRIES=2 -DCLAIMS=2 -DSNAPSHOTS=0 -DRECORDS=6 -DWORKERS=2
-check reader     -DENTRIES=2 -DCLAIMS=2 -DSNAPSHOTS=0 -DRECORDS=6 -DREADER
-check power      -DENTRIES=1 -DCLAIMS=3 -DSNAPSHOTS=1 -DRECORDS=6 -DPOWER
-check survivors  -DENTRIES=1 -DCLAIMS=3 -DSNAPSHOTS=1 -DRECORDS=5 -DPOWER -DSURVIVORS
-check three      -DENTRIES=1 -DCLAIMS=4 -DSNAPSHOTS=0 -DRECORDS=4 -DPOWER -DSURVIVORS -DNODES=3 -DDISKS_LAST
+printf '%-20s %11s %7s %8s  %-10s %s\n' configuration states depth seconds result switches
+check entries    -DENTRIES=3 -DCLAIMS=2 -DCHECKPOINTS=0 -DRECORDS=8
+check owners     -DENTRIES=2 -DCLAIMS=3 -DCHECKPOINTS=0 -DRECORDS=7
+check checkpoints  -DENTRIES=2 -DCLAIMS=2 -DCHECKPOINTS=1 -DRECORDS=7
+check purges     -DENTRIES=1 -DCLAIMS=3 -DCHECKPOINTS=1 -DRECORDS=6
+check workers    -DENTRIES=2 -DCLAIMS=2 -DCHECKPOINTS=0 -DRECORDS=6 -DWORKERS=2
+check reader     -DENTRIES=2 -DCLAIMS=2 -DCHECKPOINTS=0 -DRECORDS=6 -DREADER
+check power      -DENTRIES=1 -DCLAIMS=3 -DCHECKPOINTS=1 -DRECORDS=6 -DPOWER
+check survivors  -DENTRIES=1 -DCLAIMS=3 -DCHECKPOINTS=1 -DRECORDS=5 -DPOWER -DSURVIVORS
+check three      -DENTRIES=1 -DCLAIMS=4 -DCHECKPOINTS=0 -DRECORDS=4 -DPOWER -DSURVIVORS -DNODES=3 -DDISKS_LAST
+# The archive: a tree of segments in a bucket, which merge, are cut and deleted.
+check merges     -DTREE -DENTRIES=3 -DCLAIMS=2 -DCHECKPOINTS=0 -DRECORDS=7 -DSEGMENTS=4 -DMERGES=1 -DDRAIN_FIRST
+check remerges   -DTREE -DENTRIES=3 -DCLAIMS=2 -DCHECKPOINTS=0 -DRECORDS=7 -DSEGMENTS=5 -DMERGES=2 -DDRAIN_FIRST -DNO_WIPE
+check sweeps     -DTREE -DSWEEP -DENTRIES=2 -DCLAIMS=2 -DCHECKPOINTS=0 -DRECORDS=6 -DSEGMENTS=3 -DMERGES=1
+check images     -DTREE -DSWEEP -DENTRIES=1 -DCLAIMS=2 -DCHECKPOINTS=2 -DRECORDS=6 -DSEGMENTS=1
+check cuts       -DTREE -DCUTS -DENTRIES=2 -DCLAIMS=2 -DCHECKPOINTS=0 -DRECORDS=7 -DSEGMENTS=3 -DMERGES=1
+check cut-merges -DTREE -DCUTS -DENTRIES=3 -DCLAIMS=1 -DCHECKPOINTS=0 -DRECORDS=8 -DSEGMENTS=5 -DMERGES=2
+check cut-images -DTREE -DCUTS -DENTRIES=1 -DCLAIMS=2 -DCHECKPOINTS=1 -DRECORDS=7 -DSEGMENTS=1
+check cut-sweeps -DTREE -DCUTS -DSWEEP -DENTRIES=2 -DCLAIMS=2 -DCHECKPOINTS=0 -DRECORDS=6 -DSEGMENTS=2 -DDRAIN_FIRST
+check gc-power   -DTREE -DPOWER -DENTRIES=2 -DCLAIMS=2 -DCHECKPOINTS=0 -DRECORDS=6 -DSEGMENTS=3 -DMERGES=1
+check cut-power  -DTREE -DPOWER -DCUTS -DSWEEP -DENTRIES=1 -DCLAIMS=2 -DCHECKPOINTS=0 -DRECORDS=6 -DSEGMENTS=1
+check merge-read -DTREE -DREADER -DENTRIES=3 -DCLAIMS=1 -DCHECKPOINTS=0 -DRECORDS=6 -DSEGMENTS=4 -DMERGES=1 -DDRAIN_FIRST -DNO_WIPE
+check owner-read -DTREE -DREADER -DENTRIES=2 -DCLAIMS=2 -DCHECKPOINTS=0 -DRECORDS=5 -DSEGMENTS=3 -DMERGES=1 -DDRAIN_FIRST -DNO_WIPE
+check cut-read   -DTREE -DREADER -DCUTS -DENTRIES=2 -DCLAIMS=1 -DCHECKPOINTS=0 -DRECORDS=6 -DSEGMENTS=3 -DMERGES=1
 
-small='-DENTRIES=2 -DCLAIMS=2 -DSNAPSHOTS=0 -DRECORDS=6'
-short='-DENTRIES=1 -DCLAIMS=3 -DSNAPSHOTS=1 -DRECORDS=6'
-long='-DENTRIES=1 -DCLAIMS=4 -DSNAPSHOTS=1 -DRECORDS=7 -DDISKS_LAST'
-lives='-DENTRIES=1 -DCLAIMS=4 -DSNAPSHOTS=0 -DRECORDS=5 -DPOWER -DSURVIVORS -DDISKS_LAST'
-three='-DENTRIES=1 -DCLAIMS=4 -DSNAPSHOTS=0 -DRECORDS=4 -DPOWER -DSURVIVORS -DDISKS_LAST -DNODES=3'
+small='-DENTRIES=2 -DCLAIMS=2 -DCHECKPOINTS=0 -DRECORDS=6'
+short='-DENTRIES=1 -DCLAIMS=3 -DCHECKPOINTS=1 -DRECORDS=6'
+long='-DENTRIES=1 -DCLAIMS=4 -DCHECKPOINTS=1 -DRECORDS=7 -DDISKS_LAST'
+lives='-DENTRIES=1 -DCLAIMS=4 -DCHECKPOINTS=0 -DRECORDS=5 -DPOWER -DSURVIVORS -DDISKS_LAST'
+three='-DENTRIES=1 -DCLAIMS=4 -DCHECKPOINTS=0 -DRECORDS=4 -DPOWER -DSURVIVORS -DDISKS_LAST -DNODES=3'
+merges='-DTREE -DENTRIES=3 -DCLAIMS=2 -DCHECKPOINTS=0 -DRECORDS=7 -DSEGMENTS=5 -DMERGES=2'
+cuts='-DTREE -DCUTS -DENTRIES=2 -DCLAIMS=2 -DCHECKPOINTS=0 -DRECORDS=7 -DSEGMENTS=3 -DMERGES=1'
+gone='-DTREE -DENTRIES=2 -DCLAIMS=2 -DCHECKPOINTS=0 -DRECORDS=6 -DSEGMENTS=3 -DMERGES=1'
+sweeps='-DTREE -DSWEEP -DENTRIES=1 -DCLAIMS=2 -DRECORDS=5 -DSEGMENTS=2'
 [ -n "$only" ] || echo
-printf '%-16s %11s %7s %8s  %-10s %s\n' mutation states depth seconds result 'assertion that failed'
+printf '%-20s %11s %7s %8s  %-10s %s\n' mutation states depth seconds result 'assertion that failed'
 mutant NO_CAS           $small
 mutant RETRY_BLINDLY    $small
 mutant NO_FIRST_CHECK   $small
 mutant SKIP_NOTHING     $small
 mutant NO_TAIL          $small
 mutant TRIM_TO_APPLIED  $small
-mutant SNAPSHOT_STALE   $short
+mutant CHECKPOINT_STALE   $short
 mutant PURGE_TO_HEAD    $short
 mutant READ_NO_BOUNDS   $small -DREADER
 mutant READ_STALE       $small -DREADER
@@ -103,4 +121,21 @@ mutant END_UNNAMED      $lives
 mutant CLAIM_UNNAMED    $three
 mutant GAP_TRUSTED      $three
 mutant ID_KEPT          $three
+mutant NEIGHBOURS_UNCHECKED $merges
+mutant REPLACE_UNCHECKED $merges
+mutant REPLACE_UNFENCED $merges -DDRAIN_FIRST
+mutant WASTE_UNSYNCED   $gone -DPOWER
+mutant SWEEP_YOUNG      $sweeps -DCHECKPOINTS=0
+mutant SWEEP_FENCED     $sweeps -DCHECKPOINTS=0
+mutant SWEEP_FENCED.cut $sweeps -DCHECKPOINTS=0 -DCUTS
+mutant LATE_ACCEPTED    $sweeps -DCHECKPOINTS=0
+mutant CONDEMNED_ACCEPTED -DTREE -DCUTS -DSWEEP -DENTRIES=2 -DCLAIMS=1 -DCHECKPOINTS=0 -DRECORDS=6 -DSEGMENTS=2
+mutant SWEEP_UNSYNCED   $gone -DPOWER -DSWEEP
+mutant CHECKPOINT_CONDEMNED $sweeps -DCHECKPOINTS=1
+mutant CHECKPOINT_UNCUT -DTREE -DCUTS -DENTRIES=1 -DCLAIMS=2 -DCHECKPOINTS=1 -DRECORDS=7 -DSEGMENTS=1
+mutant MERGE_FORGETS    $cuts
+mutant CUT_FORGOTTEN    $cuts
+mutant CUT_BUFFERED     $cuts
+mutant READ_GONE        -DTREE -DREADER -DENTRIES=3 -DCLAIMS=1 -DCHECKPOINTS=0 -DRECORDS=6 -DSEGMENTS=4 -DMERGES=1
+mutant READ_UNCUT       -DTREE -DREADER -DCUTS -DENTRIES=2 -DCLAIMS=1 -DCHECKPOINTS=0 -DRECORDS=6 -DSEGMENTS=3 -DMERGES=1
 exit $failed

@@ -3,20 +3,20 @@
  * or lost), or is read by whoever asks what is true.
  */
 
-/* newest := the newest snapshot at or below newest, 0 without one: manifest/checkpoint.go, Checkpoint, which need not look
- * for it, since each record names it. */
-inline findSnapshot() {
+/* newest := the newest checkpoint at or below newest, 0 without one: manifest/checkpoint.go, Checkpoint, which need
+ * not look for it, since each record names it. */
+inline findCheckpoint() {
 	do
-	:: newest > 0 && (rec[newest].kind != SNAPSHOT || vain(newest)) -> newest--
+	:: newest > 0 && (rec[newest].kind != CHECKPOINT || vain(newest)) -> newest--
 	:: else -> break
 	od
 }
 
 /* seen := the entries that whoever reads the manifest up to newest finds archived, as a new owner (claim.go, recover)
- * and a snapshot (checkpointer.go, take) do. */
+ * and a checkpoint (checkpointer.go, take) do. */
 inline readTruth() {
 	f = newest;
-	findSnapshot();
+	findCheckpoint();
 	i = 1;
 	seen = 0;
 	if
@@ -38,12 +38,29 @@ inline readTruth() {
 /* No loss: what has left the stream is archived, and the manifest as it can be read says what all its records ever
  * said. It is an invariant, and nothing of the program. */
 inline check() {
+#ifdef TREE
+	readTree(last);
+	newest = last;
+	findCheckpoint();
+	assert((HAS(live) | UPTO(gone)) == UPTO(high));
+	assert(ASCENDING(live)); /* so a concatenation of the runs is in order, and has nothing twice */
+	assert((LIVE(live) & ~inBucket) == 0); /* no object of a live segment is deleted */
+	assert(newest == 0 || (imagesIn & BIT(rec[newest].to))); /* nor the newest checkpoint's */
+#ifdef CUTS
+	assert(gone == cuts);
+	assert(!written || (HAS(live) & UPTO(gone)) == 0); /* nothing that is cut comes back */
+#endif
+	assert(first <= high + 1);
+	assert(kept == 1 || last >= kept);
+	newest = 0; live = 0; gone = 0
+#else
 	newest = last;
 	readTruth();
 	assert(seen == UPTO(high));
 	assert(first <= high + 1);
 	assert(top == 0 && kept == 1 || top >= kept); /* the last record stays */
 	seen = 0
+#endif
 }
 
 /* What counts for nothing changes nothing. It is what walkBack and follows in manifest/manifest.go find out, told at
@@ -71,6 +88,12 @@ inline store(n) {
 			assert(node[n].pfrom == high + 1); /* no entry twice, none left out, ascending */
 			assert(node[n].pto >= node[n].pfrom && node[n].pto <= acked);
 			high = node[n].pto
+#ifdef CUTS
+			; segment[node[n].psegment].clean = (cuts > 0)
+		:: node[n].kind == CUT ->
+			assert(node[n].pto >= high && node[n].pto <= acked);
+			high = node[n].pto; cuts = node[n].pto
+#endif
 		:: else
 		fi;
 		/* The floor never falls, and all below is archived. */
@@ -88,6 +111,10 @@ inline store(n) {
 	rec[last].from = node[n].pfrom;
 	rec[last].to = node[n].pto;
 	rec[last].gen = failures;
+#ifdef TREE
+	rec[last].segment = node[n].psegment;
+	rec[last].inputs = node[n].pinputs;
+#endif
 #ifdef SURVIVORS
 #ifdef ID_KEPT /* the record has its ID from its first try */
 	if
@@ -110,6 +137,9 @@ inline store(n) {
 inline drop(x) {
 	rec[x].kind = 0; rec[x].epoch = 0; rec[x].by = 0; rec[x].floor = 0;
 	rec[x].from = 0; rec[x].to = 0; rec[x].gen = 0;
+#ifdef TREE
+	rec[x].segment = 0; rec[x].inputs = 0;
+#endif
 #ifdef SURVIVORS
 	rec[x].prev = 0; rec[x].prevgen = 0; rec[x].endgen = 0; rec[x].snap = 0; rec[x].fromgen = 0; rec[x].vain = 0
 #endif

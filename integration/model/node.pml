@@ -6,6 +6,9 @@
 /* manifest/manifest.go, Append returns: nothing of the append is kept. */
 inline clearAppend(n) {
 	node[n].step = NONE; node[n].kind = 0; node[n].pfrom = 0; node[n].pto = 0; node[n].pfloor = 0
+#ifdef TREE
+	; node[n].psegment = 0; node[n].pinputs = 0
+#endif
 #ifdef SURVIVORS
 	; node[n].fromgen = 0; node[n].gen = 0
 #ifdef ID_KEPT
@@ -27,6 +30,11 @@ inline stop(n) {
 	:: !node[n].flying -> clearAppend(n); node[n].epoch = 0; node[n].known = 0
 	:: else
 	fi
+#ifdef TREE
+	; node[n].tree = 0; node[n].cut = 0; node[n].catalog = 0; node[n].waste = 0; node[n].wasted = 0;
+	node[n].condemned = 0; node[n].dead = 0; node[n].asof = 0; node[n].image = 0; node[n].pending = 0;
+	node[n].deadImages = 0; node[n].condemnedImages = 0
+#endif
 #ifdef SURVIVORS
 	; node[n].endgen = 0; node[n].past = 0; node[n].pastgen = 0; node[n].snap = 0;
 	if
@@ -59,13 +67,27 @@ inline applyOwn(n) {
 	:: node[n].kind == COMMIT ->
 		node[n].catalog = node[n].catalog | RANGE(node[n].pfrom, node[n].pto);
 		node[n].buffer = node[n].buffer & ~RANGE(node[n].pfrom, node[n].pto)
+#ifdef TREE
+		; commitTo(node[n].tree, node[n].psegment)
+	:: node[n].kind == MERGE -> /* tree/tree.go, Replace; garbage.go, add */
+		replaceIn(node[n].tree, node[n].pinputs, node[n].psegment);
+		node[n].waste = node[n].waste | node[n].pinputs;
+		node[n].wasted = node[n].known
+	:: node[n].kind == CHECKPOINT -> node[n].image = node[n].pto
+#endif
+#ifdef CUTS
+	:: node[n].kind == CUT -> /* ledger.go, cutLocked */
+		node[n].cut = node[n].pto;
+		node[n].buffer = node[n].buffer & ~UPTO(node[n].pto);
+		deleted = node[n].pto /* cutter.go, cut, returns, once there is a checkpoint that has it */
+#endif
 	:: else
 	fi;
 	node[n].at = node[n].known; node[n].floor = node[n].pfloor;
 #ifdef SURVIVORS
 	node[n].atgen = node[n].gen;
 	if
-	:: node[n].kind == SNAPSHOT ->
+	:: node[n].kind == CHECKPOINT ->
 		node[n].snap = node[n].known
 #ifdef PURGE_UNLOOKED
 		; node[n].has = node[n].pfrom
@@ -113,6 +135,22 @@ inline undoEntry(n) {
 inline begin(n, x, y, z) {
 	node[n].kind = x; node[n].pfrom = y; node[n].pto = z; node[n].pfloor = floorOf(n); node[n].step = TRY
 }
+#ifdef TREE
+/* committer.go, judge: the commit of a segment. */
+inline beginCommit(n, k) {
+	begin(n, COMMIT, LOWEST(segment[k].has), HIGHEST(segment[k].has));
+	node[n].psegment = k
+}
+
+/* committer.go, mergeOf: the output of a merge. */
+inline beginMerge(n, k) {
+	begin(n, MERGE, 0, 0);
+	node[n].psegment = k; node[n].pinputs = segment[k].inputs
+#ifdef MERGE_FORGETS /* what was planned before the cut is taken for written without what is cut */
+	; segment[k].clean = (node[n].cut > 0)
+#endif
+}
+#endif
 
 /* claim.go, trustedPosition: the record that the disk is as of is another one, or gone. */
 #define replaced(n) (node[n].at > last || node[n].at >= kept && node[n].at > 0 && node[n].atgen != ANYONES && \
@@ -130,7 +168,7 @@ inline trust(n) {
 	:: else
 	fi;
 	newest = node[n].known;
-	findSnapshot();
+	findCheckpoint();
 	if
 	:: newest > 0 && node[n].at < rec[newest].from ->
 		node[n].catalog = node[n].catalog | rec[newest].to;
@@ -172,7 +210,7 @@ inline forget() {
 #define before(x) ((x) - 1)
 #define beforegen(x) rec[x].endgen
 #endif
-#define snapOf(x) (rec[x].kind == SNAPSHOT -> (x) : rec[x].snap)
+#define snapOf(x) (rec[x].kind == CHECKPOINT -> (x) : rec[x].snap)
 
 inline readLast(n) {
 	claims++;

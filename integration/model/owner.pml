@@ -21,13 +21,15 @@ proctype owner(byte n) {
 	:: d_step { node[n].step == TRY && fits(n) ->
 		node[n].flying = 0; store(n); node[n].step = ANSWERED; node[n].known = last
 	   }
+#ifndef TREE /* to keep it smaller: no answer is lost */
 	:: d_step { node[n].step == TRY && fits(n) -> node[n].flying = 0; store(n); node[n].step = LOOK }
-#ifdef SURVIVORS /* to keep it smaller: it looks at once */
+#endif
+#if defined(SURVIVORS) || defined(TREE) /* to keep it smaller: it looks at once */
 	:: d_step { node[n].step == TRY && last != node[n].known -> stop(n) }
 #else
 	:: d_step { node[n].step == TRY && !fits(n) && last < RECORDS -> node[n].step = LOOK }
 #endif
-#if !defined(POWER) && !defined(READER) /* to keep those smaller: they are not for late appends */
+#if !defined(POWER) && !defined(READER) && !defined(TREE) /* to keep those smaller: they are not for late appends */
 	:: d_step { node[n].step == TRY && !node[n].flying && last < RECORDS -> node[n].flying = 1; node[n].step = LOOK }
 	/* What is late arrives, after try has given it up at its time-out, or after its author has stepped down. */
 	:: d_step { node[n].flying ->
@@ -85,12 +87,12 @@ proctype owner(byte n) {
 		fi;
 		node[n].does = (node[n].snap > 0 -> LOADING : SCANNING)
 	   }
-	/* recovery.go, readTree and compare, of what manifest/checkpoint.go, Checkpoint, finds, which knows a place only. A power
-	 * failure may have taken that. */
+	/* recovery.go, readTree and compare, of what manifest/checkpoint.go, Checkpoint, finds, which knows a place only. A
+	 * power failure may have taken that. */
 	:: d_step { node[n].does == LOADING ->
 		i = node[n].snap;
 		if
-		:: i > 0 && (i < kept || i > last || rec[i].kind != SNAPSHOT) -> stop(n)
+		:: i > 0 && (i < kept || i > last || rec[i].kind != CHECKPOINT) -> stop(n)
 		:: else ->
 			if
 			:: i > 0 && node[n].at < rec[i].from ->
@@ -135,14 +137,17 @@ proctype owner(byte n) {
 		clearAppend(n)
 	   }
 
+#ifdef TREE
+	:: d_step { node[n].does == RECOVERING -> recover(n) }
+#else
 	/* claim.go, recover, up to its scan: trustedPosition, readTree, compare. */
 	:: d_step { node[n].does == RECOVERING -> trust(n); node[n].does = SCANNING }
-#if SNAPSHOTS > 0 && (!defined(POWER) || defined(LOAD_PARTS))
-	/* recovery.go, readTree and compare: a crash between a snapshot's rows (disk.go, archived) and the position (disk.go,
-	 * store). */
-	:: d_step { node[n].does == RECOVERING && snapshots > 0 && !untrusted(n) ->
+#if CHECKPOINTS > 0 && (!defined(POWER) || defined(LOAD_PARTS))
+	/* recovery.go, readTree and compare: a crash between a checkpoint's rows (disk.go, archived) and the position
+	 * (disk.go, store). */
+	:: d_step { node[n].does == RECOVERING && checkpoints > 0 && !untrusted(n) ->
 		newest = node[n].known;
-		findSnapshot();
+		findCheckpoint();
 		if
 		:: newest > 0 && node[n].at < rec[newest].from -> node[n].catalog = node[n].catalog | rec[newest].to; stop(n)
 		:: else
@@ -169,6 +174,8 @@ proctype owner(byte n) {
 #endif
 	   }
 #endif
+#endif
+#ifndef TREE
 	/* claim.go, recover, after its scan: ledger.go, beginAbove and restore. Then the owner runs: owner.go, Run. */
 	:: d_step { node[n].does == SCANNING && node[n].at >= node[n].known ->
 		if
@@ -180,6 +187,7 @@ proctype owner(byte n) {
 		owns(n, node[n].catalog == UPTO(high));
 		owns(n, node[n].buffer == (UPTO(node[n].applied) & ~UPTO(high)))
 	   }
+#endif
 
 	/* batch.go, take, sort and apply, then ledger.go, takeIn: the next entry, unless disk.go, whatIsArchived, finds it.
 	 * intake.go, runOnce, then batch.go, stepOver, and ledger.go, stepOver: what the stream has dropped. */
@@ -191,6 +199,9 @@ proctype owner(byte n) {
 		:: else ->
 			node[n].applied++;
 			if
+#ifdef CUTS /* batch.go, sort: what is cut is stepped over */
+			:: node[n].applied <= node[n].cut -> skip
+#endif
 #ifndef SKIP_NOTHING
 			:: node[n].catalog & BIT(node[n].applied) -> skip
 #endif
@@ -201,7 +212,9 @@ proctype owner(byte n) {
 		fi
 	   }
 
+#ifndef TREE
 #include "worker.pml"
+#endif
 
 	/* workers/commit.go, commit, asks; judge.go, judge and isBuffered, look the extent over; committer.go, commit,
 	 * makes the record. What is refused changes nothing. */
@@ -210,6 +223,11 @@ proctype owner(byte n) {
 #else
 #define accepts(n, f, l) (f == LOWEST(node[n].buffer) && (node[n].buffer & RANGE(f, l)) == RANGE(f, l))
 #endif
+#ifdef TREE
+#include "merger.pml"
+#include "cutter.pml"
+#include "garbage.pml"
+#else
 	:: d_step { idle(n) && offered(1, 1) && accepts(n, 1, 1) -> begin(n, COMMIT, 1, 1) }
 	:: d_step { idle(n) && offered(1, 2) && accepts(n, 1, 2) -> begin(n, COMMIT, 1, 2) }
 	:: d_step { idle(n) && offered(2, 2) && accepts(n, 2, 2) -> begin(n, COMMIT, 2, 2) }
@@ -218,19 +236,21 @@ proctype owner(byte n) {
 	:: d_step { idle(n) && offered(2, 3) && accepts(n, 2, 3) -> begin(n, COMMIT, 2, 3) }
 	:: d_step { idle(n) && offered(3, 3) && accepts(n, 3, 3) -> begin(n, COMMIT, 3, 3) }
 #endif
+#endif
 
 	/* trim.go, look; committer.go, recordFloor and commit: the floor is recorded on its own. Then trim.go, trim: the
 	 * stream is cut to it once its record is safe. */
 	:: d_step { idle(n) && floorOf(n) > node[n].floor -> begin(n, FLOOR, 0, 0) }
 	:: d_step { node[n].does == SERVING && trimTo(n) + 1 > first -> first = trimTo(n) + 1; check() }
 
-#include "snapshotter.pml"
+#include "checkpointer.pml"
 
 	/* The process ends at any point, or owner.go, Run, returns and ingest/shardrunner.go, turn, with it. The disk is
 	 * never synced (disk.go, commit): it comes back whole, empty, or without its last batches. */
 	:: d_step { node[n].does != DOWN -> stop(n) }
-#ifndef DISKS_LAST /* else a smaller search for a mutation */
+#if !defined(DISKS_LAST) && !defined(NO_WIPE) /* else a smaller search for a mutation */
 	:: d_step { node[n].does != DOWN && (node[n].at > 0 || node[n].applied > 0) -> wipe(n); stop(n) }
+#ifndef TREE
 	:: atomic { node[n].does != DOWN && (undoable(n) || node[n].applied > 0) ->
 		do
 		:: d_step { undoable(n) -> undoRecord(n) }
@@ -242,6 +262,7 @@ proctype owner(byte n) {
 		od;
 		d_step { stop(n) }
 	   }
+#endif
 #endif
 	od
 }

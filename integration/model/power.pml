@@ -31,10 +31,12 @@ proctype power() {
 #endif
 		do
 		:: d_step { last > synced ->
+#ifndef TREE /* else see below */
 			if
 			:: rec[last].kind == COMMIT && !vain(last) -> high = rec[last].from - 1
 			:: else
 			fi;
+#endif
 			drop(last);
 			last--
 		   }
@@ -49,6 +51,19 @@ proctype power() {
 			:: vain(top) -> top--
 			:: else -> break
 			od;
+#endif
+#ifdef TREE
+			readTree(last);
+			high = HIGHEST(HAS(live) | UPTO(gone));
+#ifdef CUTS
+			cuts = gone;
+			if
+			:: gone == 0 -> deleted = 0; written = 0; ended = 0 /* the delete itself is lost */
+			:: gone > 0 && (HAS(live) & UPTO(gone)) -> written = 0; assert(!ended)
+			:: else
+			fi;
+#endif
+			live = 0; gone = 0;
 #endif
 			check()
 		}

@@ -21,8 +21,8 @@
 #ifndef CLAIMS
 #define CLAIMS 2 /* epochs in all */
 #endif
-#ifndef SNAPSHOTS
-#define SNAPSHOTS 1 /* in all */
+#ifndef CHECKPOINTS
+#define CHECKPOINTS 1 /* in all */
 #endif
 #ifndef WORKERS
 #define WORKERS 0 /* 0: any run of entries may be offered at any time; 2: two workers, each with what it has drained */
@@ -31,11 +31,23 @@
 #define RECORDS 8 /* the manifest's bound; an append beyond it waits for ever */
 #endif
 
+#ifndef SEGMENTS
+#define SEGMENTS 4 /* with TREE: segments that are put in all; at most 7, see RUN */
+#endif
+#ifndef MERGES
+#define MERGES 0 /* with TREE: how many of them are outputs of merges, at most */
+#endif
+
 #include "state.pml"
+#ifdef TREE
+#include "tree.pml"
+#endif
 #include "manifest.pml"
 #include "node.pml"
+#include "recovery.pml"
 #include "owner.pml"
 #include "power.pml"
+#include "clock.pml"
 #include "reader.pml"
 
 /* Publishers: what JetStream has acked is in the source stream. */
@@ -56,6 +68,9 @@ init {
 #endif
 #ifdef READER
 		run reader();
+#endif
+#ifdef SWEEP
+		run clock();
 #endif
 		skip
 	}

@@ -20,21 +20,27 @@ byte first = 1;
 #define CLAIM 1
 #define COMMIT 2
 #define FLOOR 3
-#define SNAPSHOT 4
+#define CHECKPOINT 4
+#define MERGE 5
+#define CUT 6
 typedef Record {
 	byte kind;
 	byte epoch;
 	byte by;    /* node that appended it */
 	byte floor;
-	byte from;  /* of COMMIT: the extent's first; of SNAPSHOT: the last record that it has */
-	byte to;    /* of COMMIT: the extent's last; of SNAPSHOT: the entries of its rows, a mask */
+	byte from;  /* of COMMIT: the extent's first; of CHECKPOINT: the last record that it has */
+	byte to;    /* of COMMIT: the extent's last; of CUT: up to where; of CHECKPOINT: the entries of its rows, a mask */
+#ifdef TREE /* and of CHECKPOINT, to is the image */
+	byte segment; /* of COMMIT and MERGE: what becomes live; 0: nothing */
+	byte inputs;  /* of MERGE: the segments that are live no more, a mask */
+#endif
 	bit gen;
 #ifdef SURVIVORS
 	byte prev;  /* the last record that counts, as its author knows; its generation */
 	bit prevgen;
 	bit endgen; /* generation of the message directly before it, as its author knows: as a rule that is prev */
-	byte snap;  /* the newest snapshot before it */
-	bit fromgen; /* of SNAPSHOT: generation of from */
+	byte snap;  /* the newest checkpoint before it */
+	bit fromgen; /* of CHECKPOINT: generation of from */
 	bit vain;   /* ghost: it counts for nothing */
 #endif
 }
@@ -42,7 +48,37 @@ Record rec[RECORDS + 1]; /* [0] stays empty and stands for what is before the fi
 byte last;
 byte kept = 1;
 byte high; /* ghost: entries 1..high are archived according to all records, purged or not */
-byte claims, snapshots; /* so far */
+byte claims, checkpoints; /* so far */
+#ifdef TREE
+/* The bucket: segments 1..segments were named, in this order, and inBucket, a mask, are there. What is said of one that
+ * is gone stays, as in the memory of who offers it. */
+typedef Segment {
+	byte has;    /* entries, a mask: its table of contents */
+	byte inputs; /* of a merge: of which segments, a mask; else 0 */
+	byte epoch;  /* of the owner that gave the work; 0 if any owner may hear of it */
+	bit clean;   /* extent.Summary, Cut: written without what is cut, or committed after the cut: tree/cuts.go, mayHave */
+}
+Segment segment[8]; /* [0] stays empty */
+byte segments, merges; /* so far */
+byte inBucket;
+byte aged;       /* segments up to here were named longer ago than half the grace, or all of it: see clock.pml */
+/* Checkpoints in the bucket: what is in them, and which are there. */
+typedef Image {
+	short tree;
+	byte cut;
+	byte upto; /* the last record that it has */
+}
+Image image[CHECKPOINTS + 1];
+byte imagesIn, imagesAged;
+short live; /* scratch, as those below: a tree */
+byte gone;  /* its cut */
+#ifdef CUTS
+byte cuts;     /* ghost: up to where is cut, according to all records */
+byte deleted;  /* ghost: the same, once that was answered to who asked for it */
+bit written;   /* ghost: delete --wait was told that no live segment has anything of it */
+bit ended;     /* ghost: it has ended, as no object had anything of it */
+#endif
+#endif
 #if NODES > 2
 byte used; /* nodes that have claimed: they are alike, so the first to claim are the first ones */
 #endif
@@ -91,8 +127,8 @@ typedef Node {
 	bit endgen;   /* generation of what is before the record that it appends: of known, or of known - 1 afterwards */
 	byte past;    /* the last record that counts, as it knows: not known if what follows it counts for nothing */
 	bit pastgen;
-	byte snap;    /* the newest snapshot, as it knows */
-	bit fromgen;  /* of a snapshot that it appends */
+	byte snap;    /* the newest checkpoint, as it knows */
+	bit fromgen;  /* of a checkpoint that it appends */
 	bit gen;      /* of what it has appended */
 #ifdef ID_KEPT
 	bit stored;   /* it was appended once */
@@ -101,7 +137,7 @@ typedef Node {
 	bit begun;    /* its scan has found a record */
 #endif
 #ifdef PURGE_UNLOOKED
-	byte has;     /* what the newest snapshot has, as it knows */
+	byte has;     /* what the newest checkpoint has, as it knows */
 #endif
 #endif
 	/* Its disk, as it sees it while it lives: disk.go, and cache.Position. */
@@ -115,6 +151,20 @@ typedef Node {
 	byte step;
 	bit flying;   /* a copy of it may arrive at any time, even when the node has given up */
 	byte kind, pfrom, pto, pfloor;
+#ifdef TREE
+	byte psegment, pinputs;
+	/* In its memory: ledger.go. The catalog is what tables of contents and its own commits told: disk.go, archived. */
+	short tree;
+	byte cut;        /* up to where the tree's cut goes; 0: no cut */
+	byte waste;      /* garbage.go: segments that its merges have replaced, a mask */
+	byte wasted;     /* the last record that did */
+	byte condemned;  /* ledger.go, condemn: segments that it accepts no more, a mask; old ones it never does */
+	byte dead;       /* sweeper.go: segments that are to be deleted, a mask */
+	byte asof;       /* the last record that it knew when it condemned them */
+	byte image;      /* the newest checkpoint, which it does not delete */
+	byte pending;    /* a checkpoint that is put, and to be recorded */
+	byte deadImages, condemnedImages;
+#endif
 }
 Node node[NODES];
 
@@ -174,7 +224,7 @@ byte i, newest, seen, f; /* scratch, 0 between steps */
 #endif
 #endif
 
-/* Up to where n looks for a snapshot whose records it may purge, the delay being over: checkpointer.go, dropTail. */
+/* Up to where n looks for a checkpoint whose records it may purge, the delay being over: checkpointer.go, dropTail. */
 #ifdef PURGE_UNSYNCED
 #define safe(n) node[n].at
 #else
@@ -185,6 +235,8 @@ byte i, newest, seen, f; /* scratch, 0 between steps */
  * manifest/manifest.go expects. */
 #ifdef NO_CAS
 #define fits(n) (last < RECORDS)
+#elif defined(REPLACE_UNFENCED)
+#define fits(n) ((last == node[n].known || node[n].kind == MERGE) && last < RECORDS)
 #else
 #define fits(n) (last == node[n].known && last < RECORDS)
 #endif
