@@ -461,8 +461,8 @@ func TestCutsThatFillAWorkItem(t *testing.T) {
 	}
 }
 
-// TestCutOfAStreamThatIsNotTrimmed: what is cut leaves it too, once all up to the cut is archived, and nothing else does;
-// not by time, and not by a name that could be taken for a pattern.
+// TestCutOfAStreamThatIsNotTrimmed: what is cut leaves it too, once all up to the cut is archived, and nothing else
+// does; not by time, and not by a name that could be taken for a pattern.
 func TestCutOfAStreamThatIsNotTrimmed(t *testing.T) {
 	o := claimed(t)
 	s := o.system(t)

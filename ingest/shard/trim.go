@@ -200,7 +200,8 @@ func (t *trimmer) purgeCuts(ctx context.Context) (waits bool, err error) {
 	return false, nil
 }
 
-// purge takes what one cut has out of the stream. What fails and may pass is not done, and tried again at the next look.
+// purge takes what one cut has out of the stream. What fails and may pass is not done, and tried again at the next
+// look.
 func (t *trimmer) purge(ctx context.Context, c extent.Cut) (done bool, err error) {
 	// A token with such a character is no wildcard, and may be taken for one by who compares subjects.
 	plain := c.Logs == ">" || !strings.ContainsAny(strings.TrimSuffix(c.Logs, ".>"), "*>")
